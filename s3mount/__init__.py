@@ -1,0 +1,15 @@
+"""s3mount: S3 buckets as POSIX directories on Linux.
+
+The layer map; tests/unit/test_arrows.py fails with the reason when an import points against it.
+
+    cli      click commands: parse -> config -> call; the only place that chooses a store
+    fuse     the thin shell around the kernel: translate in, call fs, translate out
+    fs       POSIX semantics over an object store; knows neither pyfuse3 nor aiobotocore
+    store    object-store semantics, async (trio): api, memory, local, wrap
+    engine   the embedded object store in a folder; synchronous, no event loop, no HTTP
+    model, config, errors   shared values; no I/O
+
+    cli -> fuse -> fs -> store.api     store.local -> engine     everything -> model, config, errors
+"""
+
+__version__ = "0.1.0"

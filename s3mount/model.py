@@ -1,0 +1,229 @@
+"""Values that cross rooms: keys, objects, pages, content to be committed, attributes.
+
+Owns: their shapes and what makes them valid.
+Must not know: where they come from. No I/O, no clock, nothing that changes after it was made
+(a `StagedBytes` is a way to bytes that somebody else owns, and promises that these stay as they are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import NewType, Protocol
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+TiB = 1024 * GiB
+
+Key = NewType("Key", str)
+"""The full name of an object: 1 to `KEY_BYTES` bytes of UTF-8. Listed in the order of those bytes."""
+
+ETag = NewType("ETag", str)
+"""Opaque tag of one content of one object, without quotes. Compared, never parsed."""
+
+# The engine's own limit; S3's is 1024 (its face refuses what is longer).
+KEY_BYTES = 4096
+# S3's limit for one object.
+OBJECT_BYTES = 5 * TiB
+
+Metadata = Mapping[str, str]
+"""User metadata: lower-case names without the `x-amz-meta-` prefix."""
+
+NO_METADATA: Metadata = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes *start* to *stop* (exclusive) of a content; never empty, never negative."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"not a byte range: {self.start}-{self.stop}")
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a store knows of one object, without its bytes.
+
+    `metadata` is None where a listing does not carry it (S3); never None from `head`.
+    `file_id` names the file behind the key: it survives renames, and hard links share it (0 where the store has no such thing).
+    `links` counts the keys of that file.
+    """
+
+    key: Key
+    size: int
+    etag: ETag
+    mtime_ns: int
+    content_type: str = "application/octet-stream"
+    storage_class: str = "STANDARD"
+    metadata: Metadata | None = field(default=NO_METADATA)
+    file_id: int = 0
+    links: int = 1
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands under a name: the object `key`, the marker object `key/`, and whether any other key begins with `key/`."""
+
+    object: ObjectInfo | None
+    marker: ObjectInfo | None
+    implied: bool
+
+    @property
+    def is_directory(self) -> bool:
+        return self.marker is not None or self.implied
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One listing response: objects and common prefixes, each in byte order; `next` continues it (None: this was the last)."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    next: str | None
+
+
+class StagedBytes(Protocol):
+    """Bytes written aside for a commit. They do not change until the commit has returned."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds them (position p is the file's offset p), or None where they are in memory."""
+        ...
+
+    @property
+    def length(self) -> int: ...
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        """Fill *buffer* from *position*. Blocking; raises EOFError rather than come short."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The bytes that the base version has at the same place."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """New bytes: `source` holds them from `position` on."""
+
+    offset: int
+    length: int
+    source: StagedBytes
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Zeros that nobody wrote."""
+
+    offset: int
+    length: int
+
+
+Piece = Kept | Staged | Hole
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A whole content to be committed: pieces in order, without gap or overlap, from 0 to `size`.
+
+    `base` is the version that `Kept` pieces come from; it must be given when there is one.
+    """
+
+    size: int
+    pieces: tuple[Piece, ...]
+    base: ObjectInfo | None = None
+
+    def __post_init__(self) -> None:
+        at = 0
+        for piece in self.pieces:
+            if piece.offset != at or piece.length <= 0:
+                raise ValueError(f"pieces do not join at {at}: {piece}")
+            if isinstance(piece, Kept) and (self.base is None or at + piece.length > self.base.size):
+                raise ValueError(f"nothing to keep at {at}")
+            at += piece.length
+        if at != self.size:
+            raise ValueError(f"pieces end at {at}, not at {self.size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The commit happens only if the key has no object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The commit happens only if the key's object has this ETag."""
+
+    etag: ETag
+
+
+Condition = Absent | Matches | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload under way."""
+
+    key: Key
+    upload_id: str
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that was received; numbers run from 1 to 10 000."""
+
+    number: int
+    size: int
+    etag: ETag
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes of the medium behind a store, for statfs."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """What stat(2) shows of an inode. `mode` includes the type. Times are nanoseconds since 1970."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the kernel says: the identity for new files and for ownership rules."""
+
+    uid: int
+    gid: int
+    pid: int = 0
+    umask: int = 0
