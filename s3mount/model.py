@@ -66,7 +66,7 @@ class ObjectInfo:
     mtime_ns: int
     content_type: str = "application/octet-stream"
     storage_class: str = "STANDARD"
-    metadata: Metadata | None = field(default=NO_METADATA)
+    metadata: Metadata | None = field(default_factory=lambda: NO_METADATA)
     file_id: int = 0
     links: int = 1
     version_id: str | None = None
