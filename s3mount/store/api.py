@@ -21,7 +21,7 @@ Errors are `s3mount.errors.StoreError`s; the ones named below are the ones to ex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -65,12 +65,12 @@ class Capabilities:
 class Commit:
     """Everything about a new version but its bytes.
 
-    `file_id` (where `Capabilities.links`): the file to write, 0 to let the store choose. With a `Matches` condition the file is found by its id,
-    whatever it is called by now; without one the key is made to name this file.
+    `file_id` (where `Capabilities.links`): the file to write, 0 to let the store choose. With a `Matches` condition the file is found by
+    its id, whatever it is called by now; without one the key is made to name this file.
     """
 
     condition: Condition = None
-    metadata: Metadata = NO_METADATA
+    metadata: Metadata = field(default_factory=lambda: NO_METADATA)
     content_type: str = "application/octet-stream"
     storage_class: str = "STANDARD"
     commit_id: str = ""
@@ -152,7 +152,7 @@ class ObjectStore(Protocol):
 
     # -- committing -------------------------------------------------------------------
 
-    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:
         """Make *data* the object. Raises AlreadyExists (Absent), PreconditionFailed (Matches), InvalidName, NoSpace, OutcomeUnknown."""
         ...
 
@@ -196,8 +196,8 @@ class ObjectStore(Protocol):
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         """Move every key under *source* (ends with "/") to the same place under *target*; how many were moved.
 
-        Keys under *target*, other than its marker, raise AlreadyExists; so does the marker without *replace*. NotFound when nothing lies under
-        *source*. ValueError when one lies inside the other.
+        Keys under *target*, other than its marker, raise AlreadyExists; so does the marker without *replace*. NotFound when nothing lies
+        under *source*. ValueError when one lies inside the other.
         """
         ...
 
@@ -219,7 +219,7 @@ class ObjectStore(Protocol):
 
     # -- multipart --------------------------------------------------------------------
 
-    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
+    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:
         """Begin; the commit's condition is judged at completion. End it with `complete_upload` or `abort_upload`."""
         ...
 
@@ -240,7 +240,10 @@ class ObjectStore(Protocol):
     # -- the medium -------------------------------------------------------------------
 
     async def sync(self, key: Key | None = None) -> None:
-        """On return every mutation acknowledged before (of *key*, or all) survives a power cut. Raises Unavailable, NoSpace: then it may not."""
+        """On return every mutation acknowledged before (of *key*, or all) survives a power cut.
+
+        Raises Unavailable, NoSpace: then it may not.
+        """
         ...
 
     async def space(self) -> Space: ...
