@@ -1,0 +1,56 @@
+# Everything a newcomer types; `make` alone lists it. Each target does the set-up it needs (scripts/setup.sh, instant when it is done).
+
+PYTHON_FILES = s3mount tests scripts
+RUN = .venv/bin/python
+
+# make install: where to. Both /sbin and PREFIX/sbin get the mount helpers, as mount(8) looks in /sbin only; a PREFIX of one's own keeps to itself.
+PREFIX ?= /usr/local
+DESTDIR ?=
+HELPERDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/sbin,$(PREFIX)/sbin)
+
+# What CI and developers agree on; more through the environment, as in PYTEST_ARGS='-k rename -x'.
+PYTEST = $(RUN) -m pytest $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt bench soak install uninstall clean setup setup-test
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: setup ## make a bucket, mount it, work in it, and say how fast it was
+	@$(RUN) scripts/demo.py
+
+test: setup-test ## the whole test suite, real mounts included
+	$(PYTEST) -m "not soak"
+
+check: setup-test ## format, lint, types, import arrows, fast tests: under a minute
+	$(RUN) -m ruff format --check --quiet $(PYTHON_FILES)
+	$(RUN) -m ruff check --quiet $(PYTHON_FILES)
+	$(RUN) -m mypy $(PYTHON_FILES)
+	$(PYTEST) -q -m "not slow and not fuse and not soak"
+
+fmt: setup-test ## format the code and mend what ruff can mend
+	$(RUN) -m ruff format $(PYTHON_FILES)
+	$(RUN) -m ruff check --fix $(PYTHON_FILES)
+
+bench: setup-test ## print a mount's speed next to the bare directory's (BENCH_SCALE=0.01 for a taste)
+	$(RUN) -m tests.bench
+
+soak: setup-test ## the random tests, for minutes and with new seeds
+	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600
+
+install: ## a self-contained installation with the mount(8) helpers (PREFIX, DESTDIR, HELPERDIR)
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' HELPERDIR='$(HELPERDIR)' scripts/install.sh install
+
+uninstall: ## take it away again, with the same PREFIX, DESTDIR, HELPERDIR
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' HELPERDIR='$(HELPERDIR)' scripts/install.sh uninstall
+
+clean: ## remove what make made here: .venv, caches, build leftovers
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .bench
+	find s3mount tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@scripts/setup.sh run
+
+setup-test:
+	@scripts/setup.sh test
