@@ -1,0 +1,62 @@
+"""What the caller of `Filesystem` chooses, hands in and gets back.
+
+Owns: the shapes at the file system's door.
+Must not know: how any of it is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from s3mount.model import Attr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FsOptions:
+    """How a bucket is shown. Modes and owners here are for objects that carry none of their own."""
+
+    root: str = ""
+    """The prefix that is the mount's top: "" or something that ends with "/"."""
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0o022
+    """Taken away from `file_mode` and `dir_mode`."""
+    file_mode: int = 0o666
+    dir_mode: int = 0o777
+    read_only: bool = False
+    sync: Literal["fsync", "close"] = "fsync"
+    """When what was committed is made safe from a power cut, where the store does not do so by itself."""
+    metadata_ttl_s: float = 1.0
+    inode_limit: int = 100_000
+    """Inodes that the kernel may make us remember; beyond, cold ones are expelled. About 0.7 KiB each."""
+    xattrs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.root and not self.root.endswith("/"):
+            raise ValueError(f"a prefix ends with '/': {self.root!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A handle, and whether the kernel may keep the pages it has of the inode."""
+
+    fh: int
+    keep_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DirEntry:
+    """One entry of a listing. Reading goes on behind it with `next_id`, which is 1 or more and less than 2**62."""
+
+    name: bytes
+    attr: Attr
+    next_id: int
+
+
+class Invalidate(Protocol):
+    """Makes the kernel forget. Neither method waits nor fails."""
+
+    def entry(self, parent: int, name: bytes) -> None: ...
+
+    def inode(self, ino: int) -> None: ...
