@@ -1,0 +1,111 @@
+"""What every test gets: fixed seeds, a look at the log, and one line that says why nothing was mounted.
+
+Owns: the hypothesis profiles, the rule that an unexpected warning in the log fails the test, the skip of tests marked `fuse`.
+Must not know: any part of s3mount.
+
+A test that looks at the log itself (fixture `caplog`) or announces what it provokes (fixture `expect_logs`) is its own judge:
+
+    def test_...(expect_logs):
+        expect_logs("tail of the log was cut")
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ExpectLogs = Callable[..., None]
+
+# "ci": the same examples on each run, so that a failure is the change's; "soak": new ones, many.
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("ci")
+
+
+# -- the log --------------------------------------------------------------------------------
+
+
+class Alarms(logging.Handler):
+    """Keeps what is WARNING or worse and matches none of `expected`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.expected: list[re.Pattern[str]] = []
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def unexpected(self) -> list[str]:
+        lines = [f"{record.levelname} {record.name}: {record.getMessage()}" for record in self.records]
+        return [line for line in lines if not any(pattern.search(line) for pattern in self.expected)]
+
+
+ALARMS = pytest.StashKey[Alarms]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that passed and yet logged a warning or an error that it did not announce."""
+    alarms = item.stash.setdefault(ALARMS, Alarms())
+    logging.getLogger().addHandler(alarms)
+    try:
+        result = yield
+    finally:
+        logging.getLogger().removeHandler(alarms)
+    if alarms.unexpected() and "caplog" not in getattr(item, "fixturenames", ()):
+        pytest.fail("unexpected in the log:\n" + "\n".join(alarms.unexpected()), pytrace=False)
+    return result
+
+
+@pytest.fixture
+def expect_logs(request: pytest.FixtureRequest) -> ExpectLogs:
+    """Call it with regular expressions for the warnings and errors that the test provokes."""
+    alarms = request.node.stash.setdefault(ALARMS, Alarms())
+
+    def expect(*patterns: str) -> None:
+        alarms.expected += [re.compile(pattern) for pattern in patterns]
+
+    return expect
+
+
+# -- mounts ---------------------------------------------------------------------------------
+
+
+def why_no_mounts() -> str | None:
+    """The reason, as half a sentence, why nothing can be mounted here; None where it can."""
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is not open to this user (as root: chmod 666 /dev/fuse)"
+    if shutil.which("fusermount3") is None:
+        return "there is no fusermount3 (package fuse3)"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = why_no_mounts()
+    mounting = [item for item in items if item.get_closest_marker("fuse")]
+    if reason is None or not mounting:
+        return
+    if os.environ.get("CI") == "true":
+        raise pytest.UsageError(f"CI=true, and nothing can be mounted: {reason}")
+    config.stash[SKIPPED] = f"{len(mounting)} mount tests skipped: {reason}"
+    for item in mounting:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+SKIPPED = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if SKIPPED in config.stash:
+        terminalreporter.write_line(config.stash[SKIPPED])
