@@ -1,0 +1,95 @@
+"""The locks of a data folder: who may write, and which processes live.
+
+Owns: the write lock (one holder on the machine) and owner folders (one per live process).
+Must not know: what is done under them.
+
+Both are flock(2): the kernel gives them back when a process ends, however it ends. A flock belongs to an open file description, so two
+engines in one process exclude each other too; threads of one engine share the description and are told apart by a `threading.Lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from s3mount.engine.disk import Disk
+
+OWNER_LOCK = "owner.lock"
+
+
+class WriteLock:
+    """Held around each transaction; not re-entrant. Raises OSError where the folder's medium cannot lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._thread_lock = threading.Lock()
+        self._holder: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the calling thread holds it."""
+        return self._holder == threading.get_ident()
+
+    def __enter__(self) -> WriteLock:
+        if self.held:
+            raise AssertionError("the write lock is not re-entrant")
+        self._thread_lock.acquire()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:
+            self._thread_lock.release()
+            raise
+        self._holder = threading.get_ident()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._holder = None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._thread_lock.release()
+
+    def close(self) -> None:
+        """Idempotent; nobody may hold it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+class Owner:
+    """One process's folder in staging/. It lives as long as its lock is held: until `close`, or the end of the process.
+
+    Made and swept under the write lock, so that nobody takes a folder for abandoned in the moment between its creation and its lock.
+    """
+
+    def __init__(self, staging: Path, disk: Disk) -> None:
+        self.id = secrets.token_hex(8)
+        self.folder = staging / self.id
+        disk.mkdir(self.folder)
+        self._fd = os.open(self.folder / OWNER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Give the lock back; the folder stays for the sweeper. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def is_alive(owner_folder: Path) -> bool:
+    """Whether the process that owns *owner_folder* lives (this one included)."""
+    try:
+        fd = os.open(owner_folder / OWNER_LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
