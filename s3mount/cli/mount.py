@@ -1,0 +1,149 @@
+"""`s3mount mount`: options into values, then into the background.
+
+Owns: the options of the command and what they default to.
+Must not know: how a mount is served, what kind of store it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from s3mount.cli.main import LOG_LEVELS
+from s3mount.cli.mount_options import ListedOptionsCommand
+from s3mount.cli.open_store import data_option, open_store
+from s3mount.cli.report import only_cause, sentence
+from s3mount.config import parse_duration, parse_url
+from s3mount.errors import UsageError
+from s3mount.fs.options import FsOptions
+from s3mount.fuse.daemon import Ready, in_background
+from s3mount.fuse.logs import log_to
+from s3mount.fuse.mountpoint import require_fit
+from s3mount.fuse.runtime import log_fallback
+from s3mount.fuse.session import MountOptions, run_mount
+
+OCTAL_MODE_MAX = 0o7777
+
+
+class Octal(click.ParamType):
+    """Permission bits as chmod takes them."""
+
+    name = "octal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            number = int(str(value), 8)
+        except ValueError:
+            number = -1
+        if not 0 <= number <= OCTAL_MODE_MAX:
+            self.fail(f"{value!r} is no mode: write octal digits, as in 0755", param, ctx)
+        return number
+
+
+class Duration(click.ParamType):
+    """Seconds, or a number with a unit."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return value if isinstance(value, float) else parse_duration(str(value))
+
+
+@click.command(cls=ListedOptionsCommand)
+@click.argument("source")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to stderr.")
+@click.option("-o", "kernel", multiple=True, metavar="OPT,OPT...", help="Options as mount(8) takes them: any of these, and the kernel's.")
+@click.option("--create", is_flag=True, help="Make the bucket if it is missing.")
+@click.option("--read-only", is_flag=True, help="Refuse every change.")
+@click.option("--uid", type=click.IntRange(min=0), help="Owner of what has none recorded. Default: who mounts.")
+@click.option("--gid", type=click.IntRange(min=0), help="Group of what has none recorded. Default: that of who mounts.")
+@click.option("--umask", type=Octal(), default="022", show_default=True, help="Taken away from the next two.")
+@click.option("--file-mode", type=Octal(), default="0666", show_default=True, help="Mode of files that have none recorded.")
+@click.option("--dir-mode", type=Octal(), default="0777", show_default=True, help="Mode of directories that have none recorded.")
+@click.option("--allow-other", is_flag=True, help="Let other users in (for others than root: see user_allow_other in /etc/fuse.conf).")
+@click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
+@click.option("--metadata-ttl", type=Duration(), default="1", show_default=True, help="How old names and attributes may be, in seconds.")
+@click.option(
+    "--sync",
+    type=click.Choice(["fsync", "close"]),
+    default="fsync",
+    show_default=True,
+    help="What makes data safe from a power cut: fsync (and 5 seconds), or each close too.",
+)
+@click.option("--no-xattr", is_flag=True, help="Have no extended attributes; small writes become faster.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much to log.")
+@click.option("--log-file", type=click.Path(path_type=Path), help="Log into this file. Default: the system log; stderr with -f.")
+@data_option
+def mount(
+    *,
+    source: str,
+    mountpoint: Path,
+    foreground: bool,
+    kernel: tuple[str, ...],
+    create: bool,
+    read_only: bool,
+    uid: int | None,
+    gid: int | None,
+    umask: int,
+    file_mode: int,
+    dir_mode: int,
+    allow_other: bool,
+    nonempty: bool,
+    metadata_ttl: float,
+    sync: Literal["fsync", "close"],
+    no_xattr: bool,
+    log_level: str,
+    log_file: Path | None,
+    data: Path | None,
+) -> None:
+    """Make a bucket, or a prefix of it, a directory.
+
+    SOURCE is local://BUCKET or local://BUCKET/PREFIX. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
+    """
+    url = parse_url(source)
+    options = MountOptions(
+        source=source,
+        mountpoint=require_fit(mountpoint, nonempty=nonempty),
+        fs=FsOptions(
+            root=_as_prefix(url.key),
+            uid=os.getuid() if uid is None else uid,
+            gid=os.getgid() if gid is None else gid,
+            umask=umask,
+            file_mode=file_mode,
+            dir_mode=dir_mode,
+            read_only=read_only,
+            sync=sync,
+            metadata_ttl_s=metadata_ttl,
+            xattrs=not no_xattr,
+        ),
+        allow_other=allow_other,
+        kernel=kernel,
+    )
+    data = data and data.expanduser().absolute()
+    log_file = log_file and log_file.expanduser().absolute()
+
+    def work(ready: Ready) -> None:
+        log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))
+        run_mount(lambda: open_store(url, data=data, create_bucket=create), options, ready=ready)
+
+    if foreground:
+        work(lambda: None)
+    else:
+        logging.getLogger("s3mount").setLevel(log_level.upper())
+        in_background(work, explain=_explain)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    cause = only_cause(error)
+    return 2 if isinstance(cause, UsageError | click.UsageError) else 1, sentence(cause)
+
+
+def _as_prefix(key: str) -> str:
+    return key if not key or key.endswith("/") else f"{key}/"

@@ -1,0 +1,336 @@
+"""One handler per kernel request: translate in, call the file system, translate out.
+
+Owns: the translation, the deadline of every request, and the only net: nothing but FUSEError may leave a handler (anything else
+takes the mount down with it).
+Must not know: objects, keys, commits.
+
+- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT.
+- The buffer that `Filesystem.read` returns is valid until the next checkpoint: nothing here awaits between it and the reply.
+- RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
+  raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
+  nursery, and slow commits cannot hold up everybody's reads.
+- Before every write(2) the kernel asks for `security.capability`: answered at once, and never stored. ENOSYS to any xattr request
+  ends xattrs for the mount (`xattrs=False`).
+- `.` and `..` have the positions 1 and 2 in a listing; the file system's own follow, shifted by `DOTS`.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
+
+from s3mount.errors import FsError, NoEntry, errno_of
+from s3mount.fs.filesystem import Filesystem
+from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
+from s3mount.model import Caller
+
+log = logging.getLogger(__name__)
+
+# How many RELEASEs are served before they are answered: below the kernel's smallest max_background by a margin.
+RELEASES_IN_PLACE = 4
+
+DOTS = 2
+
+# Refusals are logged once each; this many are remembered.
+REFUSALS_REMEMBERED = 1000
+
+CAPABILITY = b"security.capability"
+ACL_PREFIX = b"system.posix_acl_"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds after which a request is given up. They are the last net: stores have their own, shorter limits."""
+
+    request_s: float = 120.0
+    """Everything but the below. The kernel itself complains about tasks that hang for 120 s."""
+    commit_s: float = 6 * 3600.0
+    """flush, fsync, release, rename: they may have to move a whole file, or a tree. 5 TiB at 250 MB/s take 6 h."""
+
+
+Args = ParamSpec("Args")
+Answer = TypeVar("Answer")
+Handler = Callable[Concatenate["Operations", Args], Awaitable[Answer]]
+Reply = Callable[Concatenate["Operations", Args], Awaitable[Answer]]
+
+
+def reply_errno(handler: Handler[Args, Answer]) -> Reply[Args, Answer]:
+    """Whatever *handler* raises becomes FUSEError, within the deadline for ordinary requests."""
+    return _guarded(handler, lambda deadlines: deadlines.request_s)
+
+
+def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Reply[Args, Answer]:
+    """As `reply_errno`, within the deadline for commits."""
+    return _guarded(handler, lambda deadlines: deadlines.commit_s)
+
+
+def _guarded(handler: Handler[Args, Answer], deadline: Callable[[Deadlines], float]) -> Reply[Args, Answer]:
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def reply(self: Operations, /, *args: Args.args, **kwargs: Args.kwargs) -> Answer:
+        try:
+            with trio.fail_after(deadline(self.deadlines)):
+                return await handler(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:
+            raise FUSEError(self.refusals.errno_for(name, error)) from None
+
+    return reply
+
+
+class Refusals:
+    """What failed requests answer, and what of it goes to the log: each refusal and each defect once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[object, ...], None] = {}
+
+    def errno_for(self, request: str, error: Exception) -> int:
+        """The errno to answer. POSIX answers are no news; failures of the store are warnings; the rest are defects."""
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, trio.TooSlowError):
+            self._once(("slow", request), "%s was given up: it took longer than its deadline", request)
+            return errno.ETIMEDOUT
+        number = errno_of(error)
+        if number is None:
+            return self._defect(request, error)
+        if not isinstance(error, FsError):
+            self._once((request, str(error)), "%s failed: %s", request, error)
+        return number
+
+    def _defect(self, request: str, error: Exception) -> int:
+        site = error.__traceback__
+        while site is not None and site.tb_next is not None:
+            site = site.tb_next
+        place = (site.tb_frame.f_code, site.tb_lineno) if site else ()
+        if self._is_new((request, type(error), place)):
+            log.error("%s failed unexpectedly, and answers EIO", request, exc_info=error)
+        return errno.EIO
+
+    def _once(self, what: tuple[object, ...], message: str, *args: object) -> None:
+        if self._is_new(what):
+            log.warning(message, *args)
+
+    def _is_new(self, what: tuple[object, ...]) -> bool:
+        if what in self._seen:
+            return False
+        self._seen[what] = None
+        if len(self._seen) > REFUSALS_REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers. *nursery* outlives the main loop and holds the releases that were answered early."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = True
+    enable_acl = False
+
+    def __init__(self, fs: Filesystem, nursery: trio.Nursery, *, ttl_s: float, xattrs: bool, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
+        self.refusals = Refusals()
+        self._fs = fs
+        self._nursery = nursery
+        self._ttl_s = ttl_s
+        self._xattrs = xattrs
+        self._no_entry = no_entry(ttl_s=ttl_s)
+        self._releasing = 0
+        self._listed: dict[int, int] = {}
+
+    # -- names --------------------------------------------------------------------------
+
+    @reply_errno
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        try:
+            attr = await self._fs.lookup(parent_inode, name, _caller(ctx))
+        except NoEntry:
+            if self._ttl_s > 0:
+                return self._no_entry
+            raise
+        return to_entry(attr, ttl_s=self._ttl_s)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        try:
+            for ino, count in inode_list:
+                self._fs.forget(ino, count)
+        except Exception as error:
+            self.refusals.errno_for("forget", error)
+
+    @reply_errno
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        attr = await self._fs.mknod(parent_inode, name, mode=mode, rdev=rdev, caller=_caller(ctx))
+        return to_entry(attr, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        attr = await self._fs.mkdir(parent_inode, name, mode=mode, caller=_caller(ctx))
+        return to_entry(attr, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        attr = await self._fs.symlink(parent_inode, name, target, caller=_caller(ctx))
+        return to_entry(attr, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        attr = await self._fs.link(inode, new_parent_inode, new_name)
+        return to_entry(attr, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return await self._fs.readlink(inode)
+
+    @reply_errno_of_commit
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._fs.unlink(parent_inode, name)
+
+    @reply_errno
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        await self._fs.rmdir(parent_inode, name)
+
+    @reply_errno_of_commit
+    async def rename(
+        self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int, ctx: RequestContext
+    ) -> None:
+        await self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags=flags)
+
+    # -- attributes -----------------------------------------------------------------------
+
+    @reply_errno
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return to_entry(await self._fs.getattr(inode), ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        changed = await self._fs.setattr(inode, to_change(attr, fields), fh=fh, caller=_caller(ctx))
+        return to_entry(changed, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        self._require_xattrs()
+        if name == CAPABILITY:
+            raise FUSEError(errno.ENODATA)
+        return await self._fs.getxattr(inode, name)
+
+    @reply_errno
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        self._require_xattrs()
+        if name == CAPABILITY or name.startswith(ACL_PREFIX):
+            raise FUSEError(errno.EOPNOTSUPP)
+        await self._fs.setxattr(inode, name, value, 0)
+
+    @reply_errno
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        self._require_xattrs()
+        return await self._fs.listxattr(inode)
+
+    @reply_errno
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._require_xattrs()
+        await self._fs.removexattr(inode, name)
+
+    def _require_xattrs(self) -> None:
+        if not self._xattrs:
+            raise FUSEError(errno.ENOSYS)
+
+    @reply_errno
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        return to_statvfs(await self._fs.statfs())
+
+    # -- files --------------------------------------------------------------------------
+
+    @reply_errno
+    async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
+        fh, attr = await self._fs.create(parent_inode, name, mode=mode, flags=flags, caller=_caller(ctx))
+        return FileInfo(fh=fh, keep_cache=True), to_entry(attr, ttl_s=self._ttl_s)
+
+    @reply_errno
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        opened = await self._fs.open(inode, flags)
+        return FileInfo(fh=opened.fh, keep_cache=opened.keep_cache)
+
+    @reply_errno
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
+        return await self._fs.read(fh, off, size)
+
+    @reply_errno
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._fs.write(fh, off, buf)
+
+    @reply_errno_of_commit
+    async def flush(self, fh: int) -> None:
+        await self._fs.flush(fh)
+
+    @reply_errno_of_commit
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._fs.fsync(fh, datasync)
+
+    async def release(self, fh: int) -> None:
+        """Never fails: the kernel has nobody to tell. The reason is in the log, and `Filesystem.aclose` tries again."""
+        if self._releasing < RELEASES_IN_PLACE:
+            await self._release(fh)
+        else:
+            self._nursery.start_soon(self._release, fh)
+
+    async def _release(self, fh: int) -> None:
+        self._releasing += 1
+        try:
+            await self._release_guarded(fh)
+        except FUSEError:
+            pass
+        finally:
+            self._releasing -= 1
+
+    @reply_errno_of_commit
+    async def _release_guarded(self, fh: int) -> None:
+        await self._fs.release(fh)
+
+    # -- directories ------------------------------------------------------------------------
+
+    @reply_errno
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        fh = await self._fs.opendir(inode)
+        self._listed[fh] = inode
+        return fh
+
+    @reply_errno
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        if not self._list_dots(fh, start_id, token):
+            return
+        async with aclosing(self._fs.readdir(fh, max(start_id - DOTS, 0))) as entries:
+            async for entry in entries:
+                told = to_entry(entry.attr, ttl_s=self._ttl_s)
+                if not pyfuse3.readdir_reply(token, entry.name, told, entry.next_id + DOTS):
+                    return
+                self._fs.remember(entry.attr.ino)
+
+    def _list_dots(self, fh: int, start_id: int, token: ReaddirToken) -> bool:
+        entry = dot_entry(self._listed[fh])
+        return all(pyfuse3.readdir_reply(token, name, entry, at) for name, at in ((b".", 1), (b"..", 2)) if at > start_id)
+
+    @reply_errno
+    async def releasedir(self, fh: int) -> None:
+        self._listed.pop(fh, None)
+        await self._fs.releasedir(fh)
+
+    @reply_errno_of_commit
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self._fs.fsyncdir(fh)

@@ -1,0 +1,292 @@
+"""One mount, from its store to its last commit.
+
+Owns: the order of everything: store, file system, kernel session, signals, the end; the options for the kernel; the runtime record.
+Must not know: which store it is (it is handed a way to open one), terminals, command lines.
+
+    open store -> claim record -> pyfuse3.init -> main loop, answering -> ready -> ...
+    ... -> main loop over -> kernel session closed -> early-answered releases done -> Filesystem.aclose -> store closed -> record finished
+
+How the main loop ends:
+- somebody unmounts: the kernel has written every dirty page back before; what was open is committed by `Filesystem.aclose`;
+- the first SIGTERM, SIGINT or SIGHUP: the kernel is asked for its dirty pages, then we unmount. A mount that is in use is detached,
+  asked once more, and ended under its users: what they write later fails with ENOTCONN;
+- a second signal, at any time from then on: stop now. What was not committed is lost, and the error says so;
+- a defect in the loop itself: as an unmount, and the defect is raised in the end.
+
+I1  Nothing is sent to the kernel after the session is closed; the invalidation thread ends before.
+I2  `Filesystem.aclose` runs after the last handler, also after failures; what it raises reaches the record and the caller.
+I3  The main loop starts as many tasks as there are requests: a request that waits for its commit never holds up another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import pyfuse3
+import trio
+
+from s3mount.errors import Busy, S3MountError, Unavailable
+from s3mount.fs.filesystem import Filesystem
+from s3mount.fs.options import FsOptions
+from s3mount.fuse import mountpoint, runtime, tuning
+from s3mount.fuse.invalidate import Invalidator
+from s3mount.fuse.notify import notify
+from s3mount.fuse.operations import Deadlines, Operations
+from s3mount.store.api import ObjectStore
+
+log = logging.getLogger(__name__)
+
+OpenStore = Callable[[], AbstractAsyncContextManager[ObjectStore]]
+
+# Each waiting request is a task: some 10 KiB that are touched, and a buffer for 1 MiB that mostly is not. Nobody has so many processes.
+MAX_TASKS = 10_000
+# Idle tasks kept for the next burst: starting one costs as much as serving a request.
+MIN_TASKS = 8
+
+# A thread inside the kernel that does not come back in this time will not come back at all.
+INVALIDATOR_PATIENCE_S = 2.0
+
+# The background work of the file system must go on after a defect in it; not as a busy loop.
+RESTART_S = 5.0
+
+# While a commit takes its time the service manager is asked, this often, to wait this much longer.
+EXTEND_EVERY_S = 10.0
+EXTEND_BY_S = 60
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """What is mounted where, and how. `mountpoint` is resolved; `kernel` are further options for the kernel, as libfuse takes them."""
+
+    source: str
+    mountpoint: Path
+    fs: FsOptions
+    allow_other: bool = False
+    kernel: tuple[str, ...] = ()
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[], None]) -> None:
+    """Serve *options* until it is unmounted and everything is committed; *ready* is called once the mount answers.
+
+    Raises what kept the mount from starting, or what could not be committed.
+    """
+    record = runtime.claim(options.mountpoint)
+    record.describe(source=options.source, mountpoint=options.mountpoint)
+    mount = Mount(options, ready=ready)
+    failure: str | None = None
+    try:
+        trio.run(mount.run, open_store)
+    except BaseException as error:
+        failure = _sentence(error) if mount.was_ready else None
+        log.error("The mount of %s ended with: %s", options.source, _sentence(error), exc_info=None if _is_told(error) else error)
+        raise
+    finally:
+        record.finish(failure)
+
+
+class Mount:
+    """The life of one mount. `was_ready` says whether it ever answered."""
+
+    def __init__(self, options: MountOptions, *, ready: Callable[[], None]) -> None:
+        self.was_ready = False
+        self._options = options
+        self._ready = ready
+        self._finishing = False
+        self._stop_now = trio.CancelScope()
+
+    async def run(self, open_store: OpenStore) -> None:
+        async with open_store() as store:
+            with self._stop_now:
+                await self._run(store)
+        if self._stop_now.cancelled_caught:
+            raise Unavailable("stopped by a second signal before everything was committed")
+
+    async def _run(self, store: ObjectStore) -> None:
+        invalidator = Invalidator()
+        fs = Filesystem(store, self._options.fs, invalidate=invalidator)
+        async with trio.open_nursery() as attendants:
+            attendants.start_soon(self._heed_signals, attendants)
+            try:
+                async with trio.open_nursery() as background:
+                    await background.start(_keep_running, fs)
+                    await self._serve(fs, invalidator)
+                    background.cancel_scope.cancel()
+            finally:
+                self._finishing = True
+                attendants.start_soon(_ask_for_patience)
+                await fs.aclose()
+            attendants.cancel_scope.cancel()
+
+    async def _serve(self, fs: Filesystem, invalidator: Invalidator) -> None:
+        """From init until every request, and every release that was answered early, is done."""
+        async with trio.open_nursery() as requests:
+            options = self._options
+            operations = Operations(fs, requests, ttl_s=options.fs.metadata_ttl_s, xattrs=options.fs.xattrs, deadlines=options.deadlines)
+            _init(operations, options)
+            try:
+                async with trio.open_nursery() as loop:
+                    loop.start_soon(self._announce)
+                    await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+            finally:
+                _close(invalidator)
+
+    async def _announce(self) -> None:
+        """Ready, once a request has gone all the way: into the kernel, to our handlers and back."""
+        path = self._options.mountpoint
+        try:
+            status = await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
+        except OSError as error:
+            raise Unavailable(f"{self._options.source} does not answer at {path}: {error.strerror}") from None
+        tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
+        log.info("%s is mounted on %s", self._options.source, path)
+        self.was_ready = True
+        self._ready()
+        notify(READY="1", STATUS=f"{self._options.source} on {path}")
+
+    # -- the end --------------------------------------------------------------------------
+
+    async def _heed_signals(self, attendants: trio.Nursery) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            heard = 0
+            async for number in received:
+                heard += 1
+                if heard > 1:
+                    log.warning("%s again: stopping now, what is not committed yet is lost", signal.Signals(number).name)
+                    self._stop_now.cancel()
+                    return
+                log.info("%s: committing what is open, then unmounting", signal.Signals(number).name)
+                if not self._finishing:
+                    attendants.start_soon(_ask_for_patience)
+                    attendants.start_soon(self._take_off)
+
+    async def _take_off(self) -> None:
+        path = self._options.mountpoint
+        try:
+            await _in_thread(_push_pages, path)
+            await _in_thread(mountpoint.unmount, path)
+        except Busy:
+            log.info("%s is in use: it ends under its users", path)
+            await _in_thread(_detach_and_push, path)
+            pyfuse3.terminate()
+        except (OSError, S3MountError) as error:
+            log.warning("%s was not unmounted cleanly: %s", path, error)
+            pyfuse3.terminate()
+
+
+async def _keep_running(fs: Filesystem, *, task_status: trio.TaskStatus[None]) -> None:
+    """The background work of *fs*; a defect in it must not take the mount down."""
+    while True:
+        try:
+            await fs.run(task_status)
+            return
+        except Exception:
+            log.exception("Background work failed; it begins again in %s s", RESTART_S)
+        task_status = trio.TASK_STATUS_IGNORED
+        await trio.sleep(RESTART_S)
+
+
+async def _ask_for_patience() -> None:
+    notify(STOPPING="1", STATUS="committing what is open")
+    while True:
+        notify(EXTEND_TIMEOUT_USEC=str(EXTEND_BY_S * 1_000_000))
+        await trio.sleep(EXTEND_EVERY_S)
+
+
+async def _in_thread(call: Callable[[Path], None], path: Path) -> None:
+    """Whatever enters the kernel on our own mount needs our event loop meanwhile."""
+    await trio.to_thread.run_sync(call, path, abandon_on_cancel=True)
+
+
+def _push_pages(path: Path) -> None:
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        mountpoint.push_pages(root)
+    finally:
+        os.close(root)
+
+
+def _detach_and_push(path: Path) -> None:
+    """Nobody new comes in; what the present users have written is handed over. The descriptor keeps the mount reachable for that."""
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        mountpoint.detach(path)
+        mountpoint.push_pages(root)
+    finally:
+        os.close(root)
+
+
+# -- the kernel session -----------------------------------------------------------------------
+
+
+def kernel_options(options: MountOptions) -> list[str]:
+    """For libfuse. The name in mount tables is the source as it was given, so that fstab and `findmnt` recognise it."""
+    source = quote(options.source, safe="/:@!$&'()*+,;=~[]#?% ").replace(",", "\\,")
+    chosen = ["default_permissions", f"fsname={source}", "subtype=s3mount", *options.kernel]
+    if options.allow_other:
+        chosen.append("allow_other")
+    if options.fs.read_only:
+        chosen.append("ro")
+    return chosen
+
+
+def _init(operations: Operations, options: MountOptions) -> None:
+    with _stderr_captured() as said:
+        try:
+            pyfuse3.init(operations, str(options.mountpoint), kernel_options(options))
+        except RuntimeError:
+            reason = said().splitlines()
+            raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else 'no reason given'}") from None
+
+
+def _close(invalidator: Invalidator) -> None:
+    if invalidator.close(patience_s=INVALIDATOR_PATIENCE_S):
+        pyfuse3.close(unmount=True)
+    else:
+        log.warning("A request to the kernel did not come back; its session is left to the end of the process")
+
+
+@contextmanager
+def _stderr_captured() -> Iterator[Callable[[], str]]:
+    """libfuse and fusermount3 print why they refuse; the block gets a way to what was printed since."""
+    kept = os.dup(2)
+    told = os.memfd_create("stderr", os.MFD_CLOEXEC)
+    os.dup2(told, 2)
+    try:
+        yield partial(_read_all, told)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(told)
+
+
+def _read_all(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace").strip()
+
+
+# -- what to tell ------------------------------------------------------------------------------
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    return [leaf for part in error.exceptions for leaf in _leaves(part)] if isinstance(error, BaseExceptionGroup) else [error]
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether the text says it all, and a traceback would only frighten."""
+    return all(isinstance(leaf, S3MountError | OSError) for leaf in _leaves(error))
+
+
+def _sentence(error: BaseException) -> str:
+    leaves = _leaves(error)
+    first = str(leaves[0]) or type(leaves[0]).__name__
+    return first if len(leaves) == 1 else f"{first} (and {len(leaves) - 1} more, see the log)"
