@@ -29,8 +29,11 @@ DEFAULTS = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync",
 
 # Words for mount(8), systemd and libfuse: they have done their work before we are called, or ask for what is the case anyway.
 IGNORED = frozenset(
-    "defaults auto noauto nofail _netdev _rnetdev user users nouser owner noowner group nogroup relatime norelatime strictatime nostrictatime "
-    "lazytime nolazytime silent loud mand nomand iversion noiversion default_permissions big_writes splice_read splice_write splice_move".split()
+    {"defaults", "auto", "noauto", "nofail", "_netdev", "_rnetdev"}
+    | {"user", "users", "nouser", "owner", "noowner", "group", "nogroup"}
+    | {"relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime"}
+    | {"silent", "loud", "mand", "nomand", "iversion", "noiversion"}
+    | {"default_permissions", "big_writes", "splice_read", "splice_write", "splice_move"}
 )
 IGNORED_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=", "fsname=", "subtype=")
 
@@ -157,7 +160,7 @@ class ListedOptionsCommand(click.Command):
 
 
 def expand(arguments: Sequence[str], known: Mapping[str, Known]) -> list[str]:
-    """Replace each `-o LIST` among *arguments* by the options it names; what is for the kernel stays, as one `-o` each. Raises UsageError."""
+    """Replace each `-o LIST` among *arguments* by the options it names; the kernel's stay, one `-o` each. Raises UsageError."""
     rest = list(arguments)
     expanded: list[str] = []
     while rest:

@@ -1,0 +1,262 @@
+"""What cp and mv do: go through the sources, and bring each thing to its target.
+
+Owns: which single copies a request means, in which direction each goes, where a rename will do.
+Must not know: options' spelling, how bytes move (transfer does).
+
+A source directory keeps its name at a target directory, as with cp(1); its empty directories become markers (`name/`), and markers become
+empty directories. Symbolic links are followed to files; what is neither file nor directory is passed over with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+import os
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from s3mount.cli import transfer
+from s3mount.cli.open_store import Stores
+from s3mount.cli.output import Progress
+from s3mount.cli.places import Pipe, Place, as_prefix, below, inside, is_directory, last_name, plain_name, with_key
+from s3mount.cli.walk import delete_below, objects
+from s3mount.config import StoreUrl
+from s3mount.errors import AlreadyExists, NotFound, UsageError
+from s3mount.model import Key
+from s3mount.store.api import Commit, ObjectStore
+
+logger = logging.getLogger("s3mount")
+
+DEFAULT_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to be copied. `size` in bytes (None: a pipe's end is not known); `empty_directory`: a directory with nothing in it."""
+
+    source: Place
+    target: Place
+    size: int | None
+    empty_directory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Copier:
+    """Carries out copies between files, pipes and the stores of one command."""
+
+    stores: Stores
+    content_type: str | None = None
+
+    async def plan(self, sources: Sequence[Place], target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
+        """Every single copy that is meant. Raises UsageError, NotFound, OSError."""
+        into = await is_directory(target, await self.store_of(target))
+        if len(sources) > 1 and not into:
+            raise UsageError(f"{target} is no directory: several sources need one to go into.")
+        for source in sources:
+            require_store(source, target)
+            place = inside(target, last_name(source)) if into else target
+            require_outside(source, place)
+            async with aclosing(self._below(source, place, recursive=recursive)) as items:
+                async for item in items:
+                    yield item
+
+    async def store_of(self, place: Place) -> ObjectStore | None:
+        """The store of *place*'s bucket, None for files and pipes."""
+        return await self.stores.open(place) if isinstance(place, StoreUrl) else None
+
+    async def _below(self, source: Place, target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
+        if isinstance(source, Pipe):
+            yield Item(source, target, None)
+        elif isinstance(source, Path):
+            for item in files_below(source, target, recursive=recursive):
+                yield item
+        else:
+            async with aclosing(self._objects_below(source, target, recursive=recursive)) as items:
+                async for item in items:
+                    yield item
+
+    async def _objects_below(self, source: StoreUrl, target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
+        store = await self.stores.open(source)
+        found = await store.find(plain_name(source))
+        if found.object is not None and not source.key.endswith("/"):
+            yield Item(source, target, found.object.size)
+        elif not found.is_directory:
+            raise NotFound(f"There is nothing at {source}.")
+        if not found.is_directory:
+            return
+        if not recursive:
+            if found.object is None or source.key.endswith("/"):
+                raise UsageError(f"{source} is a prefix: copy what is below it with -r.")
+            return
+        prefix = as_prefix(source.key)
+        async with aclosing(objects(store, prefix)) as listing:
+            async for info in listing:
+                yield object_item(with_key(source, info.key), target, info.key.removeprefix(prefix), info.size)
+
+    async def copy(self, item: Item, progress: Progress) -> None:
+        """Do one copy. Raises what reading and writing raise."""
+        match item.source, item.target:
+            case source, Path() as folder if item.empty_directory:
+                folder.mkdir(parents=True, exist_ok=True)
+            case Pipe(), StoreUrl() as url:
+                stream = sys.stdin.buffer
+                await transfer.upload_stream(await self.stores.open(url), Key(url.key), stream, self._commit(url.key), progress)
+            case Path() as path, StoreUrl() as url:
+                await self._upload(path, url, item, progress)
+            case StoreUrl() as url, (Path() | Pipe()) as target:
+                await self._download(url, target, progress)
+            case StoreUrl() as source, StoreUrl() as target:
+                await self._copy_object(source, target, progress, item.size or 0)
+            case source, target:
+                raise UsageError(f"Neither {source} nor {target} is in a store: use cp.")
+
+    def _commit(self, name: str) -> Commit:
+        guessed = mimetypes.guess_type(name)[0]
+        return transfer.new_commit(self.content_type or guessed or DEFAULT_TYPE)
+
+    async def _upload(self, path: Path, url: StoreUrl, item: Item, progress: Progress) -> None:
+        store = await self.stores.open(url)
+        if item.empty_directory:
+            await store.put(Key(as_prefix(url.key)), b"", transfer.new_commit("application/x-directory"))
+        else:
+            await transfer.upload_file(store, Key(url.key), path, self._commit(path.name), progress)
+
+    async def _download(self, url: StoreUrl, target: Path | Pipe, progress: Progress) -> None:
+        pin = await (await self.stores.open(url)).pin(Key(url.key))
+        try:
+            if isinstance(target, Pipe):
+                await transfer.write_out(pin, sys.stdout.buffer, progress)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                await transfer.download(pin, target, progress)
+        finally:
+            await pin.aclose()
+
+    async def _copy_object(self, source: StoreUrl, target: StoreUrl, progress: Progress, size: int) -> None:
+        store = await self.stores.open(source)
+        if source == target:
+            raise UsageError(f"{source} and its copy are the same object.")
+        if source.bucket == target.bucket:
+            await store.copy(Key(source.key), Key(target.key), commit=await self._new_type(store, source))
+            progress(size)
+            return
+        pin = await store.pin(Key(source.key))
+        try:
+            await transfer.copy_between(pin, await self.stores.open(target), Key(target.key), progress)
+        finally:
+            await pin.aclose()
+
+    async def _new_type(self, store: ObjectStore, source: StoreUrl) -> Commit | None:
+        if self.content_type is None:
+            return None
+        info = await store.head(Key(source.key))
+        return transfer.new_commit(self.content_type, Commit(metadata=info.metadata or {}, storage_class=info.storage_class))
+
+    async def remove_source(self, item: Item) -> None:
+        """What makes a copy a move. Idempotent for objects."""
+        if isinstance(item.source, StoreUrl):
+            await (await self.stores.open(item.source)).delete(Key(item.source.key))
+        elif isinstance(item.source, Path) and not item.empty_directory:
+            item.source.unlink()
+
+
+def require_store(source: Place, target: Place) -> None:
+    """Raise UsageError where neither side is in a store."""
+    if not isinstance(source, StoreUrl) and not isinstance(target, StoreUrl):
+        raise UsageError(f"Neither {source} nor {target} is in a store: use cp, or write a URL as local://BUCKET/KEY.")
+
+
+def require_outside(source: Place, target: Place) -> None:
+    """Raise UsageError where *target* lies below *source*: copying would never end."""
+    if not isinstance(source, StoreUrl) or not isinstance(target, StoreUrl) or source.bucket != target.bucket:
+        return
+    if target.key != source.key and as_prefix(target.key).startswith(as_prefix(source.key)):
+        raise UsageError(f"{source} cannot be copied into itself.")
+
+
+def files_below(source: Path, target: Place, *, recursive: bool) -> Iterator[Item]:
+    """The files and the empty directories of *source*, which is one file or a directory. Raises UsageError, OSError."""
+    status = source.stat()
+    if not source.is_dir():
+        yield Item(source, target, status.st_size)
+        return
+    if not recursive:
+        raise UsageError(f"{source} is a directory: copy it with -r.")
+    for folder, folders, files in os.walk(source, onerror=_raise):
+        folders.sort()
+        place = inside(target, os.path.relpath(folder, source).removeprefix("."))
+        if not folders and not files:
+            yield Item(Path(folder), place, 0, empty_directory=True)
+        yield from _files_in(Path(folder), place, sorted(files))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _files_in(folder: Path, place: Place, names: list[str]) -> Iterator[Item]:
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            yield Item(path, inside(place, name), path.stat().st_size)
+        else:
+            logger.warning("%s is neither a file nor a directory: passed over.", path)
+
+
+def object_item(source: StoreUrl, target: Place, relative: str, size: int) -> Item:
+    """The copy of one object, *relative* to the prefix that is copied to *target*. Raises InvalidName where no file can have that name."""
+    if isinstance(target, Pipe):
+        return Item(source, target, size)
+    if isinstance(target, StoreUrl):
+        return Item(source, with_key(target, as_prefix(target.key) + relative), size)
+    if not relative or (relative.endswith("/") and not size):
+        return Item(source, below(target, relative.rstrip("/")) if relative else target, size, empty_directory=True)
+    return Item(source, below(target, relative), size)
+
+
+async def total_bytes(items: AsyncGenerator[Item, None]) -> int:
+    """What a progress bar counts to."""
+    async with aclosing(items):
+        return sum([item.size or 0 async for item in items])
+
+
+# -- moving within one bucket -------------------------------------------------------------
+
+
+async def rename_within(store: ObjectStore, source: StoreUrl, target: StoreUrl) -> int:
+    """Rename an object, or a prefix with all below it, in a store that can; how many keys that were.
+
+    Raises NotFound; UsageError for a prefix moved into itself; AlreadyExists where the target prefix has keys.
+    """
+    found = await store.find(plain_name(source))
+    if found.object is not None and not source.key.endswith("/"):
+        await store.rename(Key(source.key), Key(target.key))
+        return 1
+    if not found.is_directory:
+        raise NotFound(f"There is nothing at {source}.")
+    old, new = as_prefix(source.key), as_prefix(target.key)
+    if new.startswith(old):
+        raise UsageError(f"{source} cannot be moved into itself.")
+    if old.startswith(new) or (await store.find(new.removesuffix("/"))).object is not None:
+        raise AlreadyExists(f"{target} exists already and is in the way.")
+    return await store.rename_prefix(old, new)
+
+
+async def remove_below(store: ObjectStore, url: StoreUrl, progress: Progress) -> int:
+    """Delete the object at *url* and everything below it; how many objects those were."""
+    deleted = 0
+    if url.key and not url.key.endswith("/") and (await store.find(url.key)).object is not None:
+        await store.delete(Key(url.key))
+        deleted = 1
+    return deleted + await delete_below(store, as_prefix(url.key), progress)
+
+
+async def remove_empty_folders(folder: Path) -> None:
+    """Remove the folders that are left when their files have been moved. Raises OSError where something is in one of them."""
+    for path, _, _ in await trio.to_thread.run_sync(lambda: list(os.walk(folder, topdown=False))):
+        os.rmdir(path)
