@@ -1,5 +1,8 @@
 """Every failure, named by what the caller can do next; one table turns each into an errno.
 
+Owns: both families and the table.
+Must not know: who raises them, who shows them. No I/O.
+
 `StoreError` is what an object store says, `FsError` what POSIX semantics say. Anything else that escapes is a defect:
 the shell logs it with its traceback and answers EIO.
 """
