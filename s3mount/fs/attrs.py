@@ -88,7 +88,7 @@ class Defaults:
 
 
 def decode(metadata: Metadata, *, directory: bool, mtime_ns: int, defaults: Defaults) -> Attributes:
-    """The attributes of an object last written at *mtime_ns*. A directory stays one whatever the metadata says, and so does anything else."""
+    """The attributes of an object last written at *mtime_ns*. Whether it is a directory is not for the metadata to say."""
     mtime = _time(metadata.get("mtime"), mtime_ns)
     ctime = _time(metadata.get("ctime"), max(mtime, mtime_ns) if "mtime" in metadata else mtime)
     return Attributes(
