@@ -57,7 +57,7 @@ def parse_mount(arguments: Sequence[str]) -> MountCall:
     """Raises UsageError."""
     flags, operands = _getopt(arguments, "sfnvrwN:o:t:", MOUNT_USAGE)
     if len(operands) != 2:
-        raise UsageError(f"a source and a mount point are needed: {MOUNT_USAGE}")
+        raise UsageError(f"It takes a source and a mount point: {MOUNT_USAGE}")
     options = [option for flag, value in flags if flag == "-o" for option in split_options(value)]
     options += ["ro" if flag == "-r" else "rw" for flag, _ in flags if flag in ("-r", "-w")]
     given = {flag for flag, _ in flags}
@@ -68,7 +68,7 @@ def parse_umount(arguments: Sequence[str]) -> UmountCall:
     """Raises UsageError."""
     flags, operands = _getopt(arguments, "flnrvN:t:", UMOUNT_USAGE)
     if len(operands) != 1:
-        raise UsageError(f"one mount point is needed: {UMOUNT_USAGE}")
+        raise UsageError(f"It takes one mount point: {UMOUNT_USAGE}")
     given = {flag for flag, _ in flags}
     return UmountCall(operands[0], force="-f" in given, lazy="-l" in given, verbose="-v" in given)
 
@@ -77,9 +77,9 @@ def _getopt(arguments: Sequence[str], letters: str, usage: str) -> tuple[list[tu
     try:
         flags, operands = getopt.gnu_getopt(list(arguments), letters)
     except getopt.GetoptError as error:
-        raise UsageError(f"{error}: {usage}") from None
+        raise UsageError(f"{str(error).capitalize()}: {usage}") from None
     if any(flag == "-N" for flag, _ in flags):
-        raise UsageError("mounting into another namespace (-N) is not supported: use nsenter --mount=NAMESPACE mount ...")
+        raise UsageError("Mounting into another namespace (-N) is not supported: use nsenter --mount=NAMESPACE mount ...")
     return flags, operands
 
 
@@ -99,7 +99,7 @@ def umount_command_line(call: UmountCall) -> list[str]:
     wanted = [name for name, asked in (("force", call.force), ("lazy", call.lazy)) if asked]
     missing = [name for name in wanted if name not in offered]
     if missing:
-        raise UsageError(f"unmounting with --{missing[0]} is not supported")
+        raise UsageError(f"Unmounting with --{missing[0]} is not supported.")
     level = ["--log-level=info"] if call.verbose else []
     return [*level, "umount", *(f"--{name}" for name in wanted), "--", call.target]
 

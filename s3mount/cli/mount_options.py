@@ -113,7 +113,7 @@ def _take_own(draft: _Draft, name: str, option: Known, value: str | None) -> Non
     if not option.takes_value:
         _take_flag(draft, name, option, "yes" if value is None else value)
     elif value is None:
-        raise UsageError(f"the option -o {name} needs a value: -o {name}=VALUE")
+        raise UsageError(f"The option -o {name} needs a value: -o {name}=VALUE.")
     else:
         draft.arguments[name] = f"{option.spelling}={value}"
 
@@ -124,17 +124,16 @@ def _take_flag(draft: _Draft, name: str, option: Known, value: str) -> None:
     elif value.lower() in NO:
         draft.arguments.pop(name, None)
     else:
-        raise UsageError(f"the option -o {name} is on or off and takes yes or no, not {value!r}")
+        raise UsageError(f"The option -o {name} is on or off and takes yes or no, not {value!r}.")
 
 
 def refuse_unknown(unknown: Sequence[str]) -> None:
     """Raise UsageError with the names of the options that nobody claims."""
     if "remount" in unknown:
-        raise UsageError("a mount cannot be changed with -o remount: unmount it and mount it again")
+        raise UsageError("A mount cannot be changed with -o remount: unmount it and mount it again.")
     if unknown:
-        raise UsageError(
-            f"unknown mount option{'s' if len(unknown) > 1 else ''}: {', '.join(option.partition('=')[0] for option in unknown)}"
-        )
+        names = ", ".join(option.partition("=")[0] for option in unknown)
+        raise UsageError(f"Unknown mount option{'s' if len(unknown) > 1 else ''}: {names}.")
 
 
 def options_of(command: click.Command) -> dict[str, Known]:
