@@ -1,0 +1,112 @@
+"""Who may touch which name just now, and what this mount changed lately.
+
+Owns: `Gate`, which keeps commits away from names that are moving, and `Changes`, which tells answers of the store that came too late.
+Must not know: what the names stand for.
+
+Requests that write under a key (`using`) may run side by side. One that takes a key away from its file (unlink, rename, rmdir: `moving`)
+waits for those under way on it, and holds up new ones meanwhile: else a commit that was sent before the rename would bring the old name back.
+A moving prefix (ends with "/") covers every key that begins with it. Lookups, reads and writes never come here.
+
+G1  No key is in use while a move that covers it is under way.
+G2  Two moves under way do not cover each other.
+G3  Whoever waited must look at the names again: the inode may be called something else by now.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+# Changes remembered one by one; older ones put every older answer in doubt, which costs a second look.
+CHANGES_REMEMBERED = 4096
+
+
+def covers(name: str, key: str) -> bool:
+    """Whether the key or prefix *name* is *key*, or *key* lies below it."""
+    return key == name or (name.endswith("/") and key.startswith(name))
+
+
+class Gate:
+    """Keys in use and names that move."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+        self._moving: list[str] = []
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def wait_free(self, key: Callable[[], str]) -> str:
+        """Wait until nothing moves the key that *key* gives, asking it again after each wait; no checkpoint where nothing does."""
+        while True:
+            now = key()
+            if not self._moving or not any(covers(name, now) for name in self._moving):
+                return now
+            await self._waiting.park()
+
+    @contextmanager
+    def using(self, *keys: str) -> Iterator[None]:
+        """Write under *keys*, which `wait_free` gave just now."""
+        for key in keys:
+            self._used[key] = self._used.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            for key in keys:
+                self._used[key] -= 1
+                if not self._used[key]:
+                    del self._used[key]
+            self._waiting.unpark_all()
+
+    @asynccontextmanager
+    async def moving(self, names: Callable[[], tuple[str, ...]]) -> AsyncIterator[None]:
+        """Take *names* (keys, and prefixes that end with "/") away from what they stand for; they are asked again after each wait."""
+        while self._overlaps(claimed := names()):
+            await self._waiting.park()
+        self._moving.extend(claimed)
+        try:
+            while any(covers(name, key) for key in self._used for name in claimed):
+                await self._waiting.park()
+            yield
+        finally:
+            for name in claimed:
+                self._moving.remove(name)
+            self._waiting.unpark_all()
+
+    def _overlaps(self, names: tuple[str, ...]) -> bool:
+        return any(covers(name, other) or covers(other, name) for other in self._moving for name in names)
+
+    def check(self) -> None:
+        assert all(count > 0 for count in self._used.values()), "G1"
+
+    @property
+    def idle(self) -> bool:
+        return not self._used and not self._moving
+
+
+class Changes:
+    """Which keys this mount changed since a request was sent."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._last: OrderedDict[str, int] = OrderedDict()
+        self._all_doubted = 0
+
+    def note(self, key: str) -> None:
+        """*key* has changed (its object, its inode, or whether it is there)."""
+        self.now += 1
+        self._last[key] = self.now
+        self._last.move_to_end(key)
+        if len(self._last) > CHANGES_REMEMBERED:
+            self._all_doubted = max(self._all_doubted, self._last.popitem(last=False)[1])
+
+    def note_all(self) -> None:
+        """More keys have changed than one would name."""
+        self.now += 1
+        self._all_doubted = self.now
+        self._last.clear()
+
+    def since(self, key: str, then: int) -> bool:
+        """Whether *key* may have changed after `now` was *then*."""
+        return self.now != then and (self._all_doubted > then or self._last.get(key, 0) > then)
