@@ -17,7 +17,7 @@ import trio
 from s3mount.cli import transfer
 from s3mount.cli.copying import Copier, Item, remove_below, remove_empty_folders, rename_within, total_bytes
 from s3mount.cli.open_store import Stores, data_option
-from s3mount.cli.output import Progress, json_option, print_json, progress_bar, shown
+from s3mount.cli.output import Progress, json_option, no_progress, print_json, progress_bar, shown
 from s3mount.cli.places import Place, inside, is_directory, last_name, parse_bucket_url, parse_object_url, parse_place, plain_name
 from s3mount.cli.walk import for_each
 from s3mount.config import StoreUrl
@@ -205,7 +205,7 @@ def cat(urls: tuple[str, ...], data: Path | None) -> None:
             for url in parsed:
                 pin = await (await stores.open(url)).pin(Key(url.key))
                 try:
-                    await transfer.write_out(pin, sys.stdout.buffer, lambda done: None)
+                    await transfer.write_out(pin, sys.stdout.buffer, no_progress)
                 finally:
                     await pin.aclose()
 

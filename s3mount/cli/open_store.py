@@ -20,7 +20,7 @@ from s3mount.cli.report import os_sentence
 from s3mount.config import StoreUrl
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import BucketInfo
-from s3mount.errors import FROM_OS, NoSuchBucket, Unavailable, UsageError
+from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
 from s3mount.store.local import LocalStore
 
@@ -48,9 +48,7 @@ def data_folder(given: Path | None) -> Path:
 
 
 def open_engine(folder: Path, *, create: bool) -> Engine:
-    """The engine on *folder*. Raises StoreErrors that name the folder; FileNotFoundError without *create* where there is no folder."""
-    if not create and not folder.exists():
-        raise FileNotFoundError(folder)
+    """The engine on *folder*. Raises StoreErrors that name the folder; NotFound without *create* where there is none."""
     try:
         return Engine.open(folder, create=create)
     except OSError as error:
@@ -86,7 +84,7 @@ class Stores:
             try:
                 engine = await self._open_engine(url)
                 await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
-            except (FileNotFoundError, NoSuchBucket):
+            except (NotFound, NoSuchBucket):
                 raise NoSuchBucket(self._how_to_make(url)) from None
             self._stores[url.bucket] = LocalStore(engine, url.bucket)
         return self._stores[url.bucket]
@@ -95,7 +93,7 @@ class Stores:
         """All buckets of *url*'s kind of store."""
         try:
             engine = await self._open_engine(url)
-        except FileNotFoundError:
+        except NotFound:
             return []
         return await trio.to_thread.run_sync(engine.buckets)
 
@@ -109,7 +107,7 @@ class Stores:
         try:
             engine = await self._open_engine(url)
             await trio.to_thread.run_sync(engine.delete_bucket, url.bucket)
-        except (FileNotFoundError, NoSuchBucket):
+        except (NotFound, NoSuchBucket):
             raise NoSuchBucket(self._no_bucket(url)) from None
 
     async def sync(self) -> None:

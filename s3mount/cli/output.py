@@ -26,9 +26,9 @@ UNITS = "KMGTPE"
 
 
 class Progress(Protocol):
-    """Called with how much more is done, from any thread."""
+    """Called with how much more is done, from any thread; *total* is the whole, where it became known only now."""
 
-    def __call__(self, done: int, /) -> None: ...
+    def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
 def json_option(function: Any) -> Any:
@@ -93,17 +93,23 @@ def object_json(info: ObjectInfo, url: str) -> dict[str, Any]:
     }
 
 
+def no_progress(done: int, total: int | None = None, /) -> None:
+    """For where nobody looks."""
+
+
 @contextmanager
 def progress_bar(label: str, length: int | None, *, hidden: bool = False) -> Iterator[Progress]:
     """A bar on stderr while *length* (bytes or things; None: unknown) is worked off; nothing where stderr is no terminal."""
     if hidden or not sys.stderr.isatty():
-        yield lambda done: None
+        yield no_progress
         return
     lock = threading.Lock()
     with click.progressbar(length=length or 0, label=label, file=sys.stderr, show_pos=not length) as bar:
 
-        def advance(done: int) -> None:
+        def advance(done: int, total: int | None = None, /) -> None:
             with lock:
+                if total is not None:
+                    bar.length, bar.show_pos = total, False
                 bar.update(done)
 
         yield advance

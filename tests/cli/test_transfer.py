@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from s3mount.cli import transfer
+from s3mount.cli.output import no_progress
 from s3mount.model import Content, Hole, Key, MiB, ObjectInfo, Staged
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -24,7 +25,7 @@ class Count:
     def __init__(self) -> None:
         self.done = 0
 
-    def __call__(self, done: int, /) -> None:
+    def __call__(self, done: int, total: int | None = None, /) -> None:
         self.done += done
 
 
@@ -36,7 +37,7 @@ async def content(store: ObjectStore, key: Key = K) -> bytes:
     pin = await store.pin(key)
     try:
         stream = io.BytesIO()
-        await transfer.write_out(pin, stream, lambda done: None)
+        await transfer.write_out(pin, stream, no_progress)
         return stream.getvalue()
     finally:
         await pin.aclose()
@@ -76,7 +77,7 @@ async def test_a_download_is_the_object(store: ObjectStore, tmp_path: Path) -> N
     await store.put(K, some_bytes(3 * MiB))
     target = tmp_path / "target"
     pin = await store.pin(K)
-    await transfer.download(pin, target, lambda done: None)
+    await transfer.download(pin, target, no_progress)
     await pin.aclose()
     assert target.read_bytes() == some_bytes(3 * MiB)
     assert files_in(tmp_path) == ["target"]
@@ -86,7 +87,7 @@ async def test_a_download_that_breaks_off_leaves_the_old_file(tmp_path: Path) ->
     target = tmp_path / "target"
     target.write_bytes(b"old")
     with pytest.raises(OSError, match="gone"):
-        await transfer.download(BrokenPin(), target, lambda done: None)
+        await transfer.download(BrokenPin(), target, no_progress)
     assert target.read_bytes() == b"old"
     assert files_in(tmp_path) == ["target"]
 
@@ -114,7 +115,7 @@ async def test_a_replaced_file_keeps_its_mode_and_a_link_stays_a_link(store: Obj
     target.chmod(0o640)
     link.symlink_to(target)
     pin = await store.pin(K)
-    await transfer.download(pin, link, lambda done: None)
+    await transfer.download(pin, link, no_progress)
     await pin.aclose()
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
@@ -127,7 +128,7 @@ async def test_a_device_is_written_to_and_not_replaced(store: ObjectStore, tmp_p
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     pin = await store.pin(K)
-    await transfer.download(pin, fifo, lambda done: None)
+    await transfer.download(pin, fifo, no_progress)
     await pin.aclose()
     assert os.read(reader, 10) == b"new"
     os.close(reader)
@@ -139,9 +140,9 @@ async def test_holes_stay_holes(store: ObjectStore, tmp_path: Path) -> None:
     with source.open("wb") as file:
         file.seek(64 * MiB)
         file.write(b"end")
-    await transfer.upload_file(store, K, source, Commit(), lambda done: None)
+    await transfer.upload_file(store, K, source, Commit(), no_progress)
     pin = await store.pin(K)
-    await transfer.download(pin, target, lambda done: None)
+    await transfer.download(pin, target, no_progress)
     await pin.aclose()
     assert target.stat().st_size == 64 * MiB + 3
     assert target.stat().st_blocks * 512 < 4 * MiB
@@ -171,7 +172,7 @@ async def test_an_object_of_another_store_keeps_its_metadata(store: ObjectStore)
     other = MemoryStore()
     await other.put(Key("from"), some_bytes(2 * MiB), Commit(metadata={"mode": "33188"}, content_type="text/x"))
     pin = await other.pin(Key("from"))
-    info = await transfer.copy_between(pin, store, K, lambda done: None)
+    info = await transfer.copy_between(pin, store, K, no_progress)
     await pin.aclose()
     assert await content(store) == some_bytes(2 * MiB)
     assert info.content_type == "text/x"
@@ -183,5 +184,5 @@ async def test_nothing_is_left_in_the_staging_folder(tmp_path: Path) -> None:
     staging = tmp_path / "staging"
     staging.mkdir()
     store = MemoryStore(staging=staging)
-    await transfer.upload_stream(store, K, io.BytesIO(some_bytes(2 * MiB)), Commit(), lambda done: None)
+    await transfer.upload_stream(store, K, io.BytesIO(some_bytes(2 * MiB)), Commit(), no_progress)
     assert list(staging.iterdir()) == []
