@@ -405,14 +405,14 @@ class MemoryPin:
         self._open = True
 
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
-        assert self._open, "the pin was released"
+        self._require_open()
         if self._blob is None:
             return False
         self._blob.read_into(offset, buffer)
         return True
 
     async def get_into(self, offset: int, buffer: memoryview) -> None:
-        assert self._open, "the pin was released"
+        self._require_open()
         if self._blob is None:
             await self._store.get_into(self.info.key, ByteRange(offset, offset + buffer.nbytes), buffer, if_match=self.info.etag)
             return
@@ -421,6 +421,10 @@ class MemoryPin:
 
     async def aclose(self) -> None:
         self._open = False
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise ValueError(f"the pin of {self.info.key!r} was released")
 
 
 def _overwrite(file: File, by: File) -> None:
