@@ -1,0 +1,12 @@
+"""`make bench`: the engine by itself, then a mount of it.
+
+Owns: the order.
+Must not know: what is measured.
+"""
+
+from __future__ import annotations
+
+import runpy
+
+for name in ("tests.bench.bench_engine", "tests.bench.bench_mount"):
+    runpy.run_module(name, run_name="__main__")
