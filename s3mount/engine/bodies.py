@@ -33,12 +33,16 @@ HASH_BYTES = 32
 
 
 class Bodies:
-    """The bodies of one folder. Thread-safe; `publish` and `delete` under the write lock."""
+    """The bodies of one folder. Thread-safe; `publish` and `delete` under the write lock.
+
+    `device`: the medium (st_dev) that a file must lie on to be published.
+    """
 
     def __init__(self, layout: Layout, disk: Disk, staging: Path) -> None:
         self._layout = layout
         self._disk = disk
         self._staging = staging
+        self.device = layout.bodies.stat().st_dev
         self._synced_folders: set[Path] = set()
 
     # -- making -----------------------------------------------------------------------

@@ -31,29 +31,14 @@ from pathlib import Path
 from s3mount.engine import codec
 from s3mount.engine.disk import Buffer, Disk
 from s3mount.engine.layout import Layout, publish
+from s3mount.engine.segment import BEGINNING, Position, SegmentReader
 from s3mount.errors import FROM_OS, Corrupt, StoreError, Unavailable
-from s3mount.model import KiB, MiB
+from s3mount.model import MiB
 
 log = logging.getLogger(__name__)
 
 # Small enough to be read whole when damage is searched through, large enough that a folder has few of them.
 SEGMENT_BYTES = 64 * MiB
-
-# What a walk reads at once: a hundred thousand small records cost a few hundred calls, a catch-up with nothing new one short one.
-WINDOW_BYTES = 256 * KiB
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Just behind the record *seq*, in *segment* (its first record's number) at *offset*; *chain* is that record's checksum."""
-
-    segment: int
-    offset: int
-    seq: int
-    chain: int
-
-
-BEGINNING = Position(segment=1, offset=0, seq=0, chain=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +189,49 @@ class Log:
                 return window.exists
             return window.ends_with(position)
 
+    def newest_mark(self) -> int:
+        """The highest mark that any whole record carries: what it covers was durable, whatever else is damaged."""
+        for segment in reversed(self._layout.segments()):
+            marks = [item.mark for item in self._walk_alone(segment) if isinstance(item, Entry)]
+            if marks:
+                return max(marks)
+        return 0
+
+    def _walk_alone(self, segment: int) -> Iterator[Entry | Gap]:
+        """The records that stand in *segment*, whatever happened to the ones before."""
+        for item in self.walk(self._before(segment)):
+            at = item.end if isinstance(item, Gap) else item.position
+            if at.segment != segment:
+                return
+            yield item
+
+    def start_of(self, seq: int) -> Position:
+        """A position before the record *seq*, at the beginning of its segment; its chain is taken from what stands there."""
+        older = [segment for segment in self._layout.segments() if segment <= seq]
+        return self._before(older[-1]) if older else BEGINNING
+
+    def _before(self, segment: int) -> Position:
+        with self._window(segment) as window:
+            frame = window.frame(0)
+        return Position(segment=segment, offset=0, seq=segment - 1, chain=frame.chain if frame else 0)
+
+    def take_up(self, position: Position) -> bool:
+        """As `holds`; and if so, take over what its record knows to be synced (`mark`)."""
+        if not self.holds(position):
+            return False
+        with self._window(position.segment) as window:
+            self._mark = max(self._mark, window.last_mark(position))
+        return True
+
     @contextmanager
-    def _window(self, segment: int) -> Iterator[_Window]:
+    def _window(self, segment: int) -> Iterator[SegmentReader]:
         try:
             fd = self.open_segment(segment)
         except FileNotFoundError:
-            yield _Window(-1, segment)
+            yield SegmentReader(-1, segment)
             return
         try:
-            yield _Window(fd, segment)
+            yield SegmentReader(fd, segment)
         finally:
             os.close(fd)
 
@@ -371,64 +390,6 @@ class Log:
         """From now on the records that end at *entries* count as never written (L6). Durable on return."""
         self._voids.update({entry.seq: entry.chain for entry in entries})
         publish(self._layout.voids, json.dumps(sorted(self._voids.items())).encode(), self._disk)
-
-
-class _Window:
-    """Reads one segment forwards; -1 stands for a segment that is not there and reads as empty."""
-
-    def __init__(self, fd: int, segment: int) -> None:
-        self._fd = fd
-        self._segment = segment
-        self._buffer = b""
-        self._at = 0
-
-    @property
-    def exists(self) -> bool:
-        return self._fd >= 0
-
-    def size(self) -> int:
-        return os.fstat(self._fd).st_size if self.exists else 0
-
-    def frame(self, offset: int) -> codec.Frame | None:
-        """The whole record that begins at *offset*, if one does."""
-        if not self.exists:
-            return None
-        self._fill(offset, codec.HEADER_BYTES)
-        length = codec.frame_length(self._buffer, offset - self._at)
-        if length is None:
-            return None
-        self._fill(offset, length)
-        return codec.decode(self._buffer, offset - self._at)
-
-    def _fill(self, offset: int, length: int) -> None:
-        if self._at <= offset and offset + length <= self._at + len(self._buffer):
-            return
-        self._buffer = os.pread(self._fd, min(max(length, WINDOW_BYTES), max(0, self.size() - offset)), offset)
-        self._at = offset
-
-    def behind(self, offset: int) -> bytes:
-        """Everything from *offset* on."""
-        return os.pread(self._fd, max(0, self.size() - offset), offset) if self.exists else b""
-
-    def survivor(self, end: Position) -> Position | None:
-        """The position just before the first whole record behind *end* (behind the damage that follows it)."""
-        data = self.behind(end.offset)
-        at = codec.find(data, 0, seq_from=end.seq + 1)
-        if at is None:
-            return None
-        frame = codec.decode(data, at)
-        assert frame is not None
-        return Position(segment=self._segment, offset=end.offset + at, seq=frame.seq - 1, chain=frame.chain)
-
-    def ends_with(self, position: Position) -> bool:
-        """Whether a whole record ends at *position* that has its number and checksum."""
-        if not self.exists or not codec.FRAME_BYTES <= position.offset <= self.size():
-            return False
-        length, checksum = codec.ending(os.pread(self._fd, codec.TRAILER_BYTES, position.offset - codec.TRAILER_BYTES))
-        if checksum != position.chain or not codec.FRAME_BYTES <= length <= position.offset:
-            return False
-        frame = self.frame(position.offset - length)
-        return frame is not None and (frame.seq, frame.checksum) == (position.seq, position.chain)
 
 
 def _places(segment: int, offset: int, inline: Sequence[Buffer]) -> Iterator[tuple[int, int]]:

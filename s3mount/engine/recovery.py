@@ -1,0 +1,287 @@
+"""Opening a folder: whatever happened to it, afterwards log and index agree, and hold what was acknowledged.
+
+Owns: the order of steps at open, what a power cut costs, when the index is thrown away, rebuilding.
+Must not know: operations. All of it happens under the write lock.
+
+    open ── same boot ──────────────> index usable? ── yes ──> catch up ──> open
+      └─── another boot ─> settle ──────┘   └──── no ──> rebuild ──┘
+
+Settle (the machine was booted since, so a power cut may lie between): whatever lies behind the newest mark is verified, in order.
+S1  Where the log does not go on, it is cut: a sync covers everything before it, so nothing behind a record that is torn was acknowledged.
+S2  A record whose new bodies are not all whole was not acknowledged either (its bodies are synced before that): it becomes void.
+    What builds on it does nothing.
+S3  A gap that a mark covers is damage. It is never cut away.
+S4  Cuts and voids are synced before the boot id is written; until then, settling happens again.
+
+The index is usable if its position names a record that is there, whole and with the right checksum, and SQLite finds nothing wrong.
+It is examined whenever it was not closed in order (`note_clean`). One that is ahead of the log (synced sooner) is not usable.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s3mount.engine import records, snapshot
+from s3mount.engine.bodies import Bodies
+from s3mount.engine.disk import Disk
+from s3mount.engine.index import Index
+from s3mount.engine.layout import Layout, prepare, publish, stored_boot_id
+from s3mount.engine.lock import WriteLock, is_alive
+from s3mount.engine.log import Damaged, Entry, Gap, Log
+from s3mount.engine.replay import Progress, apply_entry, catch_up, forget_synced, is_tail, replay
+from s3mount.engine.segment import BEGINNING, Position
+from s3mount.errors import Busy, Corrupt
+
+log = logging.getLogger(__name__)
+
+
+def open_state(layout: Layout, disk: Disk, boot_id: str) -> tuple[Log, Index]:
+    """Log and index, in agreement and up to date. Raises Corrupt (Damaged) where a record is lost that the index has not seen, Busy.
+
+    *boot_id* names the machine's present boot; "" counts as a new one every time.
+    """
+    journal = Log(layout, disk)
+    rebooted = not boot_id or stored_boot_id(layout) != boot_id
+    if rebooted:
+        settle(layout, disk, journal)
+    index = usable_index(layout, journal, examine=rebooted or not _is_clean(layout)) or make_index(layout, disk, journal)
+    try:
+        with index.write() as db:
+            catch_up(journal, db)
+            if rebooted:
+                journal.advance_mark(journal.end().seq)
+                forget_synced(db, journal.mark)
+    except BaseException:
+        index.close()
+        raise
+    if rebooted:
+        publish(layout.boot, boot_id.encode(), disk)
+    return journal, index
+
+
+# -- after a power cut ----------------------------------------------------------------
+
+
+def settle(layout: Layout, disk: Disk, journal: Log) -> None:
+    """Decide for good what a power cut left of the records behind the newest mark (S1 to S4). Idempotent."""
+    mark = journal.newest_mark()
+    bodies = Bodies(layout, disk, layout.staging)
+    torn: list[Position] = []
+    for item in journal.walk(journal.start_of(mark + 1)):
+        if isinstance(item, Gap):
+            if item.end.seq >= mark:
+                journal.cut(item.end)
+                break
+            log.error("%s", Damaged(item))
+        elif item.position.seq > mark and not _is_whole(item, bodies):
+            torn.append(item.position)
+    if torn:
+        numbers = ", ".join(str(at.seq) for at in torn)
+        log.warning("After a power cut the unsynced changes %s are not whole and were dropped.", numbers)
+        journal.void(torn)
+        discard_index(layout, disk)
+
+
+def _is_whole(entry: Entry, bodies: Bodies) -> bool:
+    named = records.decode(entry.payload).bodies if entry.payload else ()
+    return all(bodies.is_whole(body.name, body.size) for body in named if body.name)
+
+
+# -- the index ------------------------------------------------------------------------
+
+
+def usable_index(layout: Layout, journal: Log, *, examine: bool) -> Index | None:
+    """The index, if it belongs to the log as it is now; *examine*: only if SQLite finds nothing wrong with it."""
+    if not layout.index.exists():
+        return None
+    try:
+        index = Index(layout.index)
+    except sqlite3.DatabaseError as error:
+        log.warning("The index cannot be used (%s).", error)
+        return None
+    try:
+        reason = _fault(index, journal, examine=examine)
+    except sqlite3.DatabaseError as error:
+        reason = str(error)
+    if reason is None:
+        return index
+    index.close()
+    log.warning("The index cannot be used (%s).", reason)
+    return None
+
+
+def _fault(index: Index, journal: Log, *, examine: bool) -> str | None:
+    with index.read() as db:
+        if examine:
+            (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if answer != "ok":
+                return str(answer)
+        at = Index.position(db)
+    return None if journal.take_up(at) else f"it has seen record {at.seq}, which the log does not hold"
+
+
+def make_index(layout: Layout, disk: Disk, journal: Log, progress: Progress | None = None) -> Index:
+    """A new index from the log. Raises Busy while other processes use the folder, Damaged (the index is then as far as it can be)."""
+    _require_alone(layout)
+    discard_index(layout, disk)
+    index = Index(layout.index)
+    try:
+        count = replay(journal, index, load_snapshot(layout, index), progress)
+    except Damaged as damage:
+        index.close()
+        if not is_tail(damage.gap, journal.mark):
+            raise
+        journal.cut(damage.gap.end)
+        return make_index(layout, disk, journal, progress)
+    except BaseException:
+        index.close()
+        raise
+    if count:
+        log.info("The index was made anew from %d records.", count)
+    return index
+
+
+def load_snapshot(layout: Layout, index: Index) -> Position:
+    """Fill the empty *index* from the newest snapshot; where the replay begins."""
+    seq = snapshot.newest(layout)
+    if seq is None:
+        return BEGINNING
+    with index.write() as db:
+        at = snapshot.load(layout.snapshot(seq), db)
+        Index.set_position(db, at)
+    return at
+
+
+def discard_index(layout: Layout, disk: Disk) -> None:
+    """Idempotent. The database goes first: without it SQLite ignores what else is there."""
+    for path in layout.index_files():
+        if path.exists():
+            disk.unlink(path)
+
+
+def _require_alone(layout: Layout) -> None:
+    owners = [name for name in os.listdir(layout.staging) if is_alive(layout.staging / name)]
+    if owners:
+        raise Busy(f"The index of {layout.folder} has to be made anew, but other processes use the folder: end them first.")
+
+
+# -- closing in order -----------------------------------------------------------------
+
+
+def note_clean(layout: Layout) -> None:
+    """Remember how the closed index looks, so that the next open need not examine it. Under the write lock."""
+    fingerprint = _fingerprint(layout)
+    if fingerprint is not None:
+        _clean_note(layout).write_text(fingerprint)
+
+
+def _is_clean(layout: Layout) -> bool:
+    fingerprint = _fingerprint(layout)
+    try:
+        return fingerprint is not None and _clean_note(layout).read_text() == fingerprint
+    except FileNotFoundError:
+        return False
+
+
+def _clean_note(layout: Layout) -> Path:
+    return layout.folder / "index.clean"
+
+
+def _fingerprint(layout: Layout) -> str | None:
+    """None while there is a write-ahead log: somebody has the index open, or had it open and was killed."""
+    database, *rest = layout.index_files()
+    if any(path.exists() for path in rest) or not database.exists():
+        return None
+    status = database.stat()
+    return json.dumps([status.st_ino, status.st_size, status.st_mtime_ns])
+
+
+# -- rebuilding -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """How many records were replayed, and what could not be (sentences; empty: nothing was lost)."""
+
+    records: int
+    lost: list[str] = field(default_factory=list)
+
+
+def rebuild(folder: Path, *, salvage: bool = False, disk: Disk | None = None, progress: Progress | None = None) -> RebuildReport:
+    """Throw the index of *folder* away and make it anew from the log.
+
+    With *salvage*, records that cannot be read are left out, with whatever builds on them, instead of raising Damaged; a snapshot is then
+    written behind which the log is whole. Raises Busy while other processes use the folder, NotFound, NewerFormat, Corrupt.
+    """
+    disk = disk or Disk()
+    layout = prepare(folder, disk, create=False)
+    lock = WriteLock(layout.lock)
+    try:
+        with lock:
+            return _rebuild(layout, disk, salvage=salvage, progress=progress)
+    finally:
+        lock.close()
+
+
+def _rebuild(layout: Layout, disk: Disk, *, salvage: bool, progress: Progress | None) -> RebuildReport:
+    _require_alone(layout)
+    journal = Log(layout, disk)
+    settle(layout, disk, journal)
+    if salvage:
+        return _salvage(layout, disk, journal)
+    index = make_index(layout, disk, journal, progress)
+    try:
+        with index.read() as db:
+            return RebuildReport(records=Index.position(db).seq)
+    finally:
+        index.close()
+        note_clean(layout)
+        journal.close()
+
+
+def _salvage(layout: Layout, disk: Disk, journal: Log) -> RebuildReport:
+    discard_index(layout, disk)
+    index = Index(layout.index)
+    lost: list[str] = []
+    try:
+        with index.write() as db:
+            at, count = _salvage_state(layout, db, lost), 0
+            for item in journal.walk(at):
+                if isinstance(item, Gap):
+                    lost.append(f"Segment {item.end.segment} of the log, from byte {item.end.offset} on: {item.lost}.")
+                else:
+                    at = item.position
+                    apply_entry(db, item)
+                    count += 1
+            Index.set_position(db, at)
+        if lost:
+            _seal(layout, disk, index, at)
+    finally:
+        index.close()
+        note_clean(layout)
+        journal.close()
+    return RebuildReport(records=count, lost=lost)
+
+
+def _salvage_state(layout: Layout, db: sqlite3.Connection, lost: list[str]) -> Position:
+    seq = snapshot.newest(layout)
+    if seq is None:
+        return BEGINNING
+    try:
+        return snapshot.load(layout.snapshot(seq), db)
+    except Corrupt as error:
+        lost.append(str(error))
+        return Position(segment=seq + 1, offset=0, seq=seq, chain=0)
+
+
+def _seal(layout: Layout, disk: Disk, index: Index, at: Position) -> None:
+    """Make the salvaged state durable as a snapshot, behind the damage."""
+    with index.snapshot() as db:
+        writer = snapshot.SnapshotWriter(layout, disk, at)
+        writer.write_state(db)
+    writer.publish()
