@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -26,33 +27,12 @@ from s3mount.fuse.mountpoint import require_fit
 from s3mount.fuse.runtime import log_fallback
 from s3mount.fuse.session import MountOptions, run_mount
 
-OCTAL_MODE_MAX = 0o7777
 
-
-class Octal(click.ParamType):
-    """Permission bits as chmod takes them."""
-
-    name = "octal"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            number = int(str(value), 8)
-        except ValueError:
-            number = -1
-        if not 0 <= number <= OCTAL_MODE_MAX:
-            self.fail(f"{value!r} is no mode: write octal digits, as in 0755", param, ctx)
-        return number
-
-
-class Duration(click.ParamType):
-    """Seconds, or a number with a unit."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        return value if isinstance(value, float) else parse_duration(str(value))
+def octal(text: str) -> int:
+    """Permission bits as chmod takes them. Raises UsageError."""
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise UsageError(f"{text!r} is no mode: write up to four octal digits, as in 0755.")
+    return int(text, 8)
 
 
 @click.command(cls=ListedOptionsCommand)
@@ -64,12 +44,19 @@ class Duration(click.ParamType):
 @click.option("--read-only", is_flag=True, help="Refuse every change.")
 @click.option("--uid", type=click.IntRange(min=0), help="Owner of what has none recorded. Default: who mounts.")
 @click.option("--gid", type=click.IntRange(min=0), help="Group of what has none recorded. Default: that of who mounts.")
-@click.option("--umask", type=Octal(), default="022", show_default=True, help="Taken away from the next two.")
-@click.option("--file-mode", type=Octal(), default="0666", show_default=True, help="Mode of files that have none recorded.")
-@click.option("--dir-mode", type=Octal(), default="0777", show_default=True, help="Mode of directories that have none recorded.")
+@click.option("--umask", type=octal, default="022", show_default=True, help="Taken away from the next two.")
+@click.option("--file-mode", type=octal, default="0666", show_default=True, help="Mode of files that have none recorded.")
+@click.option("--dir-mode", type=octal, default="0777", show_default=True, help="Mode of directories that have none recorded.")
 @click.option("--allow-other", is_flag=True, help="Let other users in (for others than root: see user_allow_other in /etc/fuse.conf).")
 @click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
-@click.option("--metadata-ttl", type=Duration(), default="1", show_default=True, help="How old names and attributes may be, in seconds.")
+@click.option(
+    "--metadata-ttl",
+    type=parse_duration,
+    metavar="SECONDS",
+    default="1",
+    show_default=True,
+    help="How old names and attributes may be, in seconds.",
+)
 @click.option(
     "--sync",
     type=click.Choice(["fsync", "close"]),

@@ -19,10 +19,10 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 import trio
@@ -31,6 +31,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from s3mount.errors import FsError, NoEntry, errno_of
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
+from s3mount.fuse.deadline import within
 from s3mount.model import Caller
 
 log = logging.getLogger(__name__)
@@ -59,28 +60,26 @@ class Deadlines:
 
 Args = ParamSpec("Args")
 Answer = TypeVar("Answer")
-Handler = Callable[Concatenate["Operations", Args], Awaitable[Answer]]
-Reply = Callable[Concatenate["Operations", Args], Awaitable[Answer]]
+Handler = Callable[Concatenate["Operations", Args], Coroutine[Any, Any, Answer]]
 
 
-def reply_errno(handler: Handler[Args, Answer]) -> Reply[Args, Answer]:
+def reply_errno(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """Whatever *handler* raises becomes FUSEError, within the deadline for ordinary requests."""
     return _guarded(handler, lambda deadlines: deadlines.request_s)
 
 
-def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Reply[Args, Answer]:
+def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, within the deadline for commits."""
     return _guarded(handler, lambda deadlines: deadlines.commit_s)
 
 
-def _guarded(handler: Handler[Args, Answer], deadline: Callable[[Deadlines], float]) -> Reply[Args, Answer]:
+def _guarded(handler: Handler[Args, Answer], deadline: Callable[[Deadlines], float]) -> Handler[Args, Answer]:
     name = handler.__name__
 
     @functools.wraps(handler)
     async def reply(self: Operations, /, *args: Args.args, **kwargs: Args.kwargs) -> Answer:
         try:
-            with trio.fail_after(deadline(self.deadlines)):
-                return await handler(self, *args, **kwargs)
+            return await within(deadline(self.deadlines), handler(self, *args, **kwargs))
         except FUSEError:
             raise
         except Exception as error:
@@ -268,7 +267,7 @@ class Operations(pyfuse3.Operations):
         return FileInfo(fh=opened.fh, keep_cache=opened.keep_cache)
 
     @reply_errno
-    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
         return await self._fs.read(fh, off, size)
 
     @reply_errno

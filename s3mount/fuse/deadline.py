@@ -1,0 +1,51 @@
+"""A deadline that costs nothing unless it is needed.
+
+Owns: `within`.
+Must not know: what is given up.
+
+A trio cancel scope costs a quarter of a whole small request (15 of 55 microseconds, measured), and most requests are answered without
+waiting for anything. So the coroutine takes its first step without one. Only if it then wants to wait is a scope opened around the rest.
+
+That is sound as long as the coroutine has no scope of its own open at that moment: scopes must be closed in the reverse order. Where it
+has one (a store's time-out, a nursery) it is left with that.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, TypeVar, cast
+
+import trio
+
+Answer = TypeVar("Answer")
+
+
+@types.coroutine
+def within(seconds: float, work: Coroutine[Any, Any, Answer]) -> Generator[Any, Any, Answer]:
+    """The result of *work*; TooSlowError when it waited for longer than *seconds*."""
+    task = trio.lowlevel.current_task()
+    outside = task._cancel_status
+    try:
+        trap = work.send(None)
+    except StopIteration as done:
+        return cast(Answer, done.value)
+    if task._cancel_status is not outside:
+        return (yield from _resumed(work, trap))
+    with trio.fail_after(seconds):  # noqa: ASYNC100 (it waits wherever the coroutine does)
+        return (yield from _resumed(work, trap))
+
+
+def _resumed(work: Coroutine[Any, Any, Answer], trap: Any) -> Generator[Any, Any, Answer]:
+    """What `await work` does, for a coroutine that has already asked the event loop for *trap*."""
+    while True:
+        problem: BaseException | None = None
+        answer = None
+        try:
+            answer = yield trap
+        except BaseException as error:
+            problem = error
+        try:
+            trap = work.send(answer) if problem is None else work.throw(problem)
+        except StopIteration as done:
+            return cast(Answer, done.value)
