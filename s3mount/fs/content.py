@@ -1,22 +1,54 @@
-"""One inode's bytes: what is kept of the base version, and what was written since.
+"""One inode's bytes, shared by all its handles, and the commit that makes them an object.
 
-Owns: the bytes, their size, and the commit that makes them an object.
-Must not know: names, attributes, handles, the kernel.
+Owns: what is committed, sent or in doubt, and under which condition a commit goes out.
+Must not know: names, attributes, handles, the kernel; where the bytes are (see layers).
+
+A commit freezes the layers, sends the frozen copy, and on success the new version is the base. Commits of one inode are serial; nothing
+else waits for them.
+
+    commit -- freeze: copy the table, next generation -- written: writes of the frozen one that threads still carry
+             |                                              |
+             |   write, read, truncate go on                +-- small: put together, `put` whole      --.
+             |                                              +-- large: `adopt` kept, staged, holes    --+-- deliver (see delivery)
+             v                                                                                          |
+       FAILED: nothing to undo, the table still names the frozen logs;  <-- refused, lost, cancelled ---+
+       the next commit sends them with what came since                                                  |
+       CLEAN: base = new version, the frozen generation is settled      <-- done -----------------------'
+
+    the states: see commit_state
+
+Small contents (`WHOLE_BYTES`) go whole: one PUT, no crumbs in the store; what was put together is kept for reading, so no pin is needed.
+Emptying (truncate to 0) makes the next commit a full overwrite: unconditional. Any other commit of a file that has a base is an edit: if
+the object is not the base any more, it is refused (Stale) rather than undo somebody's work.
+After a lost reply the commit id stays as a `Doubt`: the next commit looks for it before it sends anything, for its condition depends on it.
+
+Invariants (`check`), besides those of layers and commit_state:
+F1  When nothing is changed, the size is that of the committed version.
+F2  Something is frozen exactly while the state says that a commit is under way.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import trio
 
-from s3mount.errors import NotFound, PreconditionFailed, S3MountError, Stale
+from s3mount.errors import S3MountError, StoreError, TooLarge
 from s3mount.fs.buffers import BufferPool
+from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
+from s3mount.fs.delivery import LOST, deliver, look
+from s3mount.fs.extents import Extent, Kind
+from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.staging import StagingArea
-from s3mount.model import Condition, Key, Matches, ObjectInfo
-from s3mount.store.api import Commit, ObjectStore, Pin
+from s3mount.model import OBJECT_BYTES, Condition, Content, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.store.api import Commit, ObjectStore
+
+# Contents up to this are sent whole: reading and sending that much costs less than the bookkeeping of an edit, and leaves no fragments.
+WHOLE_BYTES = 128 * KiB
+# How much `localise` fetches at once.
+FETCH_BYTES = 1 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,44 +56,61 @@ class Target:
     """Where a commit goes, and everything about it but the bytes.
 
     The content replaces `commit.commit_id` by its own, and for an edit `commit.condition` by `Matches(base.etag)`;
-    the condition given here (None, or Absent for O_EXCL) is for new and fully overwritten files.
+    the condition given here (None, or Absent for O_EXCL) is for files that have no version yet.
     """
 
     key: Key
     commit: Commit
 
 
-class FileContent:
-    """Base version, staged bytes and size of one inode, shared by all its handles.
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What a commit took with it."""
 
-    Use: construct, `open`, any number of `read`, `write`, `truncate`, `commit` by any tasks, `aclose`.
+    layers: FrozenLayers
+    edits: int
+    overwrites: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A commit of which nobody knows yet whether it happened."""
+
+    commit_id: str
+    generation: int
+    edits: int
+
+
+class FileContent:
+    """Base version, staged bytes and size of one inode.
+
+    Use: construct, `open`, any number of `read`, `write`, `truncate`, `commit` by any tasks, `aclose` when none of them is under way.
     """
 
     def __init__(self, store: ObjectStore, staging: StagingArea, buffers: BufferPool, *, base: ObjectInfo | None) -> None:
         """*base* None: a new file, which is `changed` and `untouched` from the start."""
         self._store = store
-        self._base = base
+        self._layers = Layers(store, staging, buffers, base=base)
         self._committed = base
-        self._pin: Pin | None = None
-        self._data: bytearray | None = None if base else bytearray()
-        self._pending = base is None
-        self._untouched = base is None
-        self._error: S3MountError | None = None
-        self._lock = trio.Lock()
-        self._key = base.key if base else None
+        self._state: CommitState = FOUND if base else CREATED
+        self._sending: Sending | None = None
+        self._doubt: Doubt | None = None
+        self._committing = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<FileContent {self._layers.key} {self._state.phase.value} {self._layers!r}>"
+
+    # -- what it is -------------------------------------------------------------------
 
     @property
     def size(self) -> int:
         """What stat must show now."""
-        if self._data is not None:
-            return len(self._data)
-        assert self._base is not None
-        return self._base.size
+        return self._layers.table.size
 
     @property
     def base(self) -> ObjectInfo | None:
         """The version this content is an edit of; None: new, or emptied (a full overwrite: the commit is unconditional)."""
-        return self._base
+        return None if self._state.overwrites else self._layers.base
 
     @property
     def committed(self) -> ObjectInfo | None:
@@ -71,113 +120,214 @@ class FileContent:
     @property
     def changed(self) -> bool:
         """Something is not committed yet (a new or emptied file counts, and so does what is being sent right now)."""
-        return self._pending or self._lock.locked()
+        return self._state.changed
 
     @property
     def untouched(self) -> bool:
         """Created or emptied, and nothing written yet: commit only when the last handle goes."""
-        return self._untouched
+        return self._state.untouched
 
     @property
     def error(self) -> S3MountError | None:
         """Why the last commit failed; None once one succeeded."""
-        return self._error
+        return self._state.error
+
+    def check(self) -> None:
+        self._layers.check()
+        self._state.check()
+        assert self.changed or (self._committed is not None and self._committed.size == self.size), "F1"
+        assert (self._sending is None) == (self._state.sending is None), "F2"
+
+    # -- opening and closing ------------------------------------------------------------
 
     async def open(self, key: Key | None = None) -> None:
         """Pin the base, now called *key*, unless it is pinned or not needed. Raises Stale when it was replaced or is gone."""
-        self._key = key or self._key
-        if self._base is None or self._pin is not None:
-            return
-        try:
-            self._pin = await self._store.pin(self._key or self._base.key, if_match=self._base.etag)
-        except (PreconditionFailed, NotFound) as error:
-            raise Stale("The object was replaced by somebody else; open it again.") from error
-
-    async def read(self, offset: int, size: int) -> memoryview | bytes:
-        """The bytes from *offset*, fewer at the end of the file. Valid until the caller's next checkpoint. Raises Stale."""
-        data = await self._load()
-        return bytes(data[offset : offset + size])
-
-    async def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Raises NoSpace: then the file has its former bytes, except that some in *data*'s range may be new."""
-        held = await self._load()
-        if offset > len(held):
-            held.extend(bytes(offset - len(held)))
-        held[offset : offset + len(data)] = data
-        self._pending, self._untouched = True, False
-
-    async def truncate(self, size: int) -> None:
-        """Cut, or grow by zeros. To 0: the base is dropped, the next commit is a full overwrite."""
-        if size == 0 and self.size:
-            self._data, self._base, self._untouched = bytearray(), None, True
-        elif size != self.size:
-            held = await self._load()
-            held[size:] = bytes(max(0, size - len(held)))
-            self._untouched = False
-        else:
-            return
-        self._pending = True
-
-    async def commit(self, target: Callable[[], Target]) -> ObjectInfo:
-        """Make the content the object. *target* is called when the request is about to be sent, and may be called again for a retry.
-
-        Waits for a commit under way and then does nothing if nothing changed since. Raises Stale when the base was replaced,
-        AlreadyExists for an Absent condition, NoSpace, Unavailable ...; the bytes stay, the error stays in `error`, the next commit sends all.
-        """
-        async with self._lock:
-            if not self._pending and self._committed is not None:
-                return self._committed
-            data = bytes(await self._load())
-            self._pending = self._untouched = False
-            try:
-                info = await self._send(target(), data)
-            except BaseException as error:
-                self._pending = True
-                if isinstance(error, S3MountError):
-                    self._error = error
-                raise
-            self._base = self._committed = info
-            self._error = None
-            return info
-
-    async def rebase(self, info: ObjectInfo) -> None:
-        """This mount replaced the metadata of the version we stand on: the same bytes are now called *info*."""
-        self._committed = info
-        if self._base is not None:
-            self._base = info
+        self._layers.key = key or self._layers.key
+        if self._layers.table.live(0) or not self._state.edits:
+            await self._layers.pin()
 
     def moved(self, key: Key) -> None:
         """The object is called *key* now."""
-        self._key = key
+        self._layers.moved(key)
+
+    async def rebase(self, info: ObjectInfo) -> None:
+        """This mount replaced the metadata of the version we stand on: it is called *info* now. Waits for a commit under way."""
+        async with self._committing:
+            former, self._committed, self._layers.key = self._layers.base, info, info.key
+            if former is None:
+                return
+            self._layers.base = info
+            if former.etag != info.etag and not self._store.capabilities.versions:
+                await self._layers.drop_pin()
 
     async def localise(self, limit: int) -> None:
-        """The object is about to go: where the store cannot keep a replaced version, fetch what is needed of it, up to *limit* bytes."""
-        if self.size <= limit:
-            await self._load()
+        """The object is about to go: pin it if the store keeps what is pinned, else fetch what is needed of it, at most *limit* bytes.
+
+        Raises Stale when it is gone already, NoSpace, StoreError.
+        """
+        async with self._committing:
+            if self._store.capabilities.versions:
+                await self.open()
+                return
+            for extent in [extent for extent in self._layers.table if extent.kind is Kind.KEPT]:
+                stop = min(extent.stop, extent.start + limit)
+                for start in range(extent.start, stop, FETCH_BYTES):
+                    await self._layers.fetch(start, min(start + FETCH_BYTES, stop))
+                limit -= max(0, stop - extent.start)
 
     async def aclose(self) -> None:
-        """Release the pin and the staged bytes; what was not committed is lost. Idempotent."""
-        pin, self._pin = self._pin, None
-        if pin is not None:
-            await pin.aclose()
+        """Release the pin and the staged bytes; what was not committed is lost.
 
-    def check(self) -> None:
-        """Assert the invariants."""
+        Waits for a commit under way. Idempotent, not cancellable.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._committing:
+                await self._layers.aclose()
 
-    async def _load(self) -> bytearray:
-        if self._data is None:
-            await self.open()
-            assert self._pin is not None
-            held = bytearray(self._pin.info.size)
-            if held:
-                await self._pin.get_into(0, memoryview(held))
-            self._data = held
-        return self._data
+    # -- bytes ------------------------------------------------------------------------
 
-    async def _send(self, target: Target, data: bytes) -> ObjectInfo:
-        condition: Condition = Matches(self._base.etag) if self._base else target.commit.condition
-        commit = replace(target.commit, condition=condition, commit_id=secrets.token_hex(16))
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """The bytes from *offset*, fewer at the end of the file. Valid until the caller's next checkpoint. Raises Stale, StoreError.
+
+        What is in memory comes without a checkpoint. Never waits for a commit, except where the store drops the version that it replaces.
+        """
+        return await self._layers.read(offset, size)
+
+    async def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Raises NoSpace, TooLarge: then the file has its former bytes, except that some in *data*'s range may be new."""
+        if not len(data):
+            return
+        require_size(offset + len(data))
+        self._step(Edited())
+        await self._layers.write(offset, memoryview(data))
+
+    async def truncate(self, size: int) -> None:
+        """Cut, or grow by zeros. To 0: the next commit is a full overwrite. Raises TooLarge."""
+        require_size(size)
+        if size != self.size or not size:
+            self._step(Edited() if size else Emptied())
+            await self._layers.resize(size)
+
+    # -- committing -------------------------------------------------------------------
+
+    async def commit(self, target: Callable[[], Target]) -> ObjectInfo:
+        """Make the content the object. *target* is called when the request is about to be sent (and before, to look after a lost reply).
+
+        Waits for a commit under way, and then does nothing if nothing changed since. Raises Stale when the base was replaced,
+        AlreadyExists for an Absent condition, NoSpace, Unavailable ...: the bytes stay, `error` keeps it, the next commit sends all.
+        Cancelled, it may have happened; the next commit finds out.
+        """
+        async with self._committing:
+            try:
+                await self._resolve_doubt(target)
+                if not self._state.changed and self._committed is not None:
+                    return self._committed
+                return await self._send(self._freeze(), target)
+            except BaseException as error:
+                self._fail(error)
+                raise
+            finally:
+                await self._layers.drop_unreferenced()
+
+    async def _resolve_doubt(self, target: Callable[[], Target]) -> None:
+        doubt = self._doubt
+        if doubt is None:
+            return
+        info = await look(self._store, target().key, doubt.commit_id)
+        if info is None:
+            self._doubt = None
+        else:
+            self._succeed(doubt.generation, doubt.edits, info)
+
+    def _freeze(self) -> Sending:
+        self._step(Frozen())
+        self._sending = Sending(self._layers.freeze(), self._state.edits, self._state.overwrites)
+        return self._sending
+
+    async def _send(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
+        await self._layers.written(sending.layers)
+        if sending.layers.table.size <= WHOLE_BYTES:
+            return await self._send_whole(sending, target)
+        return await self._send_pieces(sending, target)
+
+    async def _send_whole(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
+        whole = bytearray(sending.layers.table.size)
         try:
-            return await self._store.put(target.key, data, commit)
-        except PreconditionFailed as error:
-            raise Stale("The object was replaced by somebody else; open it again.") from error
+            await self._layers.fill(list(sending.layers.table), 0, memoryview(whole))
+        except GONE as error:
+            raise self._layers.stale() from error
+        info = await self._deliver(sending, target, lambda key, commit: self._store.put(key, whole, commit), keeps=False)
+        await self._layers.gather(whole)
+        return info
+
+    async def _send_pieces(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
+        pieces = tuple(self._piece(extent) for extent in sending.layers.table.committed(self._layers.settled))
+        keeps = any(isinstance(piece, Kept) for piece in pieces)
+        content = Content(sending.layers.table.size, pieces, self._layers.base if keeps else None)
+        info = await self._deliver(sending, target, lambda key, commit: self._store.adopt(key, content, commit), keeps=keeps)
+        await self._layers.settle()
+        return info
+
+    def _piece(self, extent: Extent) -> Piece:
+        length = extent.stop - extent.start
+        match extent.kind:
+            case Kind.KEPT:
+                return Kept(extent.start, length)
+            case Kind.HOLE:
+                return Hole(extent.start, length)
+            case Kind.STAGED:
+                return Staged(extent.start, length, self._layers.files[extent.generation], extent.position)
+
+    async def _deliver(
+        self, sending: Sending, target: Callable[[], Target], send: Callable[[Key, Commit], Awaitable[ObjectInfo]], *, keeps: bool
+    ) -> ObjectInfo:
+        aim = target()
+        condition = self._condition(aim, overwrites=sending.overwrites and not keeps)
+        commit = replace(aim.commit, condition=condition, commit_id=secrets.token_hex(16))
+        self._doubt = Doubt(commit.commit_id, sending.layers.generation, sending.edits)
+        try:
+            info = await deliver(self._store, aim.key, commit.commit_id, lambda: send(aim.key, commit))
+        except StoreError as error:
+            if not isinstance(error, LOST):
+                self._doubt = None
+            if isinstance(error, GONE):
+                raise self._layers.stale() from error
+            raise
+        self._succeed(sending.layers.generation, sending.edits, info)
+        return info
+
+    def _condition(self, aim: Target, *, overwrites: bool) -> Condition:
+        if self._layers.base is None:
+            return aim.commit.condition
+        edits = not overwrites and self._store.capabilities.conditional_put
+        return Matches(self._layers.base.etag) if edits else None
+
+    def _succeed(self, generation: int, edits: int, info: ObjectInfo) -> None:
+        self._committed = info
+        self._layers.rest_on(info, generation)
+        self._doubt = None
+        self._step(Done(edits))
+        self._end_sending()
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing to undo: the table still names the frozen logs."""
+        reason = error if isinstance(error, S3MountError) else None
+        if self._sending is not None:
+            self._step(Failed(reason))
+            self._end_sending()
+        elif reason is not None:
+            self._step(Failed(reason))
+
+    def _end_sending(self) -> None:
+        if self._sending is not None:
+            self._sending = None
+            self._layers.thaw()
+
+    def _step(self, event: Event) -> None:
+        self._state = step(self._state, event)
+
+
+def require_size(size: int) -> None:
+    """Raise TooLarge for a size that no object can have."""
+    if size > OBJECT_BYTES:
+        raise TooLarge(f"A file of {size} bytes is over the limit of {OBJECT_BYTES}.")
