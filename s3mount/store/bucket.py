@@ -42,7 +42,20 @@ class Blob:
     @staticmethod
     def build(content: Content, base: Blob | None) -> Blob:
         """The bytes that *content* describes; reads what is staged, so it may block. *base* serves what is kept."""
-        return Blob([part for piece in content.pieces for part in _slices_of(piece, base)])
+        return Blob([part for piece in content.pieces for part in Blob.slices_of(piece, base)])
+
+    @staticmethod
+    def slices_of(piece: Piece, base: Blob | None) -> Iterator[tuple[int, memoryview | None]]:
+        """The slices that *piece* stands for."""
+        if isinstance(piece, Kept):
+            assert base is not None
+            yield from base.between(piece.offset, piece.offset + piece.length)
+        elif isinstance(piece, Staged):
+            data = memoryview(bytearray(piece.length))
+            piece.source.read_into(piece.position, data)
+            yield piece.length, data
+        else:
+            yield piece.length, None
 
     def between(self, start: int, stop: int) -> Iterator[tuple[int, memoryview | None]]:
         at = bisect_right(self._starts, start) - 1
@@ -66,18 +79,6 @@ class Blob:
         assert all(length > 0 for length, _ in self._slices), "B3"
         assert all(data is None or data.nbytes == length for length, data in self._slices), "B3"
         assert sum(length for length, _ in self._slices) == self.size, "B3"
-
-
-def _slices_of(piece: Piece, base: Blob | None) -> Iterator[tuple[int, memoryview | None]]:
-    if isinstance(piece, Kept):
-        assert base is not None
-        yield from base.between(piece.offset, piece.offset + piece.length)
-    elif isinstance(piece, Staged):
-        data = memoryview(bytearray(piece.length))
-        piece.source.read_into(piece.position, data)
-        yield piece.length, data
-    else:
-        yield piece.length, None
 
 
 @dataclass(slots=True, eq=False)
