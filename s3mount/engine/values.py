@@ -5,7 +5,7 @@ Owns: their shapes. Must not know: how anything is stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from s3mount.errors import StoreError
@@ -36,7 +36,7 @@ class How:
     """
 
     condition: Condition = None
-    metadata: Metadata = NO_METADATA
+    metadata: Metadata = field(default_factory=lambda: NO_METADATA)
     content_type: str = "application/octet-stream"
     storage_class: str = "STANDARD"
     commit_id: str = ""

@@ -1,0 +1,207 @@
+"""The write path: one helper through which every change goes, and which no caller can half use.
+
+Owns: the order of lock, catch-up, decision, publication, append, apply, unlock, sync.
+Must not know: what is decided.
+
+    stage (caller, no lock)                        a crash leaves staged files: swept
+    -> lock -> BEGIN -> catch up -> decide         a refusal leaves nothing
+    -> rename bodies into place                    a crash leaves bodies that no record names: swept
+    -> append the record                           a crash from here on: it happened; the next holder of the lock applies it
+    -> apply, position, COMMIT -> unlock
+    -> sync, if it is to be durable                only then it is acknowledged
+
+C1  Exactly one record per transaction, or none where nothing changes.
+C2  What fails before the append did not happen. What fails behind it raises OutcomeUnknown.
+C3  A durable commit syncs all that its record stands on: its own bodies, and older ones of the files it touches that may not be synced yet.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from s3mount.engine.apply import apply
+from s3mount.engine.bodies import Bodies
+from s3mount.engine.contents import Fresh, Laid
+from s3mount.engine.disk import Buffer
+from s3mount.engine.index import Index, translated
+from s3mount.engine.layout import Layout
+from s3mount.engine.lock import WriteLock
+from s3mount.engine.log import Log
+from s3mount.engine.records import NewBody, Op, Piece, Record, encode
+from s3mount.engine.replay import catch_up
+from s3mount.engine.segment import Position
+from s3mount.engine.sync import Sync
+from s3mount.errors import FROM_OS, OutcomeUnknown, StoreError, Unavailable
+
+T = TypeVar("T")
+
+Answer = Callable[[sqlite3.Connection], T]
+"""Asked in the transaction, behind the apply: what the caller gets."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a decision may look at and what it decides: operations, the bodies they bring, the files they touch."""
+
+    db: sqlite3.Connection
+    bodies: Bodies
+    time_ns: int
+    ops: list[Op] = field(default_factory=list)
+    files: set[int] = field(default_factory=set)
+    _new: list[Fresh] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+    _known: dict[bytes, int] = field(default_factory=dict)
+
+    def pieces(self, laid: Iterable[Laid]) -> tuple[Piece, ...]:
+        """The pieces of an operation; equal bytes that are stored already are referred to."""
+        return tuple((each.offset, each.length, None if each.body is None else self._refer(each.body), each.body_offset) for each in laid)
+
+    def _refer(self, body: Fresh) -> int:
+        number = self._known.get(body.digest)
+        if number is None:
+            number = self._stored(body)
+            self._known[body.digest] = number = self._bring(body) if number is None else number
+        return number
+
+    def _stored(self, body: Fresh) -> int | None:
+        """The body that holds the same bytes; not one whose file is gone (scrub took it away)."""
+        rows = self.db.execute(
+            "SELECT id, name FROM body WHERE digest = ? AND size = ? ORDER BY id DESC", (body.digest, body.size)
+        ).fetchall()
+        return next((number for number, name in rows if name is None or self.bodies.path(name).exists()), None)
+
+    def _bring(self, body: Fresh) -> int:
+        self._new.append(body)
+        self._names.append("" if body.path is None else self.bodies.new_name(body.digest))
+        return -len(self._new)
+
+    def record(self) -> Record:
+        new = (NewBody(body.digest, body.size, name) for body, name in zip(self._new, self._names, strict=True))
+        return Record(self.time_ns, tuple(new), tuple(self.ops))
+
+    def inline(self) -> list[Buffer]:
+        return [body.data for body in self._new if body.data is not None]
+
+    def publish(self) -> None:
+        for body, name in zip(self._new, self._names, strict=True):
+            if body.path is not None:
+                self.bodies.publish(body.path, name)
+
+    def unpublish(self) -> None:
+        """The record will not come: nothing names these bodies."""
+        for name in self.names():
+            self.bodies.delete(name)
+
+    def names(self) -> list[str]:
+        return [name for name in self._names if name]
+
+
+class Commits:
+    """The write path of one engine. Thread-safe."""
+
+    def __init__(
+        self, *, layout: Layout, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync, clock_ns: Callable[[], int]
+    ) -> None:
+        self._layout = layout
+        self._lock = lock
+        self._log = log
+        self._index = index
+        self._bodies = bodies
+        self._sync = sync
+        self._clock_ns = clock_ns
+
+    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
+        """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
+
+        Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown.
+        """
+        try:
+            with self._lock:
+                transaction = Transaction(self._index.writer, self._bodies, self._clock_ns())
+                answer, older = self._transact(transaction, decide, durable=durable)
+                self._index.checkpoint_if_due()
+        except sqlite3.DatabaseError as error:
+            raise translated(error) from error
+        except OSError as error:
+            raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder cannot be written: {error.strerror}.") from error
+        if durable and transaction.ops:
+            self._make_durable(transaction, older)
+        return answer
+
+    def _transact(self, transaction: Transaction, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> tuple[T, set[int]]:
+        db = transaction.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._catch_up(db)
+            answer = decide(transaction)
+            position = self._append(transaction) if transaction.ops else None
+        except BaseException:
+            db.execute("COMMIT")  # what was caught up with stays; nothing else was written
+            raise
+        if position is None:
+            return self._finish(db, answer), set()
+        try:
+            inline_at, record, end = position
+            apply(db, record, end.seq, inline_at)
+            self._index.set_position(db, end)
+            older = self._older_unsynced(transaction) if durable else set()
+            return self._finish(db, answer), older
+        except (sqlite3.DatabaseError, OSError) as error:
+            _roll_back(db)
+            raise OutcomeUnknown(f"The change is in the log, but the index could not follow: {error}.") from error
+        except BaseException:
+            _roll_back(db)
+            raise
+
+    def _finish(self, db: sqlite3.Connection, answer: Answer[T]) -> T:
+        result = answer(db)
+        db.execute("COMMIT")
+        return result
+
+    def _catch_up(self, db: sqlite3.Connection) -> None:
+        position = self._index.position(db)
+        if position != self._log.end() or self._others_appended(position):
+            catch_up(self._log, db)
+
+    def _others_appended(self, end: Position) -> bool:
+        """Whether something stands behind *end*. Two stat calls: this is asked before every commit."""
+        try:
+            if os.stat(self._layout.segment(end.segment)).st_size != end.offset:
+                return True
+        except FileNotFoundError:
+            return end.seq > 0
+        return self._layout.segment(end.seq + 1).exists() if end.seq + 1 != end.segment else False
+
+    def _append(self, transaction: Transaction) -> tuple[tuple[int, int] | None, Record, Position]:
+        record = transaction.record()
+        try:
+            transaction.publish()
+            appended = self._log.append(encode(record), transaction.inline())
+        except (StoreError, OSError):
+            transaction.unpublish()
+            raise
+        return appended.inline[0] if appended.inline else None, record, appended.position
+
+    def _older_unsynced(self, transaction: Transaction) -> set[int]:
+        """The touched files that hold bodies, other than the ones this record brings, that may not be synced."""
+        own = set(transaction.names())
+        rows = (
+            (file, name)
+            for file in transaction.files
+            for (name,) in transaction.db.execute("SELECT name FROM unsynced WHERE file = ?", (file,))
+        )
+        return {file for file, name in rows if name not in own}
+
+    def _make_durable(self, transaction: Transaction, older: set[int]) -> None:
+        for file in older:
+            self._sync.file(file)
+        self._sync.commit(transaction.names())
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    if db.in_transaction:
+        db.execute("ROLLBACK")

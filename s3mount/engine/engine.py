@@ -1,0 +1,106 @@
+"""Engine: an open data folder, all its operations under one name.
+
+Owns: opening and closing, and who does the rest.
+Must not know: how anything is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from s3mount.engine import queries, recovery
+from s3mount.engine.bodies import Bodies
+from s3mount.engine.buckets import Buckets
+from s3mount.engine.core import Parts
+from s3mount.engine.disk import Disk
+from s3mount.engine.layout import machine_boot_id, prepare
+from s3mount.engine.lock import Owner, WriteLock
+from s3mount.engine.renames import Renames
+from s3mount.engine.sync import Sync
+from s3mount.engine.uploads import Uploads
+from s3mount.model import Key, Space
+
+
+class Engine(Buckets, Renames, Uploads):
+    """The embedded object store. Thread-safe; any number of engines, in any number of processes, may share a folder.
+
+    With `durable` (the default) a mutation survives a power cut when it returns; without, it survives the end of the process at once, and
+    a power cut after `sync`. Errors are StoreErrors; where one other than OutcomeUnknown is raised, nothing happened.
+    """
+
+    _open = True
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        create: bool = True,
+        disk: Disk | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+        boot_id: str | None = None,
+    ) -> Engine:
+        """Open *folder*, made if need be (*create*); whatever happened to it before, it is consistent then.
+
+        *boot_id* tells the machine's boots apart (default: the kernel's). Raises NotFound, NewerFormat, Corrupt, AccessDenied, Busy.
+        """
+        disk = disk or Disk()
+        layout = prepare(folder, disk, create=create)
+        lock = WriteLock(layout.lock)
+        try:
+            with lock:
+                log, index = recovery.open_state(layout, disk, boot_id if boot_id is not None else machine_boot_id())
+                owner = Owner(layout.staging, disk)
+        except BaseException:
+            lock.close()
+            raise
+        bodies = Bodies(layout, disk, owner.folder)
+        return cls(Parts(layout, disk, lock, log, index, owner, bodies, Sync(lock, log, index, bodies)), clock_ns)
+
+    def close(self) -> None:
+        """Idempotent. Syncs nothing; nobody may be using the engine or its readers any more."""
+        if not self._open:
+            return
+        self._open = False
+        with self.lock:
+            with self.index.write() as db:
+                self.leases.forget_all(db)
+            self.index.close()
+            recovery.note_clean(self.layout)
+        self.owner.close()
+        self.log.close()
+        self.lock.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.folder} {'open' if self._open else 'closed'}>"
+
+    # -- the medium -------------------------------------------------------------------
+
+    def sync(self, bucket: str | None = None, key: Key | None = None) -> None:
+        """On return what was acknowledged before (of the object, or all) survives a power cut. Raises NoSpace, Unavailable: it may not.
+
+        An object that is not there needs no sync of its own, but its removal does. Raises NoSuchBucket.
+        """
+        self.leases.forget_ended()
+        if bucket is None or key is None:
+            self.syncing.all()
+            return
+        with self.index.read() as db:
+            found = queries.find(db, bucket, key).object
+        if found is None:
+            self.syncing.commit([])
+        else:
+            self.syncing.file(found.file_id)
+
+    def space(self) -> Space:
+        found = os.statvfs(self.folder)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)

@@ -1,0 +1,167 @@
+"""Names and files in the index while a record is applied, and what a bucket that keeps versions remembers of them.
+
+Owns: the tables name, file and history: binding, unbinding, archiving.
+Must not know: bodies, how contents are kept.
+
+What a key names is its current version. Before it is replaced or removed it is *retired*:
+
+    versioning off        it is dropped; a file whose last name goes, goes
+    enabled               it moves into history (under a new negative file id), and a removal leaves a delete marker
+    suspended             as enabled if it has a version id; the null version is replaced, in history too
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from s3mount.engine.extents import Extents
+from s3mount.engine.values import Versioning
+
+NULL_VERSION = ""
+
+
+class Names:
+    """The names that one record changes. *make_id* numbers what the engine makes itself."""
+
+    def __init__(self, db: sqlite3.Connection, extents: Extents, make_id: Callable[[], int]) -> None:
+        self._db = db
+        self._extents = extents
+        self._make_id = make_id
+        self._versioning: dict[int, Versioning] = {}
+
+    # -- questions --------------------------------------------------------------------
+
+    def versioning(self, bucket: int) -> Versioning | None:
+        """None: there is no such bucket."""
+        if bucket not in self._versioning:
+            row = self._db.execute("SELECT versioning FROM bucket WHERE id = ?", (bucket,)).fetchone()
+            if row is None:
+                return None
+            self._versioning[bucket] = row[0]
+        return self._versioning[bucket]
+
+    def forget(self, bucket: int) -> None:
+        self._versioning.pop(bucket, None)
+
+    def file_of(self, bucket: int, key: bytes) -> int | None:
+        row = self._db.execute("SELECT file FROM name WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
+        return None if row is None else int(row[0])
+
+    def keys_of(self, file: int) -> list[bytes]:
+        return [key for (key,) in self._db.execute("SELECT key FROM name WHERE file = ? ORDER BY key", (file,)).fetchall()]
+
+    # -- binding ----------------------------------------------------------------------
+
+    def new_version(self, bucket: int) -> str:
+        """The version id of what is written now."""
+        return f"{self._make_id():016x}" if self.versioning(bucket) == "enabled" else NULL_VERSION
+
+    def bind(self, bucket: int, key: bytes, file: int) -> None:
+        """Make *key*, which names nothing, name *file*."""
+        self._db.execute("INSERT INTO name (bucket, key, file, version) VALUES (?, ?, ?, ?)", (bucket, key, file, self.new_version(bucket)))
+        self._db.execute("UPDATE file SET links = links + 1 WHERE id = ?", (file,))
+
+    def retire(self, bucket: int, key: bytes) -> bool:
+        """Take away what *key* names now, keeping it as a version where the bucket does that; whether there was anything."""
+        row = self._db.execute("SELECT file, version FROM name WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
+        if row is None:
+            return False
+        if self._keeps(bucket, row[1]):
+            self._archive(bucket, key, *row)
+        self._db.execute("DELETE FROM name WHERE bucket = ? AND key = ?", (bucket, key))
+        self._unlink(row[0])
+        return True
+
+    def _unlink(self, file: int) -> None:
+        """One name or history row less; a file without any goes."""
+        self._db.execute("UPDATE file SET links = links - 1 WHERE id = ?", (file,))
+        if self._db.execute("DELETE FROM file WHERE id = ? AND links <= 0", (file,)).rowcount:
+            self._extents.clear(file)
+
+    def remove(self, bucket: int, key: bytes, time_ns: int) -> None:
+        """What a delete of *key* without a version id does; nothing where it names nothing."""
+        if self.retire(bucket, key):
+            self.mark_deleted(bucket, key, time_ns)
+
+    # -- versions ---------------------------------------------------------------------
+
+    def _keeps(self, bucket: int, version: str) -> bool:
+        state = self.versioning(bucket)
+        return state == "enabled" or (state == "suspended" and version != NULL_VERSION)
+
+    def before_rewrite(self, file: int) -> None:
+        """*file* is about to get new content under its id: keep the old one for every key that names it."""
+        rows = self._db.execute("SELECT bucket, key, version FROM name WHERE file = ? ORDER BY key", (file,)).fetchall()
+        for bucket, key, version in rows:
+            if self.versioning(bucket) == "off":
+                return
+            if self._keeps(bucket, version):
+                self._archive(bucket, key, file, version)
+            self._replace_null(bucket, key)
+            self._db.execute("UPDATE name SET version = ? WHERE bucket = ? AND key = ?", (self.new_version(bucket), bucket, key))
+
+    def mark_deleted(self, bucket: int, key: bytes, time_ns: int) -> None:
+        """Leave a delete marker, where the bucket has such things."""
+        if self.versioning(bucket) != "off":
+            self._replace_null(bucket, key)
+            self._remember(bucket, key, self.new_version(bucket), None, time_ns)
+
+    def before_bind(self, bucket: int, key: bytes) -> None:
+        """Make room for a new current version of *key*."""
+        self.retire(bucket, key)
+        if self.versioning(bucket) != "off":
+            self._replace_null(bucket, key)
+
+    def _replace_null(self, bucket: int, key: bytes) -> None:
+        """While versioning is suspended there is one null version, the latest."""
+        if self.versioning(bucket) == "suspended":
+            self.drop_version(bucket, key, NULL_VERSION)
+
+    def _archive(self, bucket: int, key: bytes, file: int, version: str) -> None:
+        kept = -self._make_id()
+        self._db.execute(
+            "INSERT INTO file (id, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, links) "
+            "SELECT ?, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, 1 FROM file WHERE id = ?",
+            (kept, file),
+        )
+        self._extents.copy(file, kept)
+        (mtime_ns,) = self._db.execute("SELECT mtime_ns FROM file WHERE id = ?", (kept,)).fetchone()
+        self._remember(bucket, key, version, kept, mtime_ns)
+
+    def _remember(self, bucket: int, key: bytes, version: str, file: int | None, mtime_ns: int) -> None:
+        self._db.execute(
+            "INSERT INTO history (bucket, key, rank, version, file, mtime_ns) VALUES (?, ?, ?, ?, ?, ?)",
+            (bucket, key, self._make_id(), version, file, mtime_ns),
+        )
+
+    def drop_version(self, bucket: int, key: bytes, version: str) -> None:
+        """Remove a version or delete marker from the history; idempotent."""
+        row = self._db.execute(
+            "SELECT rank, file FROM history WHERE bucket = ? AND key = ? AND version = ?", (bucket, key, version)
+        ).fetchone()
+        if row is None:
+            return
+        self._db.execute("DELETE FROM history WHERE bucket = ? AND key = ? AND rank = ?", (bucket, key, row[0]))
+        if row[1] is not None:
+            self._unlink(row[1])
+
+    def drop_current(self, bucket: int, key: bytes) -> None:
+        """Remove the current version for good; nothing of it stays in history."""
+        file = self.file_of(bucket, key)
+        if file is not None:
+            self._db.execute("DELETE FROM name WHERE bucket = ? AND key = ?", (bucket, key))
+            self._unlink(file)
+
+    def promote(self, bucket: int, key: bytes, file: int) -> None:
+        """Where nothing is current and the newest of the history is no marker, it becomes current, as the file *file*."""
+        row = self._db.execute(
+            "SELECT rank, version, file FROM history WHERE bucket = ? AND key = ? ORDER BY rank DESC LIMIT 1", (bucket, key)
+        ).fetchone()
+        if row is None or row[2] is None or self.file_of(bucket, key) is not None:
+            return
+        rank, version, kept = row
+        self._db.execute("UPDATE file SET id = ? WHERE id = ?", (file, kept))
+        self._extents.move(kept, file)
+        self._db.execute("DELETE FROM history WHERE bucket = ? AND key = ? AND rank = ?", (bucket, key, rank))
+        self._db.execute("INSERT INTO name (bucket, key, file, version) VALUES (?, ?, ?, ?)", (bucket, key, file, version))

@@ -1,0 +1,191 @@
+"""The index as a database file: connections, transactions, the log position it stands at, checkpoints.
+
+Owns: SQLite's settings and life cycle.
+Must not know: what is in the tables, but for the one row `state`; the write lock (its callers hold it where a method says so).
+
+Readers borrow a connection from a pool: as many exist as threads ever read at once. Each statement outside of `snapshot` is a read
+transaction of its own and sees what was committed last. There is one writing connection per process.
+SQLite before 3.51.3 may corrupt a database when checkpoints race writers of other processes: automatic checkpoints are off, they run under
+the write lock, and connections are closed under it as well (the last one to close checkpoints).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from s3mount.engine.schema import SCHEMA_VERSION, create
+from s3mount.engine.segment import Position
+from s3mount.errors import Corrupt, NoSpace, StoreError, Unavailable
+from s3mount.model import MiB
+
+# A checkpoint copies what the write-ahead log holds and syncs it: often enough to keep it small, rarely enough to be noise.
+CHECKPOINT_BYTES = 16 * MiB
+
+# Page cache of the writer: what a rename of a million keys touches, so that its pages are written once. Used only as far as needed.
+WRITER_CACHE_KIB = 256 * 1024
+READER_CACHE_KIB = 4 * 1024
+
+# Readers map this much of the file instead of copying pages out of it.
+MAPPED_BYTES = 1024 * MiB
+
+# Only recovery of the write-ahead log (after a crash, by the first to open it) makes anybody wait.
+BUSY_SECONDS = 30.0
+
+
+class Index:
+    """The index file at *path*, made if it is not there. Opened under the write lock.
+
+    Raises sqlite3.DatabaseError where it is no database, or has other tables than ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wal = Path(f"{path}-wal")
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._all: list[sqlite3.Connection] = []
+        self._closed = False
+        self._writer = _connect(path, WRITER_CACHE_KIB)
+        try:
+            _prepare(self._writer)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    # -- reading ----------------------------------------------------------------------
+
+    def read(self) -> Borrowed:
+        """`with index.read() as db`: a connection; each statement sees the latest state on its own."""
+        return Borrowed(self)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all statements see one state."""
+        with self.read() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+
+    def borrow(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._another()
+
+    def give_back(self, db: sqlite3.Connection) -> None:
+        self._idle.append(db)
+
+    def _another(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the index is closed")
+        db = _connect(self._path, READER_CACHE_KIB)
+        db.execute("PRAGMA query_only = ON")
+        self._all.append(db)
+        return db
+
+    # -- writing (under the write lock) -----------------------------------------------
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The writing connection, for statements inside `write`."""
+        return self._writer
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, rolled back by an exception."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    @staticmethod
+    def position(db: sqlite3.Connection) -> Position:
+        """Just behind the last record that was applied."""
+        return Position(*db.execute("SELECT segment, offset, seq, chain FROM state").fetchone())
+
+    @staticmethod
+    def set_position(db: sqlite3.Connection, at: Position) -> None:
+        db.execute("UPDATE state SET segment = ?, offset = ?, seq = ?, chain = ?", (at.segment, at.offset, at.seq, at.chain))
+
+    def checkpoint_if_due(self) -> None:
+        """Move what the write-ahead log holds into the database when there is much of it."""
+        try:
+            due = os.stat(self._wal).st_size > CHECKPOINT_BYTES
+        except FileNotFoundError:
+            return
+        if due:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Readers are not disturbed; what they still need stays in the write-ahead log until the next time."""
+        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Idempotent. Nobody may be reading."""
+        self._closed = True
+        for db in self._all:
+            db.close()
+        self._all.clear()
+        self._idle.clear()
+        self._writer.close()
+
+
+class Borrowed:
+    """A reading connection for the time of a `with` block. What SQLite raises in it becomes a StoreError."""
+
+    __slots__ = ("_db", "_index")
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._db = self._index.borrow()
+        return self._db
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._index.give_back(self._db)
+        if isinstance(error, sqlite3.DatabaseError):
+            raise translated(error) from error
+
+
+def translated(error: sqlite3.DatabaseError) -> StoreError:
+    """What an error of SQLite means to our caller."""
+    if isinstance(error, sqlite3.OperationalError):
+        kind = NoSpace if "full" in str(error) else Unavailable
+        return kind(f"The index cannot be used now: {error}.")
+    return Corrupt(f"The index is damaged ({error}); 's3mount store rebuild' makes a new one.")
+
+
+def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256)
+    for setting in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "wal_autocheckpoint = 0",
+        "temp_store = MEMORY",
+        f"cache_size = -{cache_kib}",
+        f"mmap_size = {MAPPED_BYTES}",
+        f"journal_size_limit = {CHECKPOINT_BYTES}",
+    ):
+        db.execute(f"PRAGMA {setting}").fetchall()
+    return db
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables of a new index. Raises sqlite3.DatabaseError for an index of another schema."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA_VERSION:
+        return
+    if db.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        raise sqlite3.DatabaseError(f"the index has schema {version}, not {SCHEMA_VERSION}")
+    create(db)

@@ -1,0 +1,198 @@
+"""What the index answers: buckets, one object, a name, a page of a listing, the spans of a content.
+
+Owns: the reading SQL, and rows -> values. Must not know: connections, locks.
+
+Each function is one statement where it can be, so that it sees one state without a transaction. The bucket is found by its name in the same
+statement; only an empty answer asks whether there is such a bucket at all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from s3mount.engine.names import end_of, rolled_up, sought_bytes
+from s3mount.engine.reader import InBody, InLog, Span
+from s3mount.engine.records import unpack_metadata
+from s3mount.engine.values import BucketInfo, VersionInfo
+from s3mount.errors import NoSuchBucket, NotFound
+from s3mount.model import ETag, Found, Key, ObjectInfo, Page
+
+Row = Sequence[Any]
+
+_COLUMNS = "n.key, f.size, f.etag, f.mtime_ns, f.content_type, f.storage_class, f.metadata, f.id, f.links, n.version"
+_BUCKET = "(SELECT id FROM bucket WHERE name = ?)"
+_HEAD = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = {_BUCKET} AND n.key = ?"
+_RANGE = (
+    f"SELECT {_COLUMNS} FROM name n CROSS JOIN file f ON f.id = n.file WHERE n.bucket = {{}} AND n.key >= ? AND n.key < ? ORDER BY n.key"
+)
+_FIND = f"{_HEAD} UNION ALL SELECT * FROM ({_RANGE.format(_BUCKET)} LIMIT 2)"
+_LIST = _RANGE.format("?")
+_HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key"
+_SPANS = """
+    SELECT e.offset, e.length, e.body, b.name, b.segment, coalesce(b.offset, 0) + e.body_offset
+    FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? ORDER BY e.offset
+"""
+_VERSIONS = """
+    SELECT h.key, h.version, h.file, h.mtime_ns, f.size, f.etag FROM history h LEFT JOIN file f ON f.id = h.file
+    WHERE h.bucket = ? AND h.key >= ? AND h.key < ? ORDER BY h.key, h.rank DESC
+"""
+
+# What S3 calls the version that was made without versioning.
+NULL_ID = "null"
+
+# Keys of one common prefix that are stepped over before seeking behind it: a seek costs as much as about this many steps.
+_STEPS = 8
+
+
+def info_of(row: Row) -> ObjectInfo:
+    return ObjectInfo(
+        Key(row[0].decode(errors="surrogatepass")),
+        row[1],
+        ETag(row[2]),
+        row[3],
+        row[4],
+        row[5],
+        unpack_metadata(row[6]),
+        row[7],
+        row[8],
+        row[9] or None,
+    )
+
+
+# -- buckets --------------------------------------------------------------------------
+
+
+def buckets(db: sqlite3.Connection) -> list[BucketInfo]:
+    return [BucketInfo(*row) for row in db.execute("SELECT name, created_ns, versioning, id FROM bucket ORDER BY name")]
+
+
+def require_bucket(db: sqlite3.Connection, bucket: str) -> BucketInfo:
+    """Raises NoSuchBucket."""
+    row = db.execute("SELECT name, created_ns, versioning, id FROM bucket WHERE name = ?", (bucket,)).fetchone()
+    if row is None:
+        raise NoSuchBucket(f"There is no bucket {bucket!r}.")
+    return BucketInfo(*row)
+
+
+# -- objects --------------------------------------------------------------------------
+
+
+def head(db: sqlite3.Connection, bucket: str, key: str) -> ObjectInfo:
+    """Raises NotFound, NoSuchBucket."""
+    row = db.execute(_HEAD, (bucket, sought_bytes(key))).fetchone()
+    if row is None:
+        require_bucket(db, bucket)
+        raise not_found(key)
+    return info_of(row)
+
+
+def not_found(key: str) -> NotFound:
+    return NotFound(f"There is no object {key!r}.")
+
+
+def by_file(db: sqlite3.Connection, file: int, key: bytes | None = None) -> ObjectInfo | None:
+    """The object with this file id, under *key* if that names it, else under the first of its keys."""
+    rows = db.execute(_HEAD_BY_FILE, (file,)).fetchall()
+    if not rows:
+        return None
+    return info_of(next((row for row in rows if row[0] == key), rows[0]))
+
+
+def find(db: sqlite3.Connection, bucket: str, name: str) -> Found:
+    """Raises NoSuchBucket."""
+    if not name:
+        require_bucket(db, bucket)
+        return Found(None, None, implied=True)
+    key = sought_bytes(name)
+    below = key + b"/"
+    rows = db.execute(_FIND, (bucket, key, bucket, below, end_of(below))).fetchall()
+    if not rows:
+        require_bucket(db, bucket)
+        return Found(None, None, implied=False)
+    found: dict[bytes, Row] = {row[0]: row for row in rows}
+    here, marker = found.pop(key, None), found.pop(below, None)
+    return Found(None if here is None else info_of(here), None if marker is None else info_of(marker), implied=bool(found))
+
+
+# -- listing --------------------------------------------------------------------------
+
+
+def page(db: sqlite3.Connection, bucket: str, prefix: str, *, delimiter: str, after: str, limit: int) -> Page:
+    """See `Engine.list`. On a connection that shows one state: a delimited page takes several statements."""
+    where = require_bucket(db, bucket).id
+    first, split = sought_bytes(prefix), sought_bytes(delimiter)
+    objects: list[ObjectInfo] = []
+    prefixes: list[str] = []
+    last = b""
+    items = _items(db, where, first, split, _start(first, split, sought_bytes(after)))
+    for group, row in itertools.islice(items, limit):
+        if group is None:
+            objects.append(info_of(row))
+        else:
+            prefixes.append(group.decode(errors="surrogatepass"))
+        last = group or row[0]
+    more = next(items, None) is not None
+    items.close()
+    return Page(tuple(objects), tuple(prefixes), last.decode(errors="surrogatepass") if more else None)
+
+
+def _start(prefix: bytes, delimiter: bytes, after: bytes) -> bytes:
+    """The least key that comes behind *after*: behind all of it, if it is a common prefix of this listing."""
+    if not after:
+        return prefix
+    is_group = after.startswith(prefix) and rolled_up(after, prefix, delimiter) == after
+    return max(prefix, end_of(after) if is_group else after + b"\0")
+
+
+def _items(
+    db: sqlite3.Connection, bucket: int, prefix: bytes, delimiter: bytes, start: bytes
+) -> Generator[tuple[bytes | None, Row], None, None]:
+    """(None, row) for a key, (common prefix, its first row) for each group, in order. Seeks behind a group that is not small."""
+    at: bytes | None = start
+    while at is not None:
+        rows = db.execute(_LIST, (bucket, at, end_of(prefix)))
+        at, group, steps = None, None, 0
+        for row in rows:
+            if group is None or not row[0].startswith(group):
+                group, steps = rolled_up(row[0], prefix, delimiter), 0
+                yield group, row
+            elif (steps := steps + 1) > _STEPS:
+                at = end_of(group)
+                break
+        rows.close()
+
+
+# -- contents -------------------------------------------------------------------------
+
+
+def spans(db: sqlite3.Connection, file: int) -> list[Span]:
+    """Where the bytes of a file lie, in order; holes too."""
+    return [
+        Span(offset, length, None if body is None else InBody(name, place) if name else InLog(segment, place))
+        for offset, length, body, name, segment, place in db.execute(_SPANS, (file,))
+    ]
+
+
+def versions(db: sqlite3.Connection, bucket: str, prefix: str) -> list[VersionInfo]:
+    """Every version and delete marker of the keys under *prefix*: by key, the latest first."""
+    where, first = require_bucket(db, bucket).id, sought_bytes(prefix)
+    current = db.execute(_LIST, (where, first, end_of(first))).fetchall()
+    kept = db.execute(_VERSIONS, (where, first, end_of(first))).fetchall()
+    by_key: dict[bytes, list[VersionInfo]] = {row[0]: [_current(row)] for row in current}
+    for row in kept:
+        of_key = by_key.setdefault(row[0], [])
+        of_key.append(_kept(row, latest=not of_key))
+    return [version for key in sorted(by_key) for version in by_key[key]]
+
+
+def _current(row: Row) -> VersionInfo:
+    info = info_of(row)
+    return VersionInfo(info.key, row[9] or NULL_ID, latest=True, marker=False, size=info.size, etag=info.etag, mtime_ns=info.mtime_ns)
+
+
+def _kept(row: Row, *, latest: bool) -> VersionInfo:
+    key, version, file, mtime_ns, size, etag = row
+    return VersionInfo(Key(key.decode()), version or NULL_ID, latest, file is None, size or 0, etag or "", mtime_ns)
