@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from s3mount.store.api import ObjectStore
+from s3mount.engine.engine import Engine
+from s3mount.store.api import Capabilities, ObjectStore
+from s3mount.store.local import LocalStore, capabilities
 from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Faulty, Script
 from s3mount.store.wrap.limited import Limited, Limits
@@ -16,7 +19,9 @@ from tests.store.conformance import CHECKS, GATHERED, Check, apply, lacking
 
 ONE_AT_A_TIME = Limits(look=1, read=1, change=1, commit=1, medium=1)
 
-STORES: dict[str, Callable[[], ObjectStore]] = {
+Make = Callable[[Engine], ObjectStore]
+
+IN_MEMORY: dict[str, Callable[[], ObjectStore]] = {
     "memory": MemoryStore,
     "memory-like-s3": lambda: MemoryStore(LIKE_S3),
     "retrying": lambda: Retrying(MemoryStore()),
@@ -26,10 +31,25 @@ STORES: dict[str, Callable[[], ObjectStore]] = {
     "all-wrappers": lambda: Traced(Retrying(Limited(Faulty(MemoryStore(LIKE_S3), Script())))),
 }
 
+ON_DISK: dict[str, Make] = {
+    "local": lambda engine: LocalStore(engine, "bucket"),
+    "local-durable": lambda engine: LocalStore(engine, "bucket", durable=True),
+    "local-wrapped": lambda engine: Traced(Retrying(Limited(LocalStore(engine, "bucket")))),
+}
 
-@pytest.fixture(params=STORES)
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine.open(tmp_path / "data")
+    engine.create_bucket("bucket")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=[*IN_MEMORY, *ON_DISK])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
-    store = STORES[request.param]()
+    name = request.param
+    store = IN_MEMORY[name]() if name in IN_MEMORY else ON_DISK[name](request.getfixturevalue("engine"))
     yield store
     await store.aclose()
 
@@ -39,8 +59,15 @@ async def test_conformance(check: Check, store: ObjectStore) -> None:
     await apply(check, store)
 
 
-def test_a_store_that_can_do_everything_skips_nothing() -> None:
-    assert [check.name for check in CHECKS if lacking(check, EVERYTHING)] == []
+@pytest.mark.parametrize("can", [EVERYTHING, capabilities(durable=False), capabilities(durable=True)], ids=["memory", "local", "durable"])
+def test_memory_and_local_stores_skip_nothing(can: Capabilities) -> None:
+    assert [check.name for check in CHECKS if lacking(check, can)] == []
+
+
+async def test_the_stores_have_the_capabilities_that_are_said_to_skip_nothing(engine: Engine) -> None:
+    assert MemoryStore().capabilities == EVERYTHING
+    assert LocalStore(engine, "bucket").capabilities == capabilities(durable=False)
+    assert LocalStore(engine, "bucket", durable=True).capabilities == capabilities(durable=True)
 
 
 def test_every_capability_that_a_check_asks_for_is_asked_for_by_its_name() -> None:

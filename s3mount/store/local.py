@@ -1,0 +1,228 @@
+"""LocalStore: one bucket of the embedded engine, as an object store on trio.
+
+Owns: what runs on the event loop and what in a thread, and how many threads of each kind.
+Must not know: how the engine stores anything.
+
+L1  Looks at the index (`head`, `find`, short pages), opening a version, and reads that the page cache answers run on the loop: they take
+    some ten microseconds, a thread hop a hundred.
+L2  Everything else runs in worker threads, each kind with a limiter of its own, so that any number of slow commits holds up neither reads
+    nor looks nor renames.
+L3  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
+    owner's back. A cancellation that comes while a call waits for its turn means that it did not happen.
+L4  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
+
+The engine belongs to whoever opened it: `aclose` leaves it open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from s3mount.engine.engine import Engine
+from s3mount.engine.reader import Reader
+from s3mount.engine.values import How
+from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
+from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure
+
+T = TypeVar("T")
+
+# Pages up to this many keys are looked up on the loop: about 10 us per key.
+SHORT_PAGE = 32
+
+# Threads of each kind. Commits that wait together share one sync of the log, so there may be more of them than processors.
+COMMITS = 16
+CHANGES = 8
+READS = 16
+LOOKS = 4
+SYNCS = 8
+
+
+class LocalStore:
+    """*bucket* of *engine*. *durable*: each acknowledged mutation survives a power cut (and waits for the disk)."""
+
+    def __init__(self, engine: Engine, bucket: str, *, durable: bool = False) -> None:
+        """Raises NoSuchBucket."""
+        engine.require_bucket(bucket)
+        self._engine = engine
+        self._bucket = bucket
+        self._durable = durable
+        self.capabilities = capabilities(durable=durable)
+        self.staging: Path | None = engine.staging
+        self._commits = trio.CapacityLimiter(COMMITS)
+        self._changes = trio.CapacityLimiter(CHANGES)
+        self._reads = trio.CapacityLimiter(READS)
+        self._looks = trio.CapacityLimiter(LOOKS)
+        self._syncs = trio.CapacityLimiter(SYNCS)
+
+    def __repr__(self) -> str:
+        return f"<LocalStore {self._bucket!r} in {self._engine.folder}>"
+
+    async def _commit(self, call: Callable[..., T], *args: object, **options: object) -> T:
+        return await _in_thread(self._commits, partial(call, self._bucket, *args, durable=self._durable, **options))
+
+    async def _change(self, call: Callable[..., T], *args: object, **options: object) -> T:
+        return await _in_thread(self._changes, partial(call, self._bucket, *args, durable=self._durable, **options))
+
+    # -- looking ----------------------------------------------------------------------
+
+    async def head(self, key: Key) -> ObjectInfo:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._engine.head(self._bucket, key)
+
+    async def find(self, name: str) -> Found:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._engine.find(self._bucket, name)
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        ask = partial(self._engine.list, self._bucket, prefix, delimiter=delimiter, after=after, limit=min(limit, PAGE_KEYS))
+        if limit > SHORT_PAGE:
+            return await _in_thread(self._looks, ask)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return ask()
+
+    # -- reading ----------------------------------------------------------------------
+
+    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
+        if buffer.nbytes != span.length:
+            raise ValueError(f"{span.length} bytes do not fill a buffer of {buffer.nbytes}")
+        pin = await self.pin(key, if_match=if_match)
+        try:
+            if span.stop > pin.info.size:
+                raise ValueError(f"bytes {span.start}-{span.stop} do not lie in an object of {pin.info.size} bytes")
+            if not pin.get_into_nowait(span.start, buffer):
+                await pin.get_into(span.start, buffer)
+        finally:
+            await pin.aclose()
+        return pin.info
+
+    async def pin(self, key: Key, *, if_match: ETag | None = None) -> LocalPin:
+        reader = await _in_thread(self._reads, partial(self._engine.open_object, self._bucket, key, if_match=if_match))
+        return LocalPin(reader, self._reads)
+
+    # -- committing -------------------------------------------------------------------
+
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        return await self._commit(self._engine.put, key, data, _how(commit))
+
+    async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        return await self._commit(self._engine.adopt, key, content, _how(commit))
+
+    async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
+        return await self._change(self._engine.update, key, metadata, if_match=if_match, file_id=file_id)
+
+    async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
+        await self._change(self._engine.delete, key, if_match=if_match)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
+        failed = await self._change(self._engine.delete_many, keys)
+        return [Failure(each.key, each.error) for each in failed]
+
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+        how = None if commit is None else _how(commit)
+        return await self._commit(self._engine.copy, source, target, if_match=if_match, how=how)
+
+    # -- names ------------------------------------------------------------------------
+
+    async def rename(self, source: Key, target: Key, *, replace: bool = True) -> None:
+        await self._change(self._engine.rename, source, target, replace=replace)
+
+    async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
+        return await self._change(self._engine.rename_prefix, source, target, replace=replace)
+
+    async def exchange(self, a: str, b: str) -> None:
+        await self._change(self._engine.exchange, a, b)
+
+    async def link(self, source: Key, target: Key) -> ObjectInfo:
+        return await self._change(self._engine.link, source, target)
+
+    async def reserve(self, key: Key) -> None:
+        await _in_thread(self._changes, partial(self._engine.reserve, self._bucket, key))
+
+    async def release(self, key: Key) -> None:
+        await _in_thread(self._changes, partial(self._engine.release, self._bucket, key))
+
+    # -- multipart --------------------------------------------------------------------
+
+    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
+        return await self._change(self._engine.create_upload, key, _how(commit))
+
+    async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
+        return await self._commit(self._engine.put_part, upload, number, data)
+
+    async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
+        return await self._commit(self._engine.complete_upload, upload, parts)
+
+    async def abort_upload(self, upload: Upload) -> None:
+        await self._change(self._engine.abort_upload, upload)
+
+    async def list_uploads(self) -> Sequence[Upload]:
+        return await _in_thread(self._looks, partial(self._engine.uploads, self._bucket))
+
+    # -- the medium -------------------------------------------------------------------
+
+    async def sync(self, key: Key | None = None) -> None:
+        await _in_thread(self._syncs, partial(self._engine.sync, self._bucket, key))
+
+    async def space(self) -> Space:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._engine.space()
+
+    async def aclose(self) -> None:
+        """Nothing to release: the engine is somebody else's, pins are their holders'."""
+
+
+class LocalPin:
+    """An open version: its reader holds the descriptors that keep it readable."""
+
+    def __init__(self, reader: Reader, limiter: trio.CapacityLimiter) -> None:
+        self._reader = reader
+        self._limiter = limiter
+
+    @property
+    def info(self) -> ObjectInfo:
+        return self._reader.info
+
+    def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
+        return self._reader.read_into_nowait(offset, buffer)
+
+    async def get_into(self, offset: int, buffer: memoryview) -> None:
+        await _in_thread(self._limiter, partial(self._reader.read_into, offset, buffer))
+
+    async def aclose(self) -> None:
+        self._reader.close()
+
+
+def capabilities(*, durable: bool) -> Capabilities:
+    """All of them, but for durability, which is a choice."""
+    return Capabilities(
+        atomic_rename=True,
+        links=True,
+        versions=True,
+        conditional_put=True,
+        part_copy=True,
+        adopt=True,
+        reserve=True,
+        listed_metadata=True,
+        cheap_metadata=True,
+        durable=durable,
+    )
+
+
+async def _in_thread(limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+
+
+def _how(commit: Commit) -> How:
+    return How(
+        condition=commit.condition,
+        metadata=commit.metadata,
+        content_type=commit.content_type,
+        storage_class=commit.storage_class,
+        commit_id=commit.commit_id,
+        file_id=commit.file_id,
+    )
