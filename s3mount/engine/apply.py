@@ -42,6 +42,9 @@ from s3mount.engine.records import (
 )
 from s3mount.engine.schema import LOGGED_TABLES
 
+# size, etag, mtime_ns, content_type, storage_class, metadata
+Attributes = tuple[Any, ...]
+
 # Begins no key: 0xFF is no byte of UTF-8. Where names wait while they are exchanged.
 _ASIDE = b"\xff"
 
@@ -106,8 +109,11 @@ class _Change:
 
     def write(self, op: Write) -> None:
         old_size = self._base_size(op)
-        exists = self._file_exists(op.file)
-        if old_size is None or self.names.versioning(op.bucket) is None or (op.key is None and not exists):
+        if old_size is None or self.names.versioning(op.bucket) is None:
+            return
+        attributes = (op.size, op.etag, op.mtime_ns, op.content_type, op.storage_class, op.metadata)
+        exists = op.key is None or not self._make_file(op.bucket, op.file, attributes)
+        if op.key is None and not self._file_exists(op.file):
             return
         if exists:
             self.names.before_rewrite(op.file)
@@ -120,9 +126,10 @@ class _Change:
             self.extents.splice(op.file, op.pieces, old_size, op.size)
         else:
             self.extents.fill(op.file, op.pieces)
-        attributes = (op.size, op.etag, op.mtime_ns, op.content_type, op.storage_class, op.metadata)
-        self._put_file(op.bucket, op.file, attributes, exists=exists)
-        self._make_name(op.bucket, op.key, op.file)
+        if exists:
+            self._rewrite_file(op.file, attributes)
+        if op.key is not None:
+            self._make_name(op.bucket, op.key, op.file, counted=not exists)
 
     def _base_size(self, op: Write) -> int | None:
         """How long the content is that *op* builds on; None if that is not there any more."""
@@ -134,20 +141,27 @@ class _Change:
     def _file_exists(self, file: int) -> bool:
         return self.db.execute("SELECT 1 FROM file WHERE id = ?", (file,)).fetchone() is not None
 
-    def _put_file(self, bucket: int, file: int, attributes: tuple[Any, ...], *, exists: bool) -> None:
-        """*attributes*: size, etag, mtime_ns, content_type, storage_class, metadata."""
-        if exists:
-            self.db.execute(
-                "UPDATE file SET size = ?, etag = ?, mtime_ns = ?, content_type = ?, storage_class = ?, metadata = ? WHERE id = ?",
-                (*attributes, file),
-            )
-        else:
-            self.db.execute("INSERT INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)", (file, bucket, *attributes))
+    def _make_file(self, bucket: int, file: int, attributes: Attributes) -> bool:
+        """A file about to get its first name; False if it exists already, unchanged."""
+        return self.db.execute("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)", (file, bucket, *attributes)).rowcount == 1
 
-    def _make_name(self, bucket: int, key: bytes | None, file: int) -> None:
-        if key is not None and self.names.file_of(bucket, key) != file:
-            self.names.before_bind(bucket, key)
-            self.names.bind(bucket, key, file)
+    def _rewrite_file(self, file: int, attributes: Attributes) -> None:
+        self.db.execute(
+            "UPDATE file SET size = ?, etag = ?, mtime_ns = ?, content_type = ?, storage_class = ?, metadata = ? WHERE id = ?",
+            (*attributes, file),
+        )
+
+    def _make_name(self, bucket: int, key: bytes, file: int, *, counted: bool = False) -> None:
+        """Make *key* name *file*; *counted*: its `links` count that already."""
+        former = self.names.file_of(bucket, key)
+        if former == file:
+            return
+        if former is not None:
+            self.names.retire(bucket, key)
+        self.names.make_room(bucket, key)
+        if not counted:
+            self.names.count_link(file)
+        self.names.bind(bucket, key, file)
 
     def set_metadata(self, op: SetMetadata) -> None:
         self.db.execute("UPDATE file SET metadata = ? WHERE id = ?", (op.metadata, op.file))
@@ -239,16 +253,17 @@ class _Change:
         """Rename keys at once. Each source keeps its versions and gets a delete marker, each target a new version."""
         files = [(source, target, self.names.file_of(bucket, source)) for source, target in moves]
         for source, _, file in files:
-            self.db.execute("UPDATE file SET links = links + 1 WHERE id = ?", (file,))
+            assert file is not None
+            self.names.count_link(file)
             self.names.retire(bucket, source)
         targets = {target for _, target, _ in files}
         for source in (source for source, _, _ in files if source not in targets):
             self.names.mark_deleted(bucket, source, time_ns)
         for _, target, file in files:
             assert file is not None
-            self.names.before_bind(bucket, target)
+            self.names.retire(bucket, target)
+            self.names.make_room(bucket, target)
             self.names.bind(bucket, target, file)
-            self.db.execute("UPDATE file SET links = links - 1 WHERE id = ?", (file,))
 
     # -- uploads ----------------------------------------------------------------------
 
@@ -273,8 +288,12 @@ class _Change:
         upload = self.db.execute("SELECT bucket, content_type, storage_class, metadata FROM upload WHERE id = ?", (op.upload,)).fetchone()
         rows = self.db.execute("SELECT number, file, size FROM part WHERE upload = ?", (op.upload,)).fetchall()
         parts = {number: (file, size) for number, file, size in rows}
-        exists = self._file_exists(op.file)
-        if upload is None or not parts.keys() >= set(op.parts) or (op.key is None and not exists):
+        if upload is None or not parts.keys() >= set(op.parts):
+            return
+        bucket, *of_upload = upload
+        attributes = (sum(parts[number][1] for number in op.parts), op.etag, op.mtime_ns, *of_upload)
+        exists = op.key is None or not self._make_file(bucket, op.file, attributes)
+        if op.key is None and not self._file_exists(op.file):
             return
         if exists:
             self.names.before_rewrite(op.file)
@@ -283,9 +302,10 @@ class _Change:
         for number in op.parts:
             self.extents.move(parts[number][0], op.file, size)
             size += parts[number][1]
-        bucket, content_type, storage_class, metadata = upload
-        self._put_file(bucket, op.file, (size, op.etag, op.mtime_ns, content_type, storage_class, metadata), exists=exists)
-        self._make_name(bucket, op.key, op.file)
+        if exists:
+            self._rewrite_file(op.file, attributes)
+        if op.key is not None:
+            self._make_name(bucket, op.key, op.file, counted=not exists)
         self.end_upload(EndUpload(op.upload))
 
     def end_upload(self, op: EndUpload) -> None:

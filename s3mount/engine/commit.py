@@ -28,7 +28,7 @@ from s3mount.engine.bodies import Bodies
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.disk import Buffer
 from s3mount.engine.index import Index, translated
-from s3mount.engine.layout import Layout
+from s3mount.engine.layout import SEQ_DIGITS, Layout
 from s3mount.engine.lock import WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode
@@ -106,7 +106,7 @@ class Commits:
     def __init__(
         self, *, layout: Layout, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync, clock_ns: Callable[[], int]
     ) -> None:
-        self._layout = layout
+        self._log_folder = str(layout.log)
         self._lock = lock
         self._log = log
         self._index = index
@@ -170,11 +170,15 @@ class Commits:
     def _others_appended(self, end: Position) -> bool:
         """Whether something stands behind *end*. Two stat calls: this is asked before every commit."""
         try:
-            if os.stat(self._layout.segment(end.segment)).st_size != end.offset:
+            if os.stat(self._segment(end.segment)).st_size != end.offset:
                 return True
         except FileNotFoundError:
             return end.seq > 0
-        return self._layout.segment(end.seq + 1).exists() if end.seq + 1 != end.segment else False
+        return end.seq + 1 != end.segment and os.path.exists(self._segment(end.seq + 1))
+
+    def _segment(self, first_seq: int) -> str:
+        """As `Layout.segment`, ten times as fast."""
+        return f"{self._log_folder}/{first_seq:0{SEQ_DIGITS}d}.log"
 
     def _append(self, transaction: Transaction) -> tuple[tuple[int, int] | None, Record, Position]:
         record = transaction.record()

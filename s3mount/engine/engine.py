@@ -18,13 +18,14 @@ from s3mount.engine.core import Parts
 from s3mount.engine.disk import Disk
 from s3mount.engine.layout import machine_boot_id, prepare
 from s3mount.engine.lock import Owner, WriteLock
+from s3mount.engine.maintenance import Maintenance
 from s3mount.engine.renames import Renames
 from s3mount.engine.sync import Sync
 from s3mount.engine.uploads import Uploads
 from s3mount.model import Key, Space
 
 
-class Engine(Buckets, Renames, Uploads):
+class Engine(Buckets, Renames, Uploads, Maintenance):
     """The embedded object store. Thread-safe; any number of engines, in any number of processes, may share a folder.
 
     With `durable` (the default) a mutation survives a power cut when it returns; without, it survives the end of the process at once, and

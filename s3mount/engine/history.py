@@ -58,8 +58,10 @@ class Names:
         return f"{self._make_id():016x}" if self.versioning(bucket) == "enabled" else NULL_VERSION
 
     def bind(self, bucket: int, key: bytes, file: int) -> None:
-        """Make *key*, which names nothing, name *file*."""
+        """Make *key*, which names nothing, name *file*, whose `links` count it already."""
         self._db.execute("INSERT INTO name (bucket, key, file, version) VALUES (?, ?, ?, ?)", (bucket, key, file, self.new_version(bucket)))
+
+    def count_link(self, file: int) -> None:
         self._db.execute("UPDATE file SET links = links + 1 WHERE id = ?", (file,))
 
     def retire(self, bucket: int, key: bytes) -> bool:
@@ -98,23 +100,17 @@ class Names:
                 return
             if self._keeps(bucket, version):
                 self._archive(bucket, key, file, version)
-            self._replace_null(bucket, key)
+            self.make_room(bucket, key)
             self._db.execute("UPDATE name SET version = ? WHERE bucket = ? AND key = ?", (self.new_version(bucket), bucket, key))
 
     def mark_deleted(self, bucket: int, key: bytes, time_ns: int) -> None:
         """Leave a delete marker, where the bucket has such things."""
         if self.versioning(bucket) != "off":
-            self._replace_null(bucket, key)
+            self.make_room(bucket, key)
             self._remember(bucket, key, self.new_version(bucket), None, time_ns)
 
-    def before_bind(self, bucket: int, key: bytes) -> None:
-        """Make room for a new current version of *key*."""
-        self.retire(bucket, key)
-        if self.versioning(bucket) != "off":
-            self._replace_null(bucket, key)
-
-    def _replace_null(self, bucket: int, key: bytes) -> None:
-        """While versioning is suspended there is one null version, the latest."""
+    def make_room(self, bucket: int, key: bytes) -> None:
+        """*key* is about to get a new version. While versioning is suspended there is one null version, the latest."""
         if self.versioning(bucket) == "suspended":
             self.drop_version(bucket, key, NULL_VERSION)
 

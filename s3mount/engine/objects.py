@@ -128,7 +128,7 @@ class Objects(Core):
             self.free(tx.db, where, key)
             tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
             tx.files.add(file)
-            return self.info(file, key)
+            return self.info(where, file, key)
 
         return self.commit_laid(laid, decide, durable=durable)
 
@@ -198,7 +198,7 @@ class Objects(Core):
                 raise changed(key)
             tx.ops.append(SetMetadata(file, pack_metadata(metadata)))
             tx.files.add(file)
-            return self.info(file, raw)
+            return self.info(where, file, raw)
 
         return self.commits.run(decide, durable=durable)
 
@@ -232,7 +232,7 @@ class Objects(Core):
             self.free(tx.db, where, raw)
             tx.ops.append(_write(where, name, file, found.file_id, found.etag, found.size, tag, tx.time_ns, manner, ()))
             tx.files.add(file)
-            return self.info(file, raw)
+            return self.info(where, file, raw)
 
         return self.commits.run(decide, durable=durable)
 
@@ -294,9 +294,9 @@ class Objects(Core):
         row = tx.db.execute("SELECT id, etag FROM file WHERE id = ? AND bucket = ? AND id > 0", (file, bucket)).fetchone()
         return (0, "") if row is None else (row[0], row[1])
 
-    def info(self, file: int, key: bytes) -> Answer[ObjectInfo]:
+    def info(self, bucket: int, file: int, key: bytes) -> Answer[ObjectInfo]:
         def answer(db: sqlite3.Connection) -> ObjectInfo:
-            info = queries.by_file(db, file, key)
+            info = queries.by_file(db, bucket, file, key)
             assert info is not None
             return info
 

@@ -30,7 +30,8 @@ _RANGE = (
 )
 _FIND = f"{_HEAD} UNION ALL SELECT * FROM ({_RANGE.format(_BUCKET)} LIMIT 2)"
 _LIST = _RANGE.format("?")
-_HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key"
+_HEAD_IN = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = ? AND n.key = ? AND n.file = ?"
+_HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key LIMIT 1"
 _SPANS = """
     SELECT e.offset, e.length, e.body, b.name, b.segment, coalesce(b.offset, 0) + e.body_offset
     FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? ORDER BY e.offset
@@ -93,12 +94,10 @@ def not_found(key: str) -> NotFound:
     return NotFound(f"There is no object {key!r}.")
 
 
-def by_file(db: sqlite3.Connection, file: int, key: bytes | None = None) -> ObjectInfo | None:
+def by_file(db: sqlite3.Connection, bucket: int, file: int, key: bytes) -> ObjectInfo | None:
     """The object with this file id, under *key* if that names it, else under the first of its keys."""
-    rows = db.execute(_HEAD_BY_FILE, (file,)).fetchall()
-    if not rows:
-        return None
-    return info_of(next((row for row in rows if row[0] == key), rows[0]))
+    row = db.execute(_HEAD_IN, (bucket, key, file)).fetchone() or db.execute(_HEAD_BY_FILE, (file,)).fetchone()
+    return None if row is None else info_of(row)
 
 
 def find(db: sqlite3.Connection, bucket: str, name: str) -> Found:

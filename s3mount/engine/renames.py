@@ -100,7 +100,7 @@ class Renames(Objects):
             if self.named(tx, where, new)[0] or self.reserved(tx.db, where, new):
                 raise exists(target)
             tx.ops.append(Link(where, file, new))
-            return self.info(file, new)
+            return self.info(where, file, new)
 
         return self.commits.run(decide, durable=durable)
 

@@ -135,7 +135,7 @@ class Uploads(Objects):
                 Complete(upload.upload_id, target, file, tuple(part.number for part in parts), etag or self.new_etag(), tx.time_ns)
             )
             tx.files.add(file)
-            return self.info(file, key)
+            return self.info(where, file, key)
 
         return self.commits.run(decide, durable=durable)
 
