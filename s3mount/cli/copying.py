@@ -23,11 +23,11 @@ import trio
 from s3mount.cli import transfer
 from s3mount.cli.open_store import Stores
 from s3mount.cli.output import Progress
-from s3mount.cli.places import Pipe, Place, as_prefix, below, inside, is_directory, last_name, plain_name, with_key
+from s3mount.cli.places import Pipe, Place, as_prefix, inside, is_directory, key_of, last_name, path_of, plain_name, with_key
 from s3mount.cli.walk import delete_below, objects
 from s3mount.config import StoreUrl
 from s3mount.errors import AlreadyExists, NotFound, UsageError
-from s3mount.model import Key
+from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 
 logger = logging.getLogger("s3mount")
@@ -94,9 +94,9 @@ class Copier:
                 raise UsageError(f"{source} is a prefix: copy what is below it with -r.")
             return
         prefix = as_prefix(source.key)
-        async with aclosing(objects(store, prefix)) as listing:
-            async for info in listing:
-                yield object_item(with_key(source, info.key), target, info.key.removeprefix(prefix), info.size)
+        async with aclosing(with_shadows(objects(store, prefix))) as listing:
+            async for info, shadowed in listing:
+                yield object_item(with_key(source, info.key), target, info.key.removeprefix(prefix), info.size, shadowed=shadowed)
 
     async def copy(self, item: Item, progress: Progress) -> None:
         """Do one copy. Raises what reading and writing raise."""
@@ -189,34 +189,53 @@ def files_below(source: Path, target: Place, *, recursive: bool) -> Iterator[Ite
         raise UsageError(f"{source} is a directory: copy it with -r.")
     for folder, folders, files in os.walk(source, onerror=_raise):
         folders.sort()
-        place = inside(target, os.path.relpath(folder, source).removeprefix("."))
+        for path in (Path(folder, name) for name in sorted(files)):
+            place = inside(target, key_of(path.relative_to(source)))
+            if path.is_file():
+                yield Item(path, place, path.stat().st_size)
+            else:
+                logger.warning("%s is neither a file nor a directory: passed over.", path)
         if not folders and not files:
-            yield Item(Path(folder), place, 0, empty_directory=True)
-        yield from _files_in(Path(folder), place, sorted(files))
+            yield Item(Path(folder), inside(target, key_of(Path(folder).relative_to(source))), 0, empty_directory=True)
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def _files_in(folder: Path, place: Place, names: list[str]) -> Iterator[Item]:
-    for name in names:
-        path = folder / name
-        if path.is_file():
-            yield Item(path, inside(place, name), path.stat().st_size)
-        else:
-            logger.warning("%s is neither a file nor a directory: passed over.", path)
-
-
-def object_item(source: StoreUrl, target: Place, relative: str, size: int) -> Item:
-    """The copy of one object, *relative* to the prefix that is copied to *target*. Raises InvalidName where no file can have that name."""
+def object_item(source: StoreUrl, target: Place, relative: str, size: int, *, shadowed: bool) -> Item:
+    """The copy of one object, *relative* to the prefix that is copied to *target*."""
     if isinstance(target, Pipe):
         return Item(source, target, size)
     if isinstance(target, StoreUrl):
         return Item(source, with_key(target, as_prefix(target.key) + relative), size)
-    if not relative or (relative.endswith("/") and not size):
-        return Item(source, below(target, relative.rstrip("/")) if relative else target, size, empty_directory=True)
-    return Item(source, below(target, relative), size)
+    if not size and (not relative or relative.endswith("/")):
+        return Item(source, inside(target, relative.removesuffix("/")), size, empty_directory=True)
+    return Item(source, target / path_of(relative, shadowed=shadowed), size)
+
+
+async def with_shadows(infos: AsyncGenerator[ObjectInfo, None]) -> AsyncGenerator[tuple[ObjectInfo, bool], None]:
+    """Each of *infos* (in byte order), and whether keys lie below it as if it were a directory; held back until that is certain."""
+    held: list[ObjectInfo] = []
+    async with aclosing(infos):
+        async for info in infos:
+            while held and not comes_below(held[-1].key, info.key) and _is_past(held[-1].key, info.key):
+                yield held.pop(), False
+            if held and comes_below(held[-1].key, info.key):
+                yield held.pop(), True
+            held.append(info)
+    while held:
+        yield held.pop(), False
+
+
+def comes_below(key: str, other: str) -> bool:
+    """Whether *other* lies below `key/`."""
+    return not key.endswith("/") and other.startswith(key + "/")
+
+
+def _is_past(key: str, other: str) -> bool:
+    """Whether nothing behind *other*, in byte order, can lie below `key/`."""
+    return key.endswith("/") or other.encode() > (key + "/").encode()
 
 
 async def total_bytes(items: AsyncGenerator[Item, None]) -> int:

@@ -1,6 +1,6 @@
 """What the operands of cp, mv and their kind name: a file, standard input or output, a place in a store.
 
-Owns: telling them apart, and the name a copy gets at its target (as cp(1) has it).
+Owns: telling them apart, the name a copy gets at its target (as cp(1) has it), the file name of a key (as a mount shows it).
 Must not know: how bytes move.
 
 As in cp(1): a target that is a directory (a bucket, a key that ends in "/", a prefix with keys below it, a folder) takes the copy in under
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.cli.open_store import require_bucket_named, require_local
 from s3mount.config import StoreUrl, parse_url
-from s3mount.errors import InvalidName, UsageError
+from s3mount.errors import FsError, InvalidName, UsageError
+from s3mount.fs import names
 from s3mount.store.api import ObjectStore
 
 # RFC 3986's schemes; a file whose name looks like this is written ./name.
@@ -75,12 +77,15 @@ def plain_name(url: StoreUrl) -> str:
 
 
 def last_name(place: Place) -> str:
-    """The name a copy of *place* gets in a directory; empty for a bucket, `/`, `.` and `..`: their contents go in directly."""
+    """The name a copy of *place* gets in a directory, as part of a key; empty for a bucket, `/`, `.` and `..`: their contents go in.
+
+    Raises UsageError for standard input, InvalidName for a file whose name cannot be part of a key.
+    """
     if isinstance(place, Pipe):
         raise UsageError("Standard input has no name: give the target one, as in local://BUCKET/KEY.")
     if isinstance(place, Path):
-        return "" if place.name in ("", "..") else place.name
-    return place.key.rstrip("/").rpartition("/")[2]
+        return "" if place.name in ("", "..") else key_of(Path(place.name))
+    return plain_name(place).rpartition("/")[2]
 
 
 async def is_directory(place: Place, store: ObjectStore | None) -> bool:
@@ -94,16 +99,43 @@ async def is_directory(place: Place, store: ObjectStore | None) -> bool:
 
 
 def inside(place: Place, name: str) -> Place:
-    """The place *name* in the directory *place*; itself where *name* is empty."""
+    """The place *name* (part of a key) in the directory *place*; itself where *name* is empty."""
     if isinstance(place, Path):
-        return place / name if name else place
+        return place / path_of(name) if name else place
     assert isinstance(place, StoreUrl)
     return with_key(place, as_prefix(place.key) + name)
 
 
-def below(folder: Path, relative: str) -> Path:
-    """The file for a key *relative* to a prefix, under *folder*, never outside it. Raises InvalidName where no file can have that name."""
-    parts = relative.split("/")
-    if any(part in ("", ".", "..") or "\0" in part or len(part.encode()) > 255 for part in parts):
-        raise InvalidName(f"The key {relative!r} cannot be a file's name; reach it through a mount, which escapes such names.")
-    return folder.joinpath(*parts)
+# -- keys and files -----------------------------------------------------------------------
+
+
+def path_of(key: str, *, shadowed: bool = False) -> Path:
+    """The relative path under which *key* shows in a mount, and is copied to a folder; never one that leads out of it.
+
+    *shadowed*: keys lie below `key/` too, so that this object needs another name.
+    """
+    *folders, last = key.split("/")
+    above = [name for component in folders for name in _names_of(component, shadowed=False)]
+    return Path(*above, *_names_of(last, shadowed=shadowed))
+
+
+def _names_of(component: str, *, shadowed: bool) -> Iterator[str]:
+    stem = ""
+    while (shown := names.name_in(stem, component, shadowed=shadowed)) is not None:
+        yield os.fsdecode(shown.name)
+        if not shown.continued:
+            return
+        stem = names.meaning(stem, shown.name).key
+
+
+def key_of(path: Path) -> str:
+    """The reverse of `path_of`: the key as which a file at the relative *path* is stored. Raises InvalidName."""
+    stem = key = ""
+    for part in path.parts:
+        try:
+            meaning = names.meaning(stem, os.fsencode(part))
+        except FsError as error:
+            raise InvalidName(f"{path} cannot be a key: {error}") from None
+        key = meaning.key
+        stem = key if meaning.kind is names.Kind.CONTINUED else key + "/"
+    return key
