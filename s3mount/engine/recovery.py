@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.engine import records, snapshot
@@ -69,10 +69,10 @@ def open_state(layout: Layout, disk: Disk, boot_id: str) -> tuple[Log, Index]:
 
 def settle(layout: Layout, disk: Disk, journal: Log) -> None:
     """Decide for good what a power cut left of the records behind the newest mark (S1 to S4). Idempotent."""
-    mark = journal.newest_mark()
+    mark, start = _settled(layout, journal)
     bodies = Bodies(layout, disk, layout.staging)
     torn: list[Position] = []
-    for item in journal.walk(journal.start_of(mark + 1)):
+    for item in journal.walk(start):
         if isinstance(item, Gap):
             if item.end.seq >= mark:
                 journal.cut(item.end)
@@ -85,6 +85,15 @@ def settle(layout: Layout, disk: Disk, journal: Log) -> None:
         log.warning("After a power cut the unsynced changes %s are not whole and were dropped.", numbers)
         journal.void(torn)
         discard_index(layout, disk)
+
+
+def _settled(layout: Layout, journal: Log) -> tuple[int, Position]:
+    """The last record that needs no verification (a mark or a snapshot says so), and a position at or before it to walk from."""
+    seq = snapshot.newest(layout) or 0
+    mark = max(journal.newest_mark(), seq)
+    start = journal.start_of(mark + 1)
+    claimed = snapshot.claimed_position(layout.snapshot(seq)) if seq > start.seq else None
+    return mark, claimed or start
 
 
 def _is_whole(entry: Entry, bodies: Bodies) -> bool:
@@ -209,7 +218,7 @@ class RebuildReport:
     """How many records were replayed, and what could not be (sentences; empty: nothing was lost)."""
 
     records: int
-    lost: list[str] = field(default_factory=list)
+    lost: tuple[str, ...] = ()
 
 
 def rebuild(folder: Path, *, salvage: bool = False, disk: Disk | None = None, progress: Progress | None = None) -> RebuildReport:
@@ -254,6 +263,8 @@ def _salvage(layout: Layout, disk: Disk, journal: Log) -> RebuildReport:
             for item in journal.walk(at):
                 if isinstance(item, Gap):
                     lost.append(f"Segment {item.end.segment} of the log, from byte {item.end.offset} on: {item.lost}.")
+                    if item.resume is None:
+                        journal.cut(item.end)
                 else:
                     at = item.position
                     apply_entry(db, item)
@@ -261,11 +272,12 @@ def _salvage(layout: Layout, disk: Disk, journal: Log) -> RebuildReport:
             Index.set_position(db, at)
         if lost:
             _seal(layout, disk, index, at)
+            _set_aside_orphans(layout, disk, index)
     finally:
         index.close()
         note_clean(layout)
         journal.close()
-    return RebuildReport(records=count, lost=lost)
+    return RebuildReport(records=count, lost=tuple(lost))
 
 
 def _salvage_state(layout: Layout, db: sqlite3.Connection, lost: list[str]) -> Position:
@@ -285,3 +297,13 @@ def _seal(layout: Layout, disk: Disk, index: Index, at: Position) -> None:
         writer = snapshot.SnapshotWriter(layout, disk, at)
         writer.write_state(db)
     writer.publish()
+
+
+def _set_aside_orphans(layout: Layout, disk: Disk, index: Index) -> None:
+    """Bodies that only lost records named go to quarantine, where no sweeper takes them."""
+    bodies = Bodies(layout, disk, layout.staging)
+    with index.read() as db:
+        known = {name for (name,) in db.execute("SELECT name FROM body WHERE name IS NOT NULL UNION ALL SELECT name FROM dead")}
+    for name in bodies.names():
+        if name not in known:
+            bodies.quarantine(name)

@@ -100,6 +100,14 @@ def position_of(path: Path) -> Position:
     return position
 
 
+def claimed_position(path: Path) -> Position | None:
+    """As `position_of`, from the first frame alone; None where that is damaged."""
+    try:
+        return Position(*msgpack.unpackb(next(_frames(path))))
+    except Corrupt:
+        return None
+
+
 def _frames(path: Path) -> Iterator[bytes]:
     """The payloads, up to the empty last one."""
     chain, seq, at = 0, 0, 0

@@ -1,0 +1,49 @@
+"""The upkeep of an open folder: check, sweep, scrub, compact, rebuild.
+
+Owns: handing each the parts of the folder that it needs.
+Must not know: how any of it is done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from s3mount.engine import recovery
+from s3mount.engine.check import Checker
+from s3mount.engine.compact import Compactor, CompactReport
+from s3mount.engine.core import Core
+from s3mount.engine.recovery import RebuildReport
+from s3mount.engine.replay import Progress
+from s3mount.engine.scrub import Scrubber, ScrubReport
+from s3mount.engine.sweep import Sweeper, SweepReport
+
+# Leftovers younger than this stay: whoever looks into a crash finds its traces for an hour.
+GRACE_SECONDS = 3600.0
+
+
+class Maintenance(Core):
+    """Every method is safe beside any number of threads and processes that use the folder, and can be repeated."""
+
+    def check(self) -> list[str]:
+        """One sentence for each invariant that does not hold; empty: all is well. Changes nothing."""
+        return Checker(self.layout, self.log, self.index, self.bodies).check()
+
+    def sweep(self, *, grace_seconds: float = GRACE_SECONDS) -> SweepReport:
+        """Remove what crashes and ended processes left, if nobody touched it for *grace_seconds*. Raises NoSpace, Unavailable."""
+        self.leases.forget_ended()
+        return Sweeper(self.layout, self.disk, self.lock, self.log, self.index, self.bodies, self.syncing).sweep(
+            grace_seconds=grace_seconds
+        )
+
+    def scrub(self, progress: Progress | None = None) -> ScrubReport:
+        """Read every stored byte and compare it with its hash; what does not match goes to quarantine. *progress* is told bytes."""
+        return Scrubber(self.layout, self.lock, self.log, self.index, self.bodies).scrub(progress)
+
+    def compact(self) -> CompactReport:
+        """Write a snapshot of the state and drop the log that it makes superfluous. Raises NoSpace, Unavailable; nothing is lost then."""
+        return Compactor(self.layout, self.disk, self.lock, self.log, self.index, self.bodies, self.syncing, self.clock_ns).compact()
+
+    @staticmethod
+    def rebuild(folder: Path, *, salvage: bool = False, progress: Progress | None = None) -> RebuildReport:
+        """See `recovery.rebuild`: make the index of a folder that nobody has open anew."""
+        return recovery.rebuild(folder, salvage=salvage, progress=progress)
