@@ -4,7 +4,7 @@ Owns: `Gate`, which keeps commits away from names that are moving, and `Changes`
 Must not know: what the names stand for.
 
 Requests that write under a key (`using`) may run side by side. One that takes a key away from its file (unlink, rename, rmdir: `moving`)
-waits for those under way on it, and holds up new ones meanwhile: else a commit that was sent before the rename would bring the old name back.
+waits for those under way on it, and holds up new ones meanwhile: else a commit sent before the rename would bring the old name back.
 A moving prefix (ends with "/") covers every key that begins with it. Lookups, reads and writes never come here.
 
 G1  No key is in use while a move that covers it is under way.

@@ -1,0 +1,319 @@
+"""The inodes that the kernel knows, or that somebody holds open.
+
+Owns: numbers, lookup counts, and which key names which inode.
+Must not know: stores, time, pyfuse3. Nothing here awaits, so every method is atomic.
+
+A file inode's standing:
+
+             +-- by_key[key] is it --+         another key is known
+    add --> NAMED --unname--> UNLINKED       (NAMED again)
+              |  \\--unname, links are left--> UNNAMED --name--> NAMED
+              \\--displace (somebody else replaced or deleted the object)--> DISPLACED --name (our overwrite won)--> NAMED
+
+    NAMED      lookups, readdir and commits find it under its keys.
+    UNNAMED    this mount removed the names it knew; hard links are left whose keys nobody told us. Found again by its file id.
+    UNLINKED   no name is left: handles go on, nothing is ever committed.
+    DISPLACED  another object has its key, or none: handles keep the old version; an edit fails, a full overwrite takes the key back.
+
+Directories are known by their stem, which ends with "/" unless it is the root of a bucket or a pseudo-directory.
+
+Invariants (`check`):
+I1  Every inode is stored under its number; numbers are 1 for the root, else 2 or more.
+I2  A key or stem names at most one file or directory; exactly the NAMED files are named by `key` and `others`.
+I3  What is neither looked up, live nor waiting to be written is not stored (but the root is).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from hashlib import blake2b
+
+from s3mount.errors import Stale
+from s3mount.fs.attrs import Attributes
+from s3mount.fs.live import Live
+from s3mount.model import ETag, ObjectInfo
+
+ROOT = 1
+
+# The numbers that the kernel, the engine and every 64-bit program take: 62 bits, and neither 0 nor the root's.
+NUMBER_BITS = 62
+
+
+class Standing(Enum):
+    NAMED = "named"
+    UNNAMED = "unnamed"
+    UNLINKED = "unlinked"
+    DISPLACED = "displaced"
+
+
+def number_of(key: str) -> int:
+    """The number of a key that has no file id: the same in every mount, until somebody else has it."""
+    digest = blake2b(key.encode(), digest_size=8).digest()
+    return max(2, int.from_bytes(digest, "big") >> (64 - NUMBER_BITS))
+
+
+def fresh_number() -> int:
+    return secrets.randbits(NUMBER_BITS - 1) + 2
+
+
+class FileInode:
+    """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one."""
+
+    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "others", "standing")
+
+    def __init__(self, ino: int, key: str, *, etag: ETag, file_id: int) -> None:
+        self.ino = ino
+        self.key = key
+        self.etag = etag
+        self.file_id = file_id
+        self.lookups = 0
+        self.standing = Standing.NAMED
+        self.others: frozenset[str] = frozenset()
+        self.live: Live | None = None
+
+    def __repr__(self) -> str:
+        return f"<FileInode {self.ino} {self.key!r} {self.standing.value} lookups={self.lookups} {self.live!r}>"
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return self.others | {self.key}
+
+    def is_version(self, info: ObjectInfo) -> bool:
+        """Whether the object *info* is this inode's, as this mount knows it."""
+        if info.file_id and info.file_id != self.file_id:
+            return False
+        return info.etag == self.etag or (self.live is not None and self.live.in_doubt)
+
+
+class DirInode:
+    """A directory. `attributes` are the ones seen last; `touched_ns` is a later change of entries, not yet written (0: none)."""
+
+    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "touched_ns")
+
+    def __init__(self, ino: int, stem: str, attributes: Attributes, *, marked: bool) -> None:
+        self.ino = ino
+        self.key = stem
+        self.attributes = attributes
+        self.marked = marked
+        self.touched_ns = 0
+        self.lookups = 0
+        self.handles = 0
+        self.gone = False
+
+    def __repr__(self) -> str:
+        return f"<DirInode {self.ino} {self.key!r} lookups={self.lookups}{' gone' if self.gone else ''}>"
+
+
+Inode = FileInode | DirInode
+
+
+class Inodes:
+    """The table. *limit*: how many inodes may be looked up before cold ones are named for expulsion."""
+
+    def __init__(self, root: DirInode, *, limit: int) -> None:
+        self.root = root
+        self._limit = limit
+        self._by_ino: dict[int, Inode] = {}
+        self._files: dict[str, FileInode] = {}
+        self._directories: dict[str, DirInode] = {}
+        self._clock: deque[int] = deque()
+        self._store(root)
+        self._directories[root.key] = root
+
+    def __len__(self) -> int:
+        return len(self._by_ino)
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(list(self._by_ino.values()))
+
+    # -- finding ----------------------------------------------------------------------
+
+    def get(self, ino: int) -> Inode:
+        """Raises Stale for a number that is not known (any more)."""
+        inode = self._by_ino.get(ino)
+        if inode is None:
+            raise Stale("The file is not known any more; look its name up again.")
+        return inode
+
+    def find(self, ino: int) -> Inode | None:
+        return self._by_ino.get(ino)
+
+    def file_at(self, key: str) -> FileInode | None:
+        return self._files.get(key)
+
+    def directory_at(self, stem: str) -> DirInode | None:
+        return self._directories.get(stem)
+
+    def number(self, wanted: int) -> int:
+        """*wanted*, unless another inode has it or it is none; then a fresh one."""
+        while wanted < 2 or wanted in self._by_ino:
+            wanted = fresh_number()
+        return wanted
+
+    # -- coming and going -------------------------------------------------------------
+
+    def add(self, inode: Inode) -> None:
+        """Store a new inode under its number and its key, which nothing else may have."""
+        self._store(inode)
+        if isinstance(inode, FileInode):
+            assert inode.key not in self._files
+            self._files[inode.key] = inode
+        else:
+            assert inode.key not in self._directories
+            self._directories[inode.key] = inode
+
+    def _store(self, inode: Inode) -> None:
+        assert inode.ino not in self._by_ino
+        self._by_ino[inode.ino] = inode
+        self._clock.append(inode.ino)
+        if len(self._clock) > 2 * len(self._by_ino) + 64:
+            self._clock = deque(self._by_ino)
+
+    def remember(self, inode: Inode) -> None:
+        inode.lookups += 1
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives *count* lookups back; unknown numbers are passed over."""
+        inode = self._by_ino.get(ino)
+        if inode is not None:
+            inode.lookups = max(0, inode.lookups - count)
+            self.drop_if_unused(inode)
+
+    def drop_if_unused(self, inode: Inode) -> None:
+        if inode.lookups or inode is self.root or self._by_ino.get(inode.ino) is not inode:
+            return
+        if isinstance(inode, FileInode):
+            if inode.live is not None:
+                return
+            for key in inode.keys:
+                if self._files.get(key) is inode:
+                    del self._files[key]
+        else:
+            if inode.handles or inode.touched_ns:
+                return
+            if self._directories.get(inode.key) is inode:
+                del self._directories[inode.key]
+        del self._by_ino[inode.ino]
+
+    def cold(self, count: int) -> list[FileInode]:
+        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit."""
+        found: list[FileInode] = []
+        for _ in range(8 * count if len(self._by_ino) > self._limit else 0):
+            ino = self._clock.popleft()
+            inode = self._by_ino.get(ino)
+            if inode is None:
+                continue
+            self._clock.append(ino)
+            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED:
+                found.append(inode)
+                if len(found) == count:
+                    break
+        return found
+
+    # -- names of files ---------------------------------------------------------------
+
+    def name(self, inode: FileInode, key: str) -> None:
+        """*key* names *inode* from now on; what it named before is displaced there."""
+        former = self._files.get(key)
+        if former is inode:
+            return
+        if former is not None:
+            self._take(former, key, Standing.DISPLACED)
+        if inode.standing is Standing.NAMED:
+            inode.others = inode.keys - {key}
+        inode.key, inode.standing = key, Standing.NAMED
+        inode.others -= {key}
+        self._files[key] = inode
+
+    def unname(self, key: str, *, links_left: bool) -> FileInode | None:
+        """*key* names nothing any more, because this mount removed it."""
+        inode = self._files.get(key)
+        if inode is not None:
+            self._take(inode, key, Standing.UNNAMED if links_left else Standing.UNLINKED)
+        return inode
+
+    def displace(self, inode: FileInode) -> None:
+        """Somebody else has replaced or removed the object under all its keys."""
+        if inode.standing is Standing.NAMED:
+            for key in inode.keys:
+                del self._files[key]
+            inode.others, inode.standing = frozenset(), Standing.DISPLACED
+            self.drop_if_unused(inode)
+
+    def displace_at(self, key: str) -> None:
+        """Somebody else has given *key* to another object."""
+        inode = self._files.get(key)
+        if inode is not None:
+            self._take(inode, key, Standing.DISPLACED)
+
+    def _take(self, inode: FileInode, key: str, standing: Standing) -> None:
+        del self._files[key]
+        if inode.others:
+            inode.key = next(iter(inode.keys - {key}))
+            inode.others -= {inode.key, key}
+        else:
+            inode.key, inode.standing = key, standing
+            self.drop_if_unused(inode)
+
+    # -- moving -----------------------------------------------------------------------
+
+    def move(self, source: str, target: str) -> None:
+        """The object *source* is called *target* now; *target* names nothing before."""
+        inode = self._files.pop(source, None)
+        if inode is None:
+            return
+        assert target not in self._files
+        self._files[target] = inode
+        if inode.key == source:
+            inode.key = target
+        else:
+            inode.others = (inode.others - {source}) | {target}
+
+    def below(self, prefix: str) -> list[str]:
+        """The keys of files below *prefix*."""
+        return [key for key in self._files if key.startswith(prefix)]
+
+    def directories_below(self, prefix: str) -> list[DirInode]:
+        """*prefix* itself and those below."""
+        return [inode for stem, inode in self._directories.items() if stem.startswith(prefix)]
+
+    def move_directories(self, names: dict[str, str]) -> None:
+        """Rename stems at once; a target that is no source names nothing before."""
+        moved = {target: self._directories.pop(source) for source, target in names.items()}
+        for stem, inode in moved.items():
+            assert stem not in self._directories
+            inode.key = stem
+            self._directories[stem] = inode
+
+    def remove_directory(self, stem: str) -> None:
+        inode = self._directories.pop(stem, None)
+        if inode is not None:
+            inode.gone, inode.touched_ns = True, 0
+            self.drop_if_unused(inode)
+
+    # -- invariants -------------------------------------------------------------------
+
+    def check(self) -> None:
+        named: set[str] = set()
+        for ino, inode in self._by_ino.items():
+            assert ino == inode.ino, "I1"
+            assert ino >= 2 or inode is self.root, "I1"
+            if isinstance(inode, FileInode):
+                named |= self._check_file(inode)
+            else:
+                assert inode is self.root or inode.lookups or inode.handles or inode.touched_ns, f"I3 {inode}"
+                assert (self._directories.get(inode.key) is inode) != inode.gone, f"I2 {inode}"
+        assert named == set(self._files), "I2"
+        assert all(inode.ino in self._by_ino for inode in self._directories.values()), "I2"
+
+    def _check_file(self, inode: FileInode) -> set[str]:
+        assert inode.lookups or inode.live is not None, f"I3 {inode}"
+        if inode.standing is not Standing.NAMED:
+            assert not inode.others, f"I2 {inode}"
+            return set()
+        assert inode.key not in inode.others, f"I2 {inode}"
+        assert all(self._files.get(key) is inode for key in inode.keys), f"I2 {inode}"
+        return set(inode.keys)

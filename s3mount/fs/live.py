@@ -1,0 +1,84 @@
+"""What a file inode carries while somebody holds it, or while it has something to commit.
+
+Owns: its attributes, its content, and who holds it.
+Must not know: names, the table, stores.
+
+    created or first opened --> held (holders > 0) --last holder gone, nothing left to write--> retired (content closed)
+                                                   \\--a commit failed--> waiting: the background and aclose try again
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from s3mount.fs.attrs import Attributes, without_set_id
+from s3mount.fs.content import FileContent
+from s3mount.model import NO_METADATA, Metadata, ObjectInfo
+
+
+class Live:
+    """Content and attributes of one inode, shared by all its handles.
+
+    `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `in_doubt`: a request under way may change the version.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_written_ns",
+        "content",
+        "content_type",
+        "exclusive",
+        "foreign",
+        "fresh",
+        "holders",
+        "in_flight",
+        "links",
+        "reserved",
+        "saving",
+        "storage_class",
+        "unsaved",
+    )
+
+    def __init__(self, content: FileContent, attributes: Attributes, base: ObjectInfo | None) -> None:
+        self.content = content
+        self._attributes = attributes
+        self._written_ns = 0
+        self.foreign: Metadata = NO_METADATA if base is None or base.metadata is None else base.metadata
+        self.content_type = "application/octet-stream" if base is None else base.content_type
+        self.storage_class = "STANDARD" if base is None else base.storage_class
+        self.links = 1 if base is None else base.links
+        self.fresh = base is None
+        self.exclusive = False
+        self.reserved = False
+        self.unsaved = base is None
+        self.holders = 0
+        self.in_flight = 0
+        self.saving: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Live holders={self.holders} {self.content!r}{' fresh' if self.fresh else ''}{' unsaved' if self.unsaved else ''}>"
+
+    @property
+    def attributes(self) -> Attributes:
+        if self._written_ns:
+            self._attributes = replace(self._attributes, mtime_ns=self._written_ns, ctime_ns=self._written_ns)
+            self._written_ns = 0
+        return self._attributes
+
+    @attributes.setter
+    def attributes(self, attributes: Attributes) -> None:
+        self._attributes, self._written_ns = attributes, 0
+        self.unsaved = True
+
+    def written(self, now_ns: int) -> None:
+        """Somebody wrote into the content."""
+        self._written_ns = now_ns
+        self.unsaved = True
+        if self._attributes.mode & 0o6000:
+            self._attributes = replace(self._attributes, mode=without_set_id(self._attributes.mode))
+
+    @property
+    def in_doubt(self) -> bool:
+        return self.in_flight > 0

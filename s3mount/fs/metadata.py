@@ -1,0 +1,209 @@
+"""Changing what stat shows: setattr and extended attributes, of files, special files and directories.
+
+Owns: where such a change goes: along with the next commit, into the object at once, or into a directory's marker.
+Must not know: handles, names.
+
+A file with uncommitted content takes the change with its commit. Any other object is updated at once, under the ETag that was seen, so
+that nobody's new version gets old attributes. A directory without a marker gets one; the top of a bucket cannot have one, its attributes
+last as long as the mount.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed
+from s3mount.fs.attrs import Attributes, AttrChange, changed, encode
+from s3mount.fs.files import Files
+from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
+from s3mount.fs.live import Live
+from s3mount.fs.namespace import Namespace, live_attr, stale
+from s3mount.fs.volume import Volume, directory_attr
+from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
+
+Edit = Callable[[Attributes], Attributes]
+
+# What one inode's extended attributes may take together: Linux's limit for a single value.
+XATTR_BYTES = 64 * 1024
+
+# The kinds of names that mean nothing to the kernel or are kept for the administrator; system.* and security.* would be promises.
+XATTR_KINDS = (b"user.", b"trusted.")
+
+
+class Metadata:
+    """Changes of attributes."""
+
+    def __init__(self, volume: Volume, namespace: Namespace, files: Files) -> None:
+        self._volume = volume
+        self._namespace = namespace
+        self._files = files
+        self._store = volume.store
+
+    async def setattr(self, inode: Inode, change: AttrChange, caller: Caller) -> Attr:
+        """Raises IsADirectory, Invalid for a size; Stale when the object was replaced."""
+        self._volume.require_writable()
+        now = self._volume.clock_ns()
+        edit: Edit = lambda attributes: changed(attributes, change, now_ns=now, privileged=caller.uid == 0)  # noqa: E731
+        if change.size is None:
+            return await self.change(inode, edit)
+        if isinstance(inode, DirInode):
+            raise IsADirectory("That is a directory.")
+        return await self._resize(inode, change.size, edit)
+
+    async def _resize(self, inode: FileInode, size: int, edit: Edit) -> Attr:
+        async with self._files.held(inode) as live:
+            if not stat.S_ISREG(live.attributes.mode):
+                raise Invalid("Only a regular file has a size.")
+            if size != live.content.size:
+                await live.content.truncate(size)
+            live.attributes = edit(live.attributes)
+            if live.holders == 1 or not live.content.changed:
+                await self._files.save(inode)
+            return live_attr(inode, live)
+
+    async def change(self, inode: Inode, edit: Edit) -> Attr:
+        """Apply *edit* to the attributes of *inode*."""
+        if isinstance(inode, DirInode):
+            return await self._change_directory(inode, edit)
+        while True:
+            if inode.live is not None:
+                return await self._change_live(inode, inode.live, edit)
+            if (attr := await self._change_cold(inode, edit)) is not None:
+                return attr
+
+    async def _change_live(self, inode: FileInode, live: Live, edit: Edit) -> Attr:
+        live.attributes = edit(live.attributes)
+        if not live.content.changed and inode.standing is not Standing.UNLINKED:
+            await self._files.save(inode)
+        return live_attr(inode, live)
+
+    async def _change_cold(self, inode: FileInode, edit: Edit) -> Attr | None:
+        """None where the inode became live meanwhile, or changed: look again."""
+        info = await self._namespace.current(inode)
+        await self._volume.gate.wait_free(lambda: inode.key)
+        if info is None or inode.live is not None or inode.key != info.key:
+            return None
+        with self._volume.gate.using(inode.key):
+            attributes = edit(self._volume.file_attributes(info))
+            metadata = encode(attributes, info.metadata or NO_METADATA)
+            try:
+                info = await self._store.update(info.key, metadata, if_match=info.etag, file_id=inode.file_id)
+            except (PreconditionFailed, NotFound):
+                self._volume.changes.note(inode.key)
+                return None
+            inode.etag = info.etag
+            self._volume.mutated(inode.key)
+        if (live := inode.live) is not None:
+            live.attributes = edit(live.attributes)
+            live.unsaved = live.content.changed
+            await live.content.rebase(info)
+        return self._namespace.file_attr(inode, info)
+
+    # -- directories ------------------------------------------------------------------
+
+    async def _change_directory(self, inode: DirInode, edit: Edit) -> Attr:
+        async with self._marker_held(inode) as marker:
+            if inode.gone:
+                raise stale()
+            attributes = edit(replace_times(inode))
+            await self._write_marker(inode, attributes, marker)
+        return directory_attr(inode)
+
+    @asynccontextmanager
+    async def _marker_held(self, inode: DirInode) -> AsyncIterator[ObjectInfo | None]:
+        await self._volume.gate.wait_free(lambda: inode.key)
+        with self._volume.gate.using(inode.key):
+            yield await self._namespace.marker_of(inode)
+
+    async def _write_marker(self, inode: DirInode, attributes: Attributes, marker: ObjectInfo | None) -> None:
+        """Write *attributes* into the marker of *inode*, which is made if there is none."""
+        if inode.key.endswith("/"):
+            key = Key(inode.key)
+            metadata = encode(attributes, NO_METADATA if marker is None else marker.metadata or NO_METADATA)
+            if marker is None:
+                await self._store.put(key, b"", self._volume.marker_commit(inode, metadata))
+            else:
+                await self._store.update(key, metadata)
+            inode.marked = True
+            self._volume.mutated(inode.key[:-1])
+        inode.attributes, inode.touched_ns = attributes, 0
+        self._volume.touched.discard(inode)
+
+    async def save_times(self, inode: DirInode) -> None:
+        """Write the time of the last change of entries into the marker, if there is one."""
+        if not inode.touched_ns or inode.gone:
+            inode.touched_ns = 0
+            self._volume.touched.discard(inode)
+            return
+        async with self._marker_held(inode) as marker:
+            if marker is not None:
+                await self._write_marker(inode, replace_times(inode), marker)
+            else:
+                inode.attributes, inode.touched_ns = replace_times(inode), 0
+                self._volume.touched.discard(inode)
+
+    async def save_all_times(self, prefix: str = "") -> None:
+        for inode in [inode for inode in self._volume.touched if inode.key.startswith(prefix)]:
+            await self.save_times(inode)
+            self._volume.inodes.drop_if_unused(inode)
+
+    # -- extended attributes ------------------------------------------------------------
+
+    async def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
+        if not self._volume.options.xattrs:
+            raise NotSupported("Extended attributes are switched off.")
+        if isinstance(inode, DirInode):
+            await self._namespace.marker_of(inode)
+            return dict(inode.attributes.xattrs)
+        if inode.live is None:
+            info = await self._namespace.current(inode)
+            if info is not None and inode.live is None:
+                return dict(self._volume.file_attributes(info).xattrs)
+        if inode.live is None:
+            raise stale()
+        return dict(inode.live.attributes.xattrs)
+
+    async def getxattr(self, inode: Inode, name: bytes) -> bytes:
+        value = (await self.xattrs(inode)).get(name) if name.startswith(XATTR_KINDS) else None
+        if value is None:
+            raise NoAttribute("There is no such attribute.")
+        return value
+
+    async def setxattr(self, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
+        """*flags*: 0, os.XATTR_CREATE or os.XATTR_REPLACE. Raises Exists, NoAttribute, NotSupported, NoSpace."""
+        self._volume.require_writable()
+        if not name.startswith(XATTR_KINDS):
+            raise NotSupported("Only user and trusted attributes are kept.")
+        present = name in await self.xattrs(inode)
+        if present and flags & os.XATTR_CREATE:
+            raise Exists("The attribute is there already.")
+        if not present and flags & os.XATTR_REPLACE:
+            raise NoAttribute("There is no such attribute.")
+        await self._edit_xattrs(inode, lambda held: {**held, name: bytes(value)})
+
+    async def removexattr(self, inode: Inode, name: bytes) -> None:
+        self._volume.require_writable()
+        await self.getxattr(inode, name)
+        await self._edit_xattrs(inode, lambda held: {known: value for known, value in held.items() if known != name})
+
+    async def _edit_xattrs(self, inode: Inode, edit: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
+        now = self._volume.clock_ns()
+
+        def edited(attributes: Attributes) -> Attributes:
+            xattrs = edit(dict(attributes.xattrs))
+            if sum(len(name) + len(value) for name, value in xattrs.items()) > XATTR_BYTES:
+                raise NoSpace(f"The attributes of one file take at most {XATTR_BYTES} bytes.")
+            return replace(attributes, xattrs=xattrs, ctime_ns=now)
+
+        await self.change(inode, edited)
+
+
+def replace_times(inode: DirInode) -> Attributes:
+    """The attributes of a directory with the time of its last change of entries."""
+    if not inode.touched_ns:
+        return inode.attributes
+    return replace(inode.attributes, mtime_ns=inode.touched_ns, ctime_ns=inode.touched_ns)

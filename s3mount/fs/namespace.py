@@ -1,0 +1,297 @@
+"""Looking: what stands under a name, which inode it is, and what stat shows of it.
+
+Owns: the way from (directory, name) to an inode, and the judgement whether an object is still the inode's.
+Must not know: handles, how anything is changed, the kernel.
+
+A directory goes before an object of the same name (which shows under its escape), and a new file of ours before an object that somebody
+else put there meanwhile: its commit will replace it.
+
+An answer of the store is worth nothing for a key that this mount changed after asking: it is asked again (`Changes`).
+
+An object is the inode's as long as file id and version are the ones this mount last saw or made. Otherwise somebody else replaced it, and
+it becomes a new inode: with its natural number (file id, else a hash of the key) where that is free, else with a random one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
+from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing, number_of
+from s3mount.fs.live import Live
+from s3mount.fs.names import Kind, Meaning, meaning, name_in
+from s3mount.fs.volume import Volume, attr_of, directory_attr
+from s3mount.model import Attr, Found, Key, ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What stands under a name. At most one of `directory` and `is_file`; `stem` is the directory's, `key` the object's."""
+
+    kind: Kind
+    key: str
+    directory: bool
+    marker: ObjectInfo | None
+    object: ObjectInfo | None
+    fresh: FileInode | None
+
+    @property
+    def is_file(self) -> bool:
+        return not self.directory and (self.fresh is not None or self.object is not None)
+
+    @property
+    def exists(self) -> bool:
+        return self.directory or self.is_file
+
+    @property
+    def stem(self) -> str:
+        return self.key if self.kind is Kind.CONTINUED else self.key + "/"
+
+
+class Namespace:
+    """Questions about names and inodes."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._store = volume.store
+        self._inodes = volume.inodes
+
+    def directory(self, ino: int) -> DirInode:
+        """Raises NotADirectory, Stale."""
+        inode = self._inodes.get(ino)
+        if isinstance(inode, FileInode):
+            raise NotADirectory("That is not a directory.")
+        return inode
+
+    # -- names ------------------------------------------------------------------------
+
+    async def see(self, directory: DirInode, name: bytes) -> Sight:
+        """What stands under *name*. Raises NoEntry where the directory is gone, NameTooLong, Invalid for a name that nothing can have."""
+        changes = self._volume.changes
+        while True:
+            if directory.gone:
+                raise NoEntry("The directory has been removed.")
+            said = meaning(directory.key, name)
+            self._volume.require_key(said.key)
+            then = changes.now
+            if said.kind is Kind.CONTINUED:
+                return Sight(said.kind, said.key, await self._leads_on(said.key), None, None, None)
+            found = await self._find(said.key)
+            if not changes.since(said.key, then):
+                return self._judge(said, found)
+
+    async def _find(self, key: str) -> Found:
+        if key:
+            found = await self._store.find(key)
+            return (
+                found
+                if self._volume.can.listed_metadata
+                else Found(await self._whole(found.object), await self._whole(found.marker), found.implied)
+            )
+        page = await self._store.list("/", limit=2)  # the empty component at the top of a bucket, which `find` takes for the bucket
+        markers = [info for info in page.objects if info.key == "/"]
+        return Found(None, markers[0] if markers else None, implied=len(page.objects) > len(markers))
+
+    def _judge(self, said: Meaning, found: Found) -> Sight:
+        key, volume = said.key, self._volume
+        directory = found.is_directory or key + "/" in volume.kept
+        fresh = volume.fresh.get(key)
+        info = found.object
+        if info is not None and not info.size and key.endswith("/"):
+            info = None  # the marker of the directory in which we look
+        if said.kind is Kind.SHADOWED:
+            return Sight(said.kind, key, False, None, info if directory else None, fresh if directory else None)
+        if directory:
+            return Sight(said.kind, key, True, found.marker, None, None)
+        return Sight(said.kind, key, False, None, info, fresh)
+
+    async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
+        """*info* with its metadata, which `find` of some stores does not carry."""
+        return info if info is None or info.metadata is not None else await self._head(info.key)
+
+    async def _leads_on(self, stem: str) -> bool:
+        """Whether the pseudo-directory *stem* leads to anything."""
+        after = ""
+        while True:
+            page = await self._store.list(stem, delimiter="/", after=after)
+            keys = [*(info.key for info in page.objects), *(prefix[:-1] for prefix in page.prefixes), *self._volume.fresh_in(stem)]
+            if any(name_in(stem, key, shadowed=shadowed) is not None for key in keys for shadowed in (False, True)):
+                return True
+            if page.next is None:
+                return False
+            after = page.next
+
+    async def lookup(self, directory: DirInode, name: bytes) -> Inode:
+        """The inode under *name*, looked up once more. Raises NoEntry."""
+        inode, _ = await self.lookup_attr(directory, name)
+        return inode
+
+    async def lookup_attr(self, directory: DirInode, name: bytes) -> tuple[Inode, Attr]:
+        try:
+            sight = await self.see(directory, name)
+        except Invalid as error:
+            raise NoEntry(str(error)) from None
+        if sight.directory:
+            inode = self.directory_inode(sight.stem, sight.marker)
+            self._inodes.remember(inode)
+            return inode, directory_attr(inode)
+        if sight.fresh is not None and sight.fresh.live is not None:
+            self._inodes.remember(sight.fresh)
+            return sight.fresh, live_attr(sight.fresh, sight.fresh.live)
+        if sight.object is None:
+            raise NoEntry("There is no such name.")
+        file = self.file_inode(sight.key, sight.object)
+        self._inodes.remember(file)
+        self.expel()
+        return file, self.file_attr(file, sight.object)
+
+    def expel(self) -> None:
+        """Ask the kernel to forget a few cold files when there are too many inodes: more than come in, so that the table shrinks."""
+        if self._volume.invalidate is None:
+            return
+        for inode in self._inodes.cold(2):
+            place = self.place_of(inode)
+            if place is not None:
+                self._volume.invalidate.entry(*place)
+
+    def place_of(self, inode: FileInode) -> tuple[int, bytes] | None:
+        """The number of the directory in which *inode* shows, and its name there; None where that is not known."""
+        stem = inode.key[: inode.key.rfind("/") + 1]
+        parent = self._inodes.directory_at(stem)
+        shown = name_in(stem, inode.key)
+        return (parent.ino, shown.name) if parent is not None and shown is not None and not shown.continued else None
+
+    # -- inodes -----------------------------------------------------------------------
+
+    def directory_inode(self, stem: str, marker: ObjectInfo | None) -> DirInode:
+        """The inode of a directory that is there, with what *marker* says of it."""
+        inode = self._inodes.directory_at(stem)
+        attributes = self._volume.directory_attributes(marker)
+        if inode is not None:
+            if marker is not None or inode.marked:
+                inode.attributes, inode.marked = attributes, marker is not None
+            return inode
+        inode = DirInode(self.directory_number(stem, marker), stem, attributes, marked=marker is not None)
+        self._inodes.add(inode)
+        return inode
+
+    def directory_number(self, stem: str, marker: ObjectInfo | None) -> int:
+        """The number of a directory that is not in the table."""
+        return self._inodes.number(marker.file_id if marker is not None and marker.file_id else number_of(stem))
+
+    def file_inode(self, key: str, info: ObjectInfo) -> FileInode:
+        """The inode of the object that stands under *key*: the one we know, or a new one."""
+        inode = self.known_file(key, info)
+        if inode is None:
+            natural = info.file_id or number_of(key)
+            inode = FileInode(self._inodes.number(natural), key, etag=info.etag, file_id=info.file_id)
+            self._inodes.add(inode)
+        return inode
+
+    def known_file(self, key: str, info: ObjectInfo) -> FileInode | None:
+        """The inode that *info* belongs to, if we know it; a name that it no longer has is taken from the one that had it."""
+        inode = self._inodes.file_at(key)
+        if inode is not None:
+            if inode.is_version(info):
+                return inode
+            self._replaced(inode, key, info)
+        other = self._inodes.find(info.file_id) if info.file_id else None
+        if not isinstance(other, FileInode) or other.standing in (Standing.UNLINKED, Standing.DISPLACED) or other.file_id != info.file_id:
+            return None
+        if not other.is_version(info):
+            self._inodes.displace(other)
+            return None
+        self._inodes.name(other, key)
+        return other
+
+    def _replaced(self, inode: FileInode, key: str, info: ObjectInfo) -> None:
+        if info.file_id == inode.file_id:
+            self._inodes.displace(inode)
+        else:
+            self._inodes.displace_at(key)
+
+    # -- attributes -------------------------------------------------------------------
+
+    async def getattr(self, inode: Inode) -> Attr:
+        """Raises Stale when the inode's object was replaced or removed by somebody else."""
+        if isinstance(inode, DirInode):
+            return await self._directory_getattr(inode)
+        if inode.live is not None:
+            return live_attr(inode, inode.live)
+        info = await self.current(inode)
+        return self.file_attr(inode, info) if info is not None else live_attr(inode, require_live(inode))
+
+    def file_attr(self, inode: FileInode, info: ObjectInfo) -> Attr:
+        if inode.live is not None:
+            return live_attr(inode, inode.live)
+        return attr_of(inode.ino, self._volume.file_attributes(info), size=info.size, nlink=info.links)
+
+    async def current(self, inode: FileInode) -> ObjectInfo | None:
+        """The object of *inode* as it is now, None where there is none to be compared (new, or nameless and held). Raises Stale."""
+        changes = self._volume.changes
+        while True:
+            if inode.live is not None and (inode.live.fresh or inode.live.in_doubt or inode.standing is not Standing.NAMED):
+                return None
+            if inode.standing is not Standing.NAMED:
+                raise stale()
+            key, then = inode.key, changes.now
+            info = await self._head(key)
+            if inode.key != key or changes.since(key, then):
+                continue
+            if info is None:
+                self._inodes.displace_at(key)
+            elif inode.is_version(info):
+                return info
+            else:
+                self._replaced(inode, key, info)
+            if inode.standing is not Standing.NAMED:
+                raise stale()
+
+    async def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return await self._store.head(Key(key))
+        except NotFound:
+            return None
+
+    async def _directory_getattr(self, inode: DirInode) -> Attr:
+        if not inode.gone and await self.marker_of(inode) is None and inode.gone:
+            raise stale()
+        return directory_attr(inode)
+
+    async def marker_of(self, inode: DirInode) -> ObjectInfo | None:
+        """The marker of a directory that is there; it is `gone` afterwards where nothing is left of it."""
+        changes = self._volume.changes
+        while not inode.gone and inode.key.endswith("/"):
+            stem, then = inode.key, changes.now
+            found = await self._find(stem[:-1])
+            if inode.key != stem or changes.since(stem[:-1], then):
+                continue
+            if not found.is_directory and stem not in self._volume.kept and inode is not self._volume.root:
+                self.vanish(stem)
+                return None
+            if found.marker is not None or inode.marked:
+                inode.attributes, inode.marked = self._volume.directory_attributes(found.marker), found.marker is not None
+            return found.marker
+        return None
+
+    def vanish(self, stem: str) -> None:
+        """Somebody else removed the directory *stem*."""
+        self._inodes.remove_directory(stem)
+
+
+def live_attr(inode: FileInode, live: Live) -> Attr:
+    return attr_of(inode.ino, live.attributes, size=live.content.size, nlink=links_of(inode, live))
+
+
+def links_of(inode: FileInode, live: Live) -> int:
+    return 0 if inode.standing in (Standing.UNLINKED, Standing.DISPLACED) else live.links
+
+
+def require_live(inode: FileInode) -> Live:
+    if inode.live is None:
+        raise stale()
+    return inode.live
+
+
+def stale() -> Stale:
+    return Stale("The object was replaced by somebody else; open it again.")

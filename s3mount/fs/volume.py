@@ -1,0 +1,183 @@
+"""What all rooms of a mounted file system share.
+
+Owns: the store, the options, the table of inodes, the gate, and the few facts that only this mount knows.
+Must not know: what is done with them.
+
+Only this mount knows of
+- new files that have no object yet (`fresh`, by key): they are looked up, listed and moved like the others;
+- directories whose last key went (`kept`): without a marker nothing in the store says that they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import trio
+
+from s3mount.errors import NameTooLong, ReadOnly
+from s3mount.fs.attrs import Attributes, Defaults, decode
+from s3mount.fs.buffers import BufferPool
+from s3mount.fs.gate import Changes, Gate
+from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes, number_of
+from s3mount.fs.options import FsOptions, Invalidate
+from s3mount.fs.staging import StagingArea
+from s3mount.model import KEY_BYTES, NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo
+from s3mount.store.api import Commit, ObjectStore
+
+
+class Volume:
+    """One mounted prefix of one bucket."""
+
+    def __init__(self, store: ObjectStore, options: FsOptions, *, clock_ns: Callable[[], int], invalidate: Invalidate | None) -> None:
+        self.store = store
+        self.can = store.capabilities
+        self.options = options
+        self.clock_ns = clock_ns
+        self.invalidate = invalidate
+        self.began_ns = clock_ns()
+        self.defaults = Defaults(options.file_mode & ~options.umask, options.dir_mode & ~options.umask, options.uid, options.gid)
+        self.inodes = Inodes(DirInode(ROOT, options.root, self.implied_attributes(), marked=False), limit=options.inode_limit)
+        self.gate = Gate()
+        self.changes = Changes()
+        self.fresh: dict[str, FileInode] = {}
+        self.kept = Kept()
+        self.live: set[FileInode] = set()
+        self.touched: set[DirInode] = set()
+        self.staging = StagingArea(store.staging)
+        self.buffers = BufferPool()
+        self.unsynced = trio.Event()
+
+    @property
+    def root(self) -> DirInode:
+        return self.inodes.root
+
+    def require_writable(self) -> None:
+        if self.options.read_only:
+            raise ReadOnly("The bucket is mounted read-only.")
+
+    def require_key(self, key: str) -> None:
+        """Raise NameTooLong for a key (or prefix) that no store takes."""
+        if len(key) > KEY_BYTES // 4 and len(key.encode()) > KEY_BYTES:
+            raise NameTooLong(f"The path makes a key of more than {KEY_BYTES} bytes.")
+
+    def mutated(self, key: str) -> None:
+        """The store has carried out a mutation of *key*."""
+        self.changes.note(key)
+        if not self.can.durable:
+            self.unsynced.set()
+
+    # -- attributes -------------------------------------------------------------------
+
+    def implied_attributes(self) -> Attributes:
+        """Of a directory that only keys imply; as old as the mount."""
+        return decode(NO_METADATA, directory=True, mtime_ns=self.began_ns, defaults=self.defaults)
+
+    def directory_attributes(self, marker: ObjectInfo | None) -> Attributes:
+        if marker is None:
+            return self.implied_attributes()
+        return decode(marker.metadata or NO_METADATA, directory=True, mtime_ns=marker.mtime_ns, defaults=self.defaults)
+
+    def file_attributes(self, info: ObjectInfo) -> Attributes:
+        return decode(info.metadata or NO_METADATA, directory=False, mtime_ns=info.mtime_ns, defaults=self.defaults)
+
+    def marker_commit(self, inode: DirInode, metadata: Metadata) -> Commit:
+        """How a marker is made for a directory that somebody sees: it keeps its number."""
+        number = number_of(inode.key) if inode is self.root else inode.ino
+        return Commit(condition=self.absent, metadata=metadata, file_id=number if self.can.links else 0)
+
+    @property
+    def absent(self) -> Condition:
+        """The condition under which something new is made, as far as the store can judge it."""
+        return Absent() if self.can.conditional_put else None
+
+    def touch(self, directory: DirInode) -> None:
+        """An entry of *directory* came, went or was renamed. Written to its marker before long."""
+        directory.touched_ns = self.clock_ns()
+        self.touched.add(directory)
+
+    # -- new files --------------------------------------------------------------------
+
+    def fresh_below(self, prefix: str) -> Iterator[str]:
+        return (key for key in self.fresh if key.startswith(prefix))
+
+    def fresh_in(self, stem: str) -> tuple[Key, ...]:
+        """Keys of new files directly in *stem*, or in its pseudo-directories."""
+        return tuple(Key(key) for key in self.fresh_below(stem) if "/" not in key[len(stem) :])
+
+
+class Kept:
+    """Stems of directories that exist although perhaps no key says so, by the prefix that they lie in."""
+
+    def __init__(self) -> None:
+        self._by_parent: dict[str, set[str]] = {}
+
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._by_parent.get(_parent(stem), ())
+
+    def __iter__(self) -> Iterator[str]:
+        return (stem for stems in list(self._by_parent.values()) for stem in list(stems))
+
+    def add(self, stem: str) -> None:
+        if stem.endswith("/"):
+            self._by_parent.setdefault(_parent(stem), set()).add(stem)
+
+    def discard(self, stem: str) -> None:
+        stems = self._by_parent.get(_parent(stem))
+        if stems is not None:
+            stems.discard(stem)
+            if not stems:
+                del self._by_parent[_parent(stem)]
+
+    def directly_in(self, stem: str) -> Iterable[str]:
+        """Those whose component begins in *stem*, which may be a pseudo-directory's."""
+        prefix = stem[: stem.rfind("/") + 1]
+        return [kept for kept in self._by_parent.get(prefix, ()) if kept.startswith(stem)]
+
+    def move(self, source: str, target: str) -> None:
+        for stem in [stem for stem in self if stem.startswith(source)]:
+            self.discard(stem)
+            self.add(target + stem[len(source) :])
+
+    def drop_below(self, prefix: str) -> None:
+        for stem in [stem for stem in self if stem.startswith(prefix)]:
+            self.discard(stem)
+
+
+def _parent(stem: str) -> str:
+    return stem[: stem.rfind("/", 0, len(stem) - 1) + 1]
+
+
+def attr_of(ino: int, attributes: Attributes, *, size: int, nlink: int) -> Attr:
+    return Attr(
+        ino=ino,
+        mode=attributes.mode,
+        nlink=nlink,
+        uid=attributes.uid,
+        gid=attributes.gid,
+        rdev=attributes.rdev,
+        size=size,
+        atime_ns=attributes.atime_ns,
+        mtime_ns=attributes.mtime_ns,
+        ctime_ns=attributes.ctime_ns,
+    )
+
+
+def directory_attr(inode: DirInode) -> Attr:
+    attributes = inode.attributes
+    touched = max(inode.touched_ns, 0)
+    return Attr(
+        ino=inode.ino,
+        mode=attributes.mode,
+        nlink=0 if inode.gone else DIRECTORY_LINKS,
+        uid=attributes.uid,
+        gid=attributes.gid,
+        rdev=0,
+        size=0,
+        atime_ns=attributes.atime_ns,
+        mtime_ns=touched or attributes.mtime_ns,
+        ctime_ns=touched or attributes.ctime_ns,
+    )
+
+
+# Subdirectories are not counted: that would take a listing. find(1) relies on the number only where a file system vouches for it.
+DIRECTORY_LINKS = 2
