@@ -84,15 +84,13 @@ class Extents:
         for piece in pieces:
             self._cut(file, piece[0], piece[0] + piece[1])
         self.fill(file, pieces)
-        self._fill_gap(file, min(old_size, size), size)
+        if old_size < size:
+            self._fill_gaps(file, old_size, size)
 
-    def _fill_gap(self, file: int, start: int, stop: int) -> None:
-        """What grew and no piece covers is a hole."""
+    def _fill_gaps(self, file: int, start: int, stop: int) -> None:
+        """What no extent covers between *start* and *stop* is a hole."""
         at = start
-        rows = self._db.execute(
-            "SELECT offset, length FROM extent WHERE file = ? AND offset >= ? ORDER BY offset", (file, start)
-        ).fetchall()
-        for offset, length in [*rows, (stop, 0)] if start < stop else []:
+        for offset, length, _, _ in [*self._db.execute(_TOUCHED, (file, start, stop)).fetchall(), (stop, 0, None, 0)]:
             if at < offset:
                 self._db.execute(_INSERT, (file, at, offset - at, None, 0))
             at = max(at, offset + length)

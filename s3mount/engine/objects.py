@@ -35,6 +35,9 @@ from s3mount.model import (
 # How often a body may vanish between a look at the index and opening it before that is damage: each time somebody must have committed.
 OPEN_ATTEMPTS = 20
 
+# Extents that are read in less time than a hop to a thread takes (100 us).
+QUICK_SPANS = 64
+
 # Objects per record of put_many: bounds the memory that a record takes.
 MANY = 5000
 
@@ -76,15 +79,8 @@ class Objects(Core):
         """The current version, kept readable until the reader is closed. Raises NotFound, NoSuchBucket, PreconditionFailed, Corrupt."""
 
         def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Sequence[Span]]:
-            info = queries.head(db, bucket, key)
-            if if_match is not None and info.etag != if_match:
-                raise changed(key)
-            return info, queries.spans(db, info.file_id)
+            return _look(db, bucket, key, if_match)
 
-        return self.opened(look)
-
-    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
-        """A reader of what *look* finds; looks again when a body vanished in between."""
         for _ in range(OPEN_ATTEMPTS):
             with self.index.snapshot() as db:
                 info, spans = look(db)
@@ -93,6 +89,17 @@ class Objects(Core):
             except FileNotFoundError as error:
                 missing = error
         raise Corrupt(f"A body of the object {info.key!r} is missing; run 's3mount store scrub'.") from missing
+
+    def open_object_nowait(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader | None:
+        """As `open_object` where that takes microseconds; None where it may have to wait for somebody, or has many extents to read."""
+        with self.index.snapshot() as db:
+            info, spans = _look(db, bucket, key, if_match, limit=QUICK_SPANS + 1)
+        if len(spans) > QUICK_SPANS or self.leases.needed(spans):
+            return None
+        try:
+            return self.leases.reader(info, spans)
+        except FileNotFoundError:
+            return None
 
     # -- committing -------------------------------------------------------------------
 
@@ -319,6 +326,14 @@ def _write(
     return Write(
         bucket, key, file, base, base_etag, size, etag, time_ns, how.content_type, how.storage_class, pack_metadata(metadata), pieces
     )
+
+
+def _look(db: sqlite3.Connection, bucket: str, key: Key, if_match: ETag | None, limit: int = -1) -> tuple[ObjectInfo, Sequence[Span]]:
+    """An object and at most *limit* of its spans. Raises NotFound, NoSuchBucket, PreconditionFailed."""
+    info = queries.head(db, bucket, key)
+    if if_match is not None and info.etag != if_match:
+        raise changed(key)
+    return info, queries.spans(db, info.file_id, limit)
 
 
 def _sorted_out(keys: Sequence[Key]) -> tuple[Sequence[bytes], Sequence[Failed]]:

@@ -34,7 +34,7 @@ _HEAD_IN = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.
 _HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key LIMIT 1"
 _SPANS = """
     SELECT e.offset, e.length, e.body, b.name, b.segment, coalesce(b.offset, 0) + e.body_offset
-    FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? ORDER BY e.offset
+    FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? ORDER BY e.offset LIMIT ?
 """
 _VERSIONS = """
     SELECT h.key, h.version, h.file, h.mtime_ns, f.size, f.etag FROM history h LEFT JOIN file f ON f.id = h.file
@@ -167,11 +167,11 @@ def _items(
 # -- contents -------------------------------------------------------------------------
 
 
-def spans(db: sqlite3.Connection, file: int) -> list[Span]:
-    """Where the bytes of a file lie, in order; holes too."""
+def spans(db: sqlite3.Connection, file: int, limit: int = -1) -> list[Span]:
+    """Where the bytes of a file lie, in order; holes too. At most *limit* of them (-1: all)."""
     return [
         Span(offset, length, None if body is None else InBody(name, place) if name else InLog(segment, place))
-        for offset, length, body, name, segment, place in db.execute(_SPANS, (file,))
+        for offset, length, body, name, segment, place in db.execute(_SPANS, (file, limit)).fetchall()
     ]
 
 
