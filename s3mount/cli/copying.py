@@ -23,7 +23,7 @@ import trio
 from s3mount.cli import transfer
 from s3mount.cli.open_store import Stores
 from s3mount.cli.output import Progress
-from s3mount.cli.places import Pipe, Place, as_prefix, inside, is_directory, key_of, last_name, path_of, plain_name, with_key
+from s3mount.cli.places import Pipe, Place, as_prefix, inside, is_directory, key_of, last_name, object_at, path_of, plain_name, with_key
 from s3mount.cli.walk import delete_below, objects
 from s3mount.config import StoreUrl
 from s3mount.errors import AlreadyExists, NotFound, UsageError
@@ -83,16 +83,15 @@ class Copier:
     async def _objects_below(self, source: StoreUrl, target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
         store = await self.stores.open(source)
         found = await store.find(plain_name(source))
-        if found.object is not None and not source.key.endswith("/"):
-            yield Item(source, target, found.object.size)
+        if (info := object_at(source, found)) is not None:
+            both = recursive and found.is_directory
+            yield Item(source, beside_folder(target) if both else target, info.size)
+            if not both:
+                return
         elif not found.is_directory:
             raise NotFound(f"There is nothing at {source}.")
-        if not found.is_directory:
-            return
-        if not recursive:
-            if found.object is None or source.key.endswith("/"):
-                raise UsageError(f"{source} is a prefix: copy what is below it with -r.")
-            return
+        elif not recursive:
+            raise UsageError(f"{source} is a prefix: copy what is below it with -r.")
         prefix = as_prefix(source.key)
         async with aclosing(with_shadows(objects(store, prefix))) as listing:
             async for info, shadowed in listing:
@@ -214,6 +213,11 @@ def object_item(source: StoreUrl, target: Place, relative: str, size: int, *, sh
     return Item(source, target / path_of(relative, shadowed=shadowed), size)
 
 
+def beside_folder(target: Place) -> Place:
+    """Where an object goes while what lies below it makes *target* a folder; in a store both have room."""
+    return target.parent / path_of(key_of(Path(target.name)), shadowed=True) if isinstance(target, Path) else target
+
+
 async def with_shadows(infos: AsyncGenerator[ObjectInfo, None]) -> AsyncGenerator[tuple[ObjectInfo, bool], None]:
     """Each of *infos* (in byte order), and whether keys lie below it as if it were a directory; held back until that is certain."""
     held: list[ObjectInfo] = []
@@ -253,7 +257,7 @@ async def rename_within(store: ObjectStore, source: StoreUrl, target: StoreUrl) 
     Raises NotFound; UsageError for a prefix moved into itself; AlreadyExists where the target prefix has keys.
     """
     found = await store.find(plain_name(source))
-    if found.object is not None and not source.key.endswith("/"):
+    if object_at(source, found) is not None:
         await store.rename(Key(source.key), Key(target.key))
         return 1
     if not found.is_directory:
@@ -269,7 +273,7 @@ async def rename_within(store: ObjectStore, source: StoreUrl, target: StoreUrl) 
 async def remove_below(store: ObjectStore, url: StoreUrl, progress: Progress) -> int:
     """Delete the object at *url* and everything below it; how many objects those were."""
     deleted = 0
-    if url.key and not url.key.endswith("/") and (await store.find(url.key)).object is not None:
+    if url.key and object_at(url, await store.find(plain_name(url))) is not None:
         await store.delete(Key(url.key))
         deleted = 1
     return deleted + await delete_below(store, as_prefix(url.key), progress)

@@ -26,11 +26,11 @@ from s3mount.cli.output import (
     time_json,
     time_text,
 )
-from s3mount.cli.places import as_prefix, parse_bucket_url, plain_name, with_key
+from s3mount.cli.places import as_prefix, object_at, parse_bucket_url, plain_name, with_key
 from s3mount.cli.walk import pages
 from s3mount.config import StoreUrl, parse_url
 from s3mount.errors import NotFound
-from s3mount.model import Found, Key, ObjectInfo
+from s3mount.model import Found, ObjectInfo
 from s3mount.store.api import ObjectStore
 
 EVERY_BUCKET = "local://"
@@ -95,8 +95,8 @@ def ls(urls: tuple[str, ...], long: bool, recursive: bool, human: bool, data: Pa
 
 async def _list_url(store: ObjectStore, url: StoreUrl, form: Form, *, recursive: bool) -> None:
     found = await find_something(store, url)
-    if found.object is not None and not url.key.endswith("/"):
-        form.object(await store.head(found.object.key), url, url.key)
+    if (info := object_at(url, found)) is not None:
+        form.object(await store.head(info.key), url, url.key)
     if found.is_directory:
         await _list_below(store, url, form, recursive=recursive)
 
@@ -117,7 +117,7 @@ async def _list_below(store: ObjectStore, url: StoreUrl, form: Form, *, recursiv
 async def find_something(store: ObjectStore, url: StoreUrl) -> Found:
     """What stands at *url*; raises NotFound where that is nothing. The bucket itself always is something."""
     found = await store.find(plain_name(url))
-    if url.key and not found.is_directory and (found.object is None or url.key.endswith("/")):
+    if url.key and not found.is_directory and object_at(url, found) is None:
         raise NotFound(f"There is nothing at {url}.")
     return found
 
@@ -144,10 +144,10 @@ def stat(urls: tuple[str, ...], data: Path | None, as_json: bool) -> None:
 
 async def _describe(store: ObjectStore, url: StoreUrl) -> dict[str, Any]:
     found = await find_something(store, url)
-    key = url.key if found.object is not None and not url.key.endswith("/") else as_prefix(url.key)
-    if key == url.key and found.object is not None:
-        return object_json(await store.head(Key(key)), str(url))
-    record: dict[str, Any] = {"kind": "prefix" if url.key else "bucket", "url": str(url), "prefix": key, "marker": found.marker is not None}
+    if (info := object_at(url, found)) is not None:
+        return object_json(await store.head(info.key), str(url))
+    kind = "prefix" if url.key else "bucket"
+    record: dict[str, Any] = {"kind": kind, "url": str(url), "prefix": as_prefix(url.key), "marker": found.marker is not None}
     if found.marker is not None:
         record |= {"modified": time_json(found.marker.mtime_ns), "metadata": dict(found.marker.metadata or {})}
     return record
@@ -191,8 +191,8 @@ def du(urls: tuple[str, ...], human: bool, data: Path | None, as_json: bool) -> 
 async def _add_up(store: ObjectStore, url: StoreUrl) -> tuple[int, int]:
     found = await find_something(store, url)
     size = count = 0
-    if found.object is not None and not url.key.endswith("/"):
-        size, count = found.object.size, 1
+    if (info := object_at(url, found)) is not None:
+        size, count = info.size, 1
     if found.is_directory:
         with progress_bar(f"Adding up {url}", None) as progress:
             async with aclosing(pages(store, as_prefix(url.key))) as listing:

@@ -19,6 +19,7 @@ from s3mount.cli.open_store import require_bucket_named, require_local
 from s3mount.config import StoreUrl, parse_url
 from s3mount.errors import FsError, InvalidName, UsageError
 from s3mount.fs import names
+from s3mount.model import Found, ObjectInfo
 from s3mount.store.api import ObjectStore
 
 # RFC 3986's schemes; a file whose name looks like this is written ./name.
@@ -74,6 +75,11 @@ def as_prefix(key: str) -> str:
 def plain_name(url: StoreUrl) -> str:
     """The name to ask a store about: the key without its last slash."""
     return url.key.removesuffix("/")
+
+
+def object_at(url: StoreUrl, found: Found) -> ObjectInfo | None:
+    """The object that *url* names, of what was *found* under its plain name: a key with a last slash names what lies below it."""
+    return None if url.key.endswith("/") else found.object
 
 
 def last_name(place: Place) -> str:
