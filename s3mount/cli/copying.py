@@ -23,7 +23,20 @@ import trio
 from s3mount.cli import transfer
 from s3mount.cli.open_store import Stores
 from s3mount.cli.output import Progress
-from s3mount.cli.places import Pipe, Place, as_prefix, inside, is_directory, key_of, last_name, object_at, path_of, plain_name, with_key
+from s3mount.cli.places import (
+    File,
+    Pipe,
+    Place,
+    as_prefix,
+    inside,
+    is_directory,
+    key_of,
+    last_name,
+    object_at,
+    path_of,
+    plain_name,
+    with_key,
+)
 from s3mount.cli.walk import delete_below, objects
 from s3mount.config import StoreUrl
 from s3mount.errors import AlreadyExists, NotFound, UsageError
@@ -72,8 +85,8 @@ class Copier:
     async def _below(self, source: Place, target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
         if isinstance(source, Pipe):
             yield Item(source, target, None)
-        elif isinstance(source, Path):
-            for item in files_below(source, target, recursive=recursive):
+        elif isinstance(source, File):
+            for item in files_below(source.path, target, recursive=recursive):
                 yield item
         else:
             async with aclosing(self._objects_below(source, target, recursive=recursive)) as items:
@@ -100,14 +113,14 @@ class Copier:
     async def copy(self, item: Item, progress: Progress) -> None:
         """Do one copy. Raises what reading and writing raise."""
         match item.source, item.target:
-            case source, Path() as folder if item.empty_directory:
+            case source, File(folder) if item.empty_directory:
                 folder.mkdir(parents=True, exist_ok=True)
             case Pipe(), StoreUrl() as url:
                 stream = sys.stdin.buffer
                 await transfer.upload_stream(await self.stores.open(url), Key(url.key), stream, self._commit(url.key), progress)
-            case Path() as path, StoreUrl() as url:
+            case File(path), StoreUrl() as url:
                 await self._upload(path, url, item, progress)
-            case StoreUrl() as url, (Path() | Pipe()) as target:
+            case StoreUrl() as url, (File() | Pipe()) as target:
                 await self._download(url, target, progress)
             case StoreUrl() as source, StoreUrl() as target:
                 await self._copy_object(source, target, progress, item.size or 0)
@@ -125,14 +138,14 @@ class Copier:
         else:
             await transfer.upload_file(store, Key(url.key), path, self._commit(path.name), progress)
 
-    async def _download(self, url: StoreUrl, target: Path | Pipe, progress: Progress) -> None:
+    async def _download(self, url: StoreUrl, target: File | Pipe, progress: Progress) -> None:
         pin = await (await self.stores.open(url)).pin(Key(url.key))
         try:
             if isinstance(target, Pipe):
                 await transfer.write_out(pin, sys.stdout.buffer, progress)
             else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                await transfer.download(pin, target, progress)
+                target.path.parent.mkdir(parents=True, exist_ok=True)
+                await transfer.download(pin, target.path, progress)
         finally:
             await pin.aclose()
 
@@ -160,8 +173,8 @@ class Copier:
         """What makes a copy a move. Idempotent for objects."""
         if isinstance(item.source, StoreUrl):
             await (await self.stores.open(item.source)).delete(Key(item.source.key))
-        elif isinstance(item.source, Path) and not item.empty_directory:
-            item.source.unlink()
+        elif isinstance(item.source, File) and not item.empty_directory:
+            item.source.path.unlink()
 
 
 def require_store(source: Place, target: Place) -> None:
@@ -182,7 +195,7 @@ def files_below(source: Path, target: Place, *, recursive: bool) -> Iterator[Ite
     """The files and the empty directories of *source*, which is one file or a directory. Raises UsageError, OSError."""
     status = source.stat()
     if not source.is_dir():
-        yield Item(source, target, status.st_size)
+        yield Item(File(source), target, status.st_size)
         return
     if not recursive:
         raise UsageError(f"{source} is a directory: copy it with -r.")
@@ -191,11 +204,11 @@ def files_below(source: Path, target: Place, *, recursive: bool) -> Iterator[Ite
         for path in (Path(folder, name) for name in sorted(files)):
             place = inside(target, key_of(path.relative_to(source)))
             if path.is_file():
-                yield Item(path, place, path.stat().st_size)
+                yield Item(File(path), place, path.stat().st_size)
             else:
                 logger.warning("%s is neither a file nor a directory: passed over.", path)
         if not folders and not files:
-            yield Item(Path(folder), inside(target, key_of(Path(folder).relative_to(source))), 0, empty_directory=True)
+            yield Item(File(Path(folder)), inside(target, key_of(Path(folder).relative_to(source))), 0, empty_directory=True)
 
 
 def _raise(error: OSError) -> None:
@@ -210,12 +223,14 @@ def object_item(source: StoreUrl, target: Place, relative: str, size: int, *, sh
         return Item(source, with_key(target, as_prefix(target.key) + relative), size)
     if not size and (not relative or relative.endswith("/")):
         return Item(source, inside(target, relative.removesuffix("/")), size, empty_directory=True)
-    return Item(source, target / path_of(relative, shadowed=shadowed), size)
+    return Item(source, File(target.path / path_of(relative, shadowed=shadowed)), size)
 
 
 def beside_folder(target: Place) -> Place:
     """Where an object goes while what lies below it makes *target* a folder; in a store both have room."""
-    return target.parent / path_of(key_of(Path(target.name)), shadowed=True) if isinstance(target, Path) else target
+    if not isinstance(target, File):
+        return target
+    return File(target.path.parent / path_of(key_of(Path(target.path.name)), shadowed=True))
 
 
 async def with_shadows(infos: AsyncGenerator[ObjectInfo, None]) -> AsyncGenerator[tuple[ObjectInfo, bool], None]:

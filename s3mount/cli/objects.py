@@ -18,7 +18,7 @@ from s3mount.cli import transfer
 from s3mount.cli.copying import Copier, Item, remove_below, remove_empty_folders, rename_within, total_bytes
 from s3mount.cli.open_store import Stores, data_option
 from s3mount.cli.output import Progress, json_option, no_progress, print_json, progress_bar, shown
-from s3mount.cli.places import Place, inside, is_directory, last_name, parse_bucket_url, parse_object_url, parse_place, plain_name
+from s3mount.cli.places import File, Place, inside, is_directory, last_name, parse_bucket_url, parse_object_url, parse_place, plain_name
 from s3mount.cli.walk import for_each
 from s3mount.config import StoreUrl
 from s3mount.errors import NotFound, UsageError
@@ -139,8 +139,8 @@ async def _move_one(copier: Copier, source: Place, target: Place, place: Place, 
         report(f"{source} -> {place}", source=str(source), target=str(place), keys=keys, moved=True)
         return
     await _copy_all(copier, [source], target, recursive=True, move=True, report=report)
-    if isinstance(source, Path) and source.is_dir():
-        await remove_empty_folders(source)
+    if isinstance(source, File) and source.path.is_dir():
+        await remove_empty_folders(source.path)
 
 
 def _can_rename(store: ObjectStore | None) -> bool:

@@ -34,7 +34,19 @@ class Pipe:
         return "-"
 
 
-Place = StoreUrl | Path | Pipe
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file or a folder. `folder`: its spelling says that it is one (`a/`); `contents`: and that what is in it is meant (`a/.`)."""
+
+    path: Path
+    folder: bool = False
+    contents: bool = False
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Place = StoreUrl | File | Pipe
 
 
 def parse_place(text: str) -> Place:
@@ -43,7 +55,8 @@ def parse_place(text: str) -> Place:
         return Pipe()
     if _URL.match(text):
         return parse_bucket_url(text)
-    return Path(text)
+    contents = os.path.basename(text) in (os.curdir, os.pardir)
+    return File(Path(text), folder=contents or text.endswith(os.sep), contents=contents)
 
 
 def parse_bucket_url(text: str) -> StoreUrl:
@@ -89,8 +102,8 @@ def last_name(place: Place) -> str:
     """
     if isinstance(place, Pipe):
         raise UsageError("Standard input has no name: give the target one, as in local://BUCKET/KEY.")
-    if isinstance(place, Path):
-        return "" if place.name in ("", "..") else key_of(Path(place.name))
+    if isinstance(place, File):
+        return "" if place.contents else key_of(Path(place.path.name))
     return plain_name(place).rpartition("/")[2]
 
 
@@ -98,16 +111,16 @@ async def is_directory(place: Place, store: ObjectStore | None) -> bool:
     """Whether a copy goes into *place* rather than becoming it. *store* is the place's, where it has one."""
     if isinstance(place, Pipe):
         return False
-    if isinstance(place, Path):
-        return place.is_dir() or str(place).endswith(os.sep)
+    if isinstance(place, File):
+        return place.folder or place.path.is_dir()
     assert store is not None
     return not place.key or place.key.endswith("/") or (await store.find(plain_name(place))).is_directory
 
 
 def inside(place: Place, name: str) -> Place:
     """The place *name* (part of a key) in the directory *place*; itself where *name* is empty."""
-    if isinstance(place, Path):
-        return place / path_of(name) if name else place
+    if isinstance(place, File):
+        return File(place.path / path_of(name)) if name else place
     assert isinstance(place, StoreUrl)
     return with_key(place, as_prefix(place.key) + name)
 

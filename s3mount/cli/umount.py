@@ -20,7 +20,9 @@ from s3mount.fuse.runtime import Outcome, Watch, watch
 
 @click.command()
 @click.argument("mountpoint", type=click.Path(path_type=Path))
-@click.option("--lazy", "-l", is_flag=True, help="Take it out of the tree now, even if it is in use; it ends with its last user. Does not wait.")
+@click.option(
+    "--lazy", "-l", is_flag=True, help="Take it out of the tree now, even if it is in use; it ends with its last user. Does not wait."
+)
 @click.option("--force", is_flag=True, help="Accepted for umount(8); does nothing more.")
 def umount(*, mountpoint: Path, lazy: bool, force: bool) -> None:
     """Unmount, and wait until everything is committed.

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount.cli.copying import with_shadows
-from s3mount.cli.places import Pipe, inside, key_of, last_name, parse_bucket_url, parse_object_url, parse_place, path_of
+from s3mount.cli.places import File, Pipe, inside, key_of, last_name, parse_bucket_url, parse_object_url, parse_place, path_of
 from s3mount.config import StoreUrl
 from s3mount.errors import UsageError
 from s3mount.model import ETag, Key, ObjectInfo
@@ -22,9 +22,12 @@ from s3mount.model import ETag, Key, ObjectInfo
     ("text", "place"),
     [
         ("-", Pipe()),
-        ("a/b", Path("a/b")),
-        ("./local://x", Path("local://x")),
-        ("a:b", Path("a:b")),
+        ("a/b", File(Path("a/b"))),
+        ("a/", File(Path("a"), folder=True)),
+        ("a/.", File(Path("a"), folder=True, contents=True)),
+        (".", File(Path(), folder=True, contents=True)),
+        ("./local://x", File(Path("local://x"))),
+        ("a:b", File(Path("a:b"))),
         ("local://bucket", StoreUrl("local", "bucket")),
         ("local://bucket/a//b/", StoreUrl("local", "bucket", "a//b/")),
     ],
@@ -56,19 +59,21 @@ def test_an_object_needs_a_key() -> None:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        (Path("a/b.txt"), "b.txt"),
-        (Path("a/"), "a"),
-        (Path(), ""),
-        (Path(".."), ""),
-        (Path("/"), ""),
-        (Path(os.fsdecode(b"caf\xe9")), "caf␛E9"),
-        (StoreUrl("local", "bucket", "a/b"), "b"),
-        (StoreUrl("local", "bucket", "a/b/"), "b"),
-        (StoreUrl("local", "bucket"), ""),
+        ("a/b.txt", "b.txt"),
+        ("a/", "a"),
+        (".", ""),
+        ("..", ""),
+        ("a/..", ""),
+        ("a/.", ""),
+        ("/", ""),
+        (os.fsdecode(b"caf\xe9"), "caf␛E9"),
+        ("local://bucket/a/b", "b"),
+        ("local://bucket/a/b/", "b"),
+        ("local://bucket/", ""),
     ],
 )
-def test_a_copy_keeps_the_last_name(source: Path | StoreUrl, name: str) -> None:
-    assert last_name(source) == name
+def test_a_copy_keeps_the_last_name(source: str, name: str) -> None:
+    assert last_name(parse_place(source)) == name
 
 
 def test_standard_input_has_no_name() -> None:
@@ -106,7 +111,7 @@ def test_no_key_leads_out_of_its_folder_and_each_comes_back(key: str) -> None:
     assert not path.is_absolute()
     assert ".." not in path.parts
     assert key_of(path) == key
-    assert inside(Path("/folder"), key) == Path("/folder") / path
+    assert inside(File(Path("/folder")), key) == File(Path("/folder") / path)
 
 
 async def infos(keys: list[str]) -> AsyncGenerator[ObjectInfo, None]:
