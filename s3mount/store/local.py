@@ -101,7 +101,10 @@ class LocalStore:
         return pin.info
 
     async def pin(self, key: Key, *, if_match: ETag | None = None) -> LocalPin:
-        reader = await _in_thread(self._reads, partial(self._engine.open_object, self._bucket, key, if_match=if_match))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        reader = self._engine.open_object_nowait(self._bucket, key, if_match=if_match)
+        if reader is None:
+            reader = await _in_thread(self._reads, partial(self._engine.open_object, self._bucket, key, if_match=if_match))
         return LocalPin(reader, self._reads)
 
     # -- committing -------------------------------------------------------------------

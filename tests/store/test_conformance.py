@@ -43,10 +43,16 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = Engine.open(tmp_path / "data")
     engine.create_bucket("bucket")
     yield engine
+    problems = engine.check()
     engine.close()
+    assert problems == []
 
 
-@pytest.fixture(params=[*IN_MEMORY, *ON_DISK])
+# Nothing in these is new over "local" and the wrappers around memory: they are for `make test`, not for every `make check`.
+SLOW = ("local-durable", "local-wrapped")
+
+
+@pytest.fixture(params=[*IN_MEMORY, "local", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     name = request.param
     store = IN_MEMORY[name]() if name in IN_MEMORY else ON_DISK[name](request.getfixturevalue("engine"))
