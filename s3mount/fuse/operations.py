@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -31,7 +31,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from s3mount.errors import FsError, NoEntry, errno_of
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
-from s3mount.fuse.deadline import within
+from s3mount.fuse.deadline import strictly_within, within
 from s3mount.model import Caller
 
 log = logging.getLogger(__name__)
@@ -65,21 +65,26 @@ Handler = Callable[Concatenate["Operations", Args], Coroutine[Any, Any, Answer]]
 
 def reply_errno(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """Whatever *handler* raises becomes FUSEError, within the deadline for ordinary requests."""
-    return _guarded(handler, lambda deadlines: deadlines.request_s)
+    return _guarded(handler, lambda deadlines, work: strictly_within(deadlines.request_s, work))
+
+
+def reply_errno_at_once(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
+    """As `reply_errno`, for requests that come by the ten thousand and mostly need not wait."""
+    return _guarded(handler, lambda deadlines, work: within(deadlines.request_s, work))
 
 
 def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, within the deadline for commits."""
-    return _guarded(handler, lambda deadlines: deadlines.commit_s)
+    return _guarded(handler, lambda deadlines, work: strictly_within(deadlines.commit_s, work))
 
 
-def _guarded(handler: Handler[Args, Answer], deadline: Callable[[Deadlines], float]) -> Handler[Args, Answer]:
+def _guarded(handler: Handler[Args, Answer], limited: Callable[[Deadlines, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
     name = handler.__name__
 
     @functools.wraps(handler)
     async def reply(self: Operations, /, *args: Args.args, **kwargs: Args.kwargs) -> Answer:
         try:
-            return await within(deadline(self.deadlines), handler(self, *args, **kwargs))
+            return await limited(self.deadlines, handler(self, *args, **kwargs))
         except FUSEError:
             raise
         except Exception as error:
@@ -154,7 +159,7 @@ class Operations(pyfuse3.Operations):
 
     # -- names --------------------------------------------------------------------------
 
-    @reply_errno
+    @reply_errno_at_once
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
             attr = await self._fs.lookup(parent_inode, name, _caller(ctx))
@@ -191,7 +196,7 @@ class Operations(pyfuse3.Operations):
         attr = await self._fs.link(inode, new_parent_inode, new_name)
         return to_entry(attr, ttl_s=self._ttl_s)
 
-    @reply_errno
+    @reply_errno_at_once
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         return await self._fs.readlink(inode)
 
@@ -211,7 +216,7 @@ class Operations(pyfuse3.Operations):
 
     # -- attributes -----------------------------------------------------------------------
 
-    @reply_errno
+    @reply_errno_at_once
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         return to_entry(await self._fs.getattr(inode), ttl_s=self._ttl_s)
 
@@ -222,7 +227,7 @@ class Operations(pyfuse3.Operations):
         changed = await self._fs.setattr(inode, to_change(attr, fields), fh=fh, caller=_caller(ctx))
         return to_entry(changed, ttl_s=self._ttl_s)
 
-    @reply_errno
+    @reply_errno_at_once
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         self._require_xattrs()
         if name == CAPABILITY:
@@ -250,7 +255,7 @@ class Operations(pyfuse3.Operations):
         if not self._xattrs:
             raise FUSEError(errno.ENOSYS)
 
-    @reply_errno
+    @reply_errno_at_once
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
         return to_statvfs(await self._fs.statfs())
 
@@ -261,16 +266,16 @@ class Operations(pyfuse3.Operations):
         fh, attr = await self._fs.create(parent_inode, name, mode=mode, flags=flags, caller=_caller(ctx))
         return FileInfo(fh=fh, keep_cache=True), to_entry(attr, ttl_s=self._ttl_s)
 
-    @reply_errno
+    @reply_errno_at_once
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         opened = await self._fs.open(inode, flags)
         return FileInfo(fh=opened.fh, keep_cache=opened.keep_cache)
 
-    @reply_errno
+    @reply_errno_at_once
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
         return await self._fs.read(fh, off, size)
 
-    @reply_errno
+    @reply_errno_at_once
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._fs.write(fh, off, buf)
 
@@ -304,13 +309,13 @@ class Operations(pyfuse3.Operations):
 
     # -- directories ------------------------------------------------------------------------
 
-    @reply_errno
+    @reply_errno_at_once
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         fh = await self._fs.opendir(inode)
         self._listed[fh] = inode
         return fh
 
-    @reply_errno
+    @reply_errno_at_once
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         if not self._list_dots(fh, start_id, token):
             return
@@ -325,7 +330,7 @@ class Operations(pyfuse3.Operations):
         entry = dot_entry(self._listed[fh])
         return all(pyfuse3.readdir_reply(token, name, entry, at) for name, at in ((b".", 1), (b"..", 2)) if at > start_id)
 
-    @reply_errno
+    @reply_errno_at_once
     async def releasedir(self, fh: int) -> None:
         self._listed.pop(fh, None)
         await self._fs.releasedir(fh)

@@ -1,0 +1,158 @@
+"""A real mount in a process of its own, for the tests in this folder.
+
+Owns: how a mount is started, awaited without sleeping (the service manager's socket), taken off, killed, and judged by its log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from s3mount.cli.open_store import open_store
+from s3mount.config import parse_url
+from s3mount.errors import S3MountError
+from s3mount.fuse import mountpoint
+from s3mount.store.api import ObjectStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SERVE = REPOSITORY / "tests/fuse/serve.py"
+URL = "local://bucket"
+
+# A mount that does not answer is killed after this, so that the test fails instead of hanging in the kernel.
+PATIENCE_S = 60.0
+
+T = TypeVar("T")
+_numbers = itertools.count(1)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of a user who has this repository installed."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C.UTF-8", **more}
+
+
+def s3mount(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line; its exit status and what it printed."""
+    command = [sys.executable, "-m", "s3mount", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment(**more))
+
+
+class Mount:
+    """`path` is mounted from `data` after `start`; `stop` proves that it ended well, and `log` holds what it said."""
+
+    def __init__(self, folder: Path, *options: str, program: Sequence[str | Path] = ()) -> None:
+        self.path = folder / "mnt"
+        self.data = folder / "data"
+        self.log = folder / "log"
+        self.stderr = folder / "stderr"
+        self.url = URL
+        self.options = options
+        self.expected: list[str] = []
+        self._program = program or ("-m", "s3mount")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.path.mkdir(parents=True)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
+
+    def start(self) -> Mount:
+        """Return once the mount answers; fails with what the process said otherwise."""
+        with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
+            command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
+            command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=environment(NOTIFY_SOCKET=name))
+            while b"READY=1" not in _received(channel):
+                if self._process.poll() is not None:
+                    raise AssertionError(f"no mount, status {self._process.returncode}: {self.stderr.read_text()}")
+        return self
+
+    def stop(self) -> None:
+        """Unmount; the process must then end by itself, content, and have nothing to complain of."""
+        mountpoint.unmount(self.path)
+        self.wait()
+        self.judge()
+
+    def wait(self, status: int = 0) -> None:
+        assert self.process.wait(PATIENCE_S) == status, self.stderr.read_text() + self.log.read_text()
+
+    def judge(self) -> None:
+        """Nothing on stderr; no warning, error or traceback in the log but `expected` ones."""
+        assert self.stderr.read_text() == ""
+        complaints = re.findall(r"^.*(?: WARNING | ERROR |Traceback).*$", self.log.read_text(), re.MULTILINE)
+        assert [line for line in complaints if not any(re.search(pattern, line) for pattern in self.expected)] == []
+
+    def again(self) -> Mount:
+        """Unmount, and mount the same data."""
+        self.stop()
+        return self.start()
+
+    def kill(self) -> None:
+        """As kill -9 does, and take the dead mount off."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(PATIENCE_S)
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(PATIENCE_S)
+        if mountpoint.mounted_at(self.path) is not None:
+            try:
+                mountpoint.detach(self.path)
+            except S3MountError:
+                pass
+
+    @contextmanager
+    def guarded(self) -> Iterator[Mount]:
+        """A mount that hangs is killed, so that whoever waits for it gets an error."""
+        timer = threading.Timer(PATIENCE_S, self.clean_up)
+        timer.start()
+        try:
+            yield self
+        finally:
+            timer.cancel()
+
+    def elsewhere(self, act: Callable[[ObjectStore], T]) -> T:
+        """What the coroutine function *act* returns for the bucket, opened by this process: another client."""
+
+        async def client() -> T:
+            async with _client(self.data) as store:
+                return await act(store)  # type: ignore[misc, no-any-return]
+
+        return trio.run(client)
+
+
+@asynccontextmanager
+async def _client(data: Path) -> Iterator[ObjectStore]:  # type: ignore[misc]
+    async with open_store(parse_url(URL), data=data) as store:
+        yield store
+
+
+@contextmanager
+def _notify_socket() -> Iterator[tuple[socket.socket, str]]:
+    name = f"s3mount-test-{os.getpid()}-{next(_numbers)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(f"\0{name}")
+        channel.settimeout(0.1)
+        yield channel, f"@{name}"
+
+
+def _received(channel: socket.socket) -> bytes:
+    try:
+        return channel.recv(4096)
+    except TimeoutError:
+        return b""

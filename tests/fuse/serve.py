@@ -1,0 +1,44 @@
+"""The command `s3mount`, on a store that is slow or fails for keys that say so. For tests of what must live with such a store.
+
+slow/...        each commit takes two seconds
+refused/...     each commit fails for good
+hung/...        a commit never ends
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from s3mount.cli import main, mount
+from s3mount.cli import open_store as opener
+from s3mount.errors import AccessDenied
+from s3mount.store.api import ObjectStore
+from s3mount.store.wrap.base import Kind, Op
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+
+SLOW_S = 2.0
+HANG_S = 1e6
+
+FAULTS = {
+    "slow": Fault(delay=SLOW_S),
+    "refused": Fault(before=AccessDenied("This bucket takes nothing below refused/.")),
+    "hung": Fault(delay=HANG_S),
+}
+
+
+def plan(op: Op) -> Fault:
+    if op.kind is Kind.COMMIT:
+        return FAULTS.get(op.key.partition("/")[0], NOTHING)
+    return NOTHING
+
+
+@asynccontextmanager
+async def open_faulty(*args: object, **kwargs: object) -> AsyncIterator[ObjectStore]:
+    async with opener.open_store(*args, **kwargs) as store:  # type: ignore[arg-type]
+        yield Faulty(store, plan)
+
+
+if __name__ == "__main__":
+    mount.open_store = open_faulty  # type: ignore[assignment]
+    main.main()

@@ -1,0 +1,298 @@
+"""The mount's process: into the background, its errors, its signals, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from s3mount.fuse import mountpoint, runtime
+from tests.fuse.conftest import NewMount
+from tests.fuse.mounting import SERVE, URL, Mount, environment, s3mount
+
+pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A mount point that is free again afterwards."""
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    if mountpoint.mounted_at(path):
+        mountpoint.detach(path)
+
+
+def mount_in_background(place: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    return s3mount("mount", URL, place, "--data", place.parent / "data", "--log-file", place.parent / "log", *options)
+
+
+# -- into the background --------------------------------------------------------------------
+
+
+def test_mount_returns_when_the_mount_answers_and_umount_when_all_is_committed(place: Path) -> None:
+    assert (done := mount_in_background(place, "--create")).returncode == 0, done.stderr
+    assert done.stdout + done.stderr == ""
+    (place / "file").write_text("text")
+    assert (done := s3mount("umount", place)).returncode == 0, done.stderr
+    assert done.stdout + done.stderr == ""
+    assert os.listdir(place) == []
+    log = (place.parent / "log").read_text()
+    assert "WARNING" not in log
+    assert "ERROR" not in log
+    assert s3mount("cat", f"{URL}/file", "--data", place.parent / "data").stdout == "text"
+
+
+def test_the_background_process_holds_nothing_of_the_terminal(place: Path) -> None:
+    assert mount_in_background(place, "--create").returncode == 0
+    record = runtime.watch(place, owner=os.getuid())
+    assert record is not None
+    pid = record.outcome().pid
+    record.close()
+    assert os.getsid(pid) == os.getpgid(pid) != os.getsid(0)
+    assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert s3mount("umount", place).returncode == 0
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One sentence, that has *words*, and the exit status."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_missing_bucket_is_said_with_the_command_that_makes_it(place: Path) -> None:
+    refused(mount_in_background(place), 1, "bucket", "s3mount mb local://bucket")
+
+
+def test_bad_mount_points_are_said_in_one_sentence(place: Path) -> None:
+    refused(mount_in_background(place / "missing"), 2, "does not exist", "mkdir")
+    (place / "file").touch()
+    refused(mount_in_background(place / "file"), 2, "not a directory")
+    refused(mount_in_background(place), 2, "not empty", "--nonempty")
+
+
+def test_a_mount_over_a_directory_that_is_not_empty_hides_it(place: Path) -> None:
+    (place / "hidden").touch()
+    assert mount_in_background(place, "--create", "--nonempty").returncode == 0
+    assert os.listdir(place) == []
+    assert s3mount("umount", place).returncode == 0
+    assert os.listdir(place) == ["hidden"]
+
+
+def test_a_place_that_is_mounted_already_is_refused(place: Path) -> None:
+    assert mount_in_background(place, "--create").returncode == 0
+    refused(mount_in_background(place), 1, "mounted already", "s3mount umount")
+    assert s3mount("umount", place).returncode == 0
+
+
+def test_bad_options_are_usage_errors(place: Path) -> None:
+    refused(s3mount("mount", "ftp://bucket", place), 2, "ftp://bucket")
+    refused(mount_in_background(place, "--umask", "9"), 2, "octal")
+    refused(mount_in_background(place, "--metadata-ttl", "soon"), 2, "duration")
+    refused(mount_in_background(place, "-o", "nonsense"), 2, "nonsense")
+
+
+def test_a_log_file_that_cannot_be_written_is_said(place: Path) -> None:
+    refused(s3mount("mount", URL, place, "--log-file", "/nowhere/log"), 1, "/nowhere/log")
+
+
+def test_options_may_come_as_mount_writes_them(place: Path) -> None:
+    assert (done := mount_in_background(place, "-o", "create,ro,noexec,metadata_ttl=5")).returncode == 0, done.stderr
+    with pytest.raises(OSError, match="Read-only"):
+        (place / "file").touch()
+    with open("/proc/self/mountinfo") as table:
+        assert any(f" {place} ro," in line and "noexec" in line for line in table)
+    assert s3mount("umount", place).returncode == 0
+
+
+# -- umount and flush -----------------------------------------------------------------------
+
+
+def test_umount_of_what_is_not_mounted_is_refused(place: Path) -> None:
+    refused(s3mount("umount", place), 2, "Nothing is mounted")
+
+
+def test_umount_of_another_file_system_is_refused() -> None:
+    refused(s3mount("umount", "/proc"), 2, "no s3mount file system")
+
+
+def test_umount_of_a_busy_mount_is_refused_and_lazy_is_not(new_mount: NewMount) -> None:
+    mount = new_mount()
+    with open(mount.path / "file", "w") as file:
+        refused(s3mount("umount", mount.path), 1, "in use")
+        assert s3mount("umount", "--lazy", mount.path).returncode == 0
+        file.write("text")
+    mount.wait()
+    mount.judge()
+    mount.start()
+    assert (mount.path / "file").read_text() == "text"
+
+
+@pytest.mark.slow
+def test_umount_waits_for_a_slow_commit_and_says_so(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    with writer_that_never_closes(mount, "slow/file", b"late"):
+        pass
+    done = s3mount("umount", mount.path)
+    assert done.returncode == 0
+    assert "waiting" in done.stderr
+    mount.wait()
+    mount.start()
+    assert (mount.path / "slow/file").read_bytes() == b"late"
+
+
+def test_umount_says_what_could_not_be_committed(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    with writer_that_never_closes(mount, "refused/file", b"lost"):
+        pass
+    refused(s3mount("umount", mount.path), 1, "not everything was committed", "takes nothing below refused/")
+    mount.wait(1)
+
+
+@contextmanager
+def writer_that_never_closes(mount: Mount, name: str, data: bytes) -> Iterator[None]:
+    """Content that reaches the daemon after the last close: through a mapping that outlives its descriptor."""
+    script = """if 1:
+        import mmap, os, sys
+        fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+        os.ftruncate(fd, int(sys.argv[2]))
+        mapping = mmap.mmap(fd, int(sys.argv[2]))
+        try: os.close(fd)
+        except OSError: pass
+        mapping[:] = sys.argv[3].encode()
+    """
+    (mount.path / name).parent.mkdir()
+    subprocess.run([sys.executable, "-c", script, mount.path / name, str(len(data)), data.decode()], check=True)
+    yield
+
+
+def test_flush_returns_when_everything_is_in_the_store(new_mount: NewMount) -> None:
+    mount = new_mount()
+    with open(mount.path / "file", "wb", buffering=0) as file:
+        file.write(b"flushed")
+        assert (done := s3mount("flush", mount.path)).returncode == 0, done.stderr
+        info = mount.elsewhere(lambda store: store.head("file"))  # type: ignore[arg-type, return-value]
+        assert info.size == 7
+
+
+def test_flush_says_what_could_not_be_committed(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    mount.expected = ["takes nothing below refused/"]
+    (mount.path / "refused").mkdir()
+    with open(mount.path / "refused/file", "wb", buffering=0) as file:
+        file.write(b"x")
+        refused(s3mount("flush", mount.path), 1, "could not be flushed")
+        (mount.path / "refused/file").unlink()
+
+
+def test_a_mount_whose_process_died_is_named_and_taken_off(new_mount: NewMount) -> None:
+    mount = new_mount()
+    mount.process.kill()
+    mount.process.wait()
+    refused(s3mount("mount", URL, mount.path, "--data", mount.data), 1, "process is gone", "s3mount umount")
+    refused(s3mount("umount", mount.path), 1, "had died")
+    assert mountpoint.mounted_at(mount.path) is None
+
+
+def test_a_mount_may_follow_an_unmount_at_once(new_mount: NewMount) -> None:
+    mount = new_mount()
+    for n in range(3):
+        (mount.path / f"file{n}").write_text("x")
+        mountpoint.unmount(mount.path)
+        mount.start()
+    assert len(os.listdir(mount.path)) == 3
+
+
+# -- signals ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_commits_what_is_open_unmounts_and_exits_0(new_mount: NewMount, number: int) -> None:
+    mount = new_mount()
+    with open(mount.path / "open", "wb", buffering=0) as file:
+        file.write(b"open when the signal came")
+        mount.process.send_signal(number)
+        mount.wait(0)
+        with pytest.raises(OSError, match="not connected"):
+            os.fsync(file.fileno())
+    assert mountpoint.mounted_at(mount.path) is None
+    mount.judge()
+    mount.start()
+    assert (mount.path / "open").read_bytes() == b"open when the signal came"
+
+
+def test_a_second_signal_stops_at_once(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    (mount.path / "hung").mkdir()
+    closer = subprocess.Popen(["sh", "-c", "echo x > hung/file"], cwd=mount.path, stderr=subprocess.DEVNULL)
+    os.stat(mount.path / "hung")
+    mount.process.send_signal(signal.SIGTERM)
+    while "SIGTERM" not in mount.log.read_text():
+        time.sleep(0.01)
+    mount.process.send_signal(signal.SIGTERM)
+    mount.process.wait(20)
+    assert mount.process.returncode == 1
+    assert "second signal" in mount.stderr.read_text()
+    closer.wait(20)
+    assert mountpoint.mounted_at(mount.path) is None
+
+
+# -- many at once ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ls_and_stat_answer_while_300_slow_closes_are_under_way(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    (mount.path / "slow").mkdir()
+    (mount.path / "quick").mkdir()
+    (mount.path / "quick/file").write_bytes(b"here")
+    fds = [os.open(mount.path / f"slow/{n}", os.O_CREAT | os.O_WRONLY) for n in range(300)]
+    for fd in fds:
+        os.write(fd, b"x")
+    closers = [threading.Thread(target=os.close, args=(fd,)) for fd in fds]
+    begin = time.monotonic()
+    for closer in closers:
+        closer.start()
+    slowest, rounds = 0.0, 0
+    while closers[-1].is_alive() or rounds == 0:
+        asked = time.monotonic()
+        assert os.listdir(mount.path / "quick") == ["file"]
+        os.stat(mount.path / "quick/file")
+        assert (mount.path / "quick/file").read_bytes() == b"here"
+        assert len(os.listdir(mount.path / "slow")) == 300
+        slowest, rounds = max(slowest, time.monotonic() - asked), rounds + 1
+    for closer in closers:
+        closer.join()
+    assert time.monotonic() - begin >= 1.5
+    assert rounds > 1
+    assert slowest < 1.5
+
+
+# -- others -------------------------------------------------------------------------------
+
+
+def test_the_log_level_decides_what_is_logged(new_mount: NewMount) -> None:
+    mount = new_mount("--log-level=error")
+    mount.stop()
+    assert mount.log.read_text() == ""
+
+
+def test_a_foreground_mount_logs_to_stderr(tmp_path: Path, place: Path) -> None:
+    command = [sys.executable, "-m", "s3mount", "mount", "-f", URL, str(place), "--create", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stderr is not None
+        assert "is mounted on" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0

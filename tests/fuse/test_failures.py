@@ -1,0 +1,197 @@
+"""What a user of a mount may rely on: crashes, refusals, other clients."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3mount.model import Key
+from s3mount.store.api import ObjectStore
+from tests.fuse.conftest import NewMount
+from tests.fuse.mounting import SERVE, Mount
+
+pytestmark = pytest.mark.fuse
+
+TTL = "0.1"
+
+
+def errno_of(call: Callable[[], object]) -> int | None:
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def put(mount: Mount, key: str, data: bytes) -> None:
+    """Another client commits."""
+
+    async def act(store: ObjectStore) -> None:
+        await store.put(Key(key), data)
+
+    mount.elsewhere(act)
+
+
+def delete(mount: Mount, key: str) -> None:
+    async def act(store: ObjectStore) -> None:
+        await store.delete(Key(key))
+
+    mount.elsewhere(act)
+
+
+def until(wanted: Callable[[], bool]) -> None:
+    """Another client's changes show within the time-to-live."""
+    deadline = time.monotonic() + 10
+    while not wanted():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# -- crashes ------------------------------------------------------------------------------
+
+
+def test_after_kill_9_closed_files_are_whole_and_others_old_or_absent(new_mount: NewMount) -> None:
+    mount = new_mount()
+    data = os.urandom(3_000_000)
+    (mount.path / "closed").write_bytes(data)
+    (mount.path / "edited").write_bytes(b"old")
+    (mount.path / "folder").mkdir()
+    with open(mount.path / "edited", "r+b", buffering=0) as edited, open(mount.path / "new", "wb", buffering=0) as new:
+        edited.write(b"NEW")
+        new.write(b"never closed")
+        mount.kill()
+    mount.start()
+    assert (mount.path / "closed").read_bytes() == data
+    assert (mount.path / "edited").read_bytes() == b"old"
+    assert not (mount.path / "new").exists() or (mount.path / "new").read_bytes() == b""
+    assert (mount.path / "folder").is_dir()
+
+
+def test_after_kill_9_what_was_synced_is_there_though_it_was_never_closed(new_mount: NewMount) -> None:
+    mount = new_mount()
+    with open(mount.path / "file", "wb", buffering=0) as file:
+        file.write(b"synced")
+        os.fsync(file.fileno())
+        file.write(b" not synced")
+        mount.kill()
+    mount.start()
+    assert (mount.path / "file").read_bytes() == b"synced"
+
+
+def test_after_kill_9_nothing_is_left_in_the_staging_folder(new_mount: NewMount) -> None:
+    mount = new_mount()
+    with open(mount.path / "file", "wb", buffering=0) as file:
+        file.write(bytes(5_000_000))
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        mount.kill()
+    mount.start()
+    mount.stop()
+    assert sum(path.stat().st_size for path in mount.data.rglob("*") if path.is_file()) < 1_000_000
+
+
+# -- refusals -----------------------------------------------------------------------------
+
+
+def test_close_says_why_a_file_could_not_be_committed(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    mount.expected = ["takes nothing below refused/"]
+    (mount.path / "refused").mkdir()
+    (mount.path / "fine").write_bytes(b"fine")
+    fd = os.open(mount.path / "refused/file", os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b"content")
+    assert errno_of(lambda: os.fsync(fd)) == errno.EACCES
+    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    (mount.path / "refused/file").unlink()
+    assert (mount.path / "fine").read_bytes() == b"fine"
+
+
+def test_what_could_not_be_committed_can_be_saved_by_renaming_it(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    mount.expected = ["takes nothing below refused/"]
+    (mount.path / "refused").mkdir()
+    with open(mount.path / "refused/file", "wb", buffering=0) as file:
+        file.write(b"content")
+        assert errno_of(lambda: os.fsync(file.fileno())) == errno.EACCES
+        assert errno_of(lambda: (mount.path / "refused/file").rename(mount.path / "saved")) in (None, errno.EACCES)
+        if (mount.path / "saved").exists():
+            os.fsync(file.fileno())
+            assert (mount.path / "saved").read_bytes() == b"content"
+        else:
+            (mount.path / "refused/file").unlink()
+
+
+# -- other clients --------------------------------------------------------------------------
+
+
+def test_an_object_replaced_elsewhere_is_seen_by_the_next_open(new_mount: NewMount) -> None:
+    mount = new_mount(f"--metadata-ttl={TTL}")
+    (mount.path / "file").write_bytes(b"ours")
+    assert (mount.path / "file").read_bytes() == b"ours"
+    put(mount, "file", b"theirs, longer")
+    until(lambda: (mount.path / "file").read_bytes() == b"theirs, longer")
+    assert (mount.path / "file").stat().st_size == 14
+
+
+def test_an_open_file_shows_one_version_from_first_byte_to_last(new_mount: NewMount) -> None:
+    mount = new_mount(f"--metadata-ttl={TTL}")
+    ours, theirs = b"a" * 3_000_000, b"b" * 3_000_000
+    (mount.path / "file").write_bytes(ours)
+    with open(mount.path / "file", "rb", buffering=0) as file:
+        assert file.read(1000) == ours[:1000]
+        put(mount, "file", theirs)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        until(lambda: (mount.path / "file").read_bytes() == theirs)
+        rest = b"".join(iter(lambda: file.read(1 << 20), b""))
+        assert rest == ours[1000:]
+
+
+def test_an_edit_of_a_version_that_was_replaced_fails_instead_of_undoing_the_other(new_mount: NewMount) -> None:
+    mount = new_mount(f"--metadata-ttl={TTL}")
+    mount.expected = [".*"]
+    (mount.path / "file").write_bytes(b"base")
+    fd = os.open(mount.path / "file", os.O_RDWR)
+    os.pwrite(fd, b"E", 0)
+    put(mount, "file", b"theirs")
+    assert errno_of(lambda: os.close(fd)) == errno.ESTALE
+    until(lambda: (mount.path / "file").read_bytes() == b"theirs")
+
+
+def test_a_full_overwrite_wins_over_another_client(new_mount: NewMount) -> None:
+    mount = new_mount(f"--metadata-ttl={TTL}")
+    (mount.path / "file").write_bytes(b"base")
+    with open(mount.path / "file", "wb") as file:
+        file.write(b"ours")
+        put(mount, "file", b"theirs")
+    until(lambda: (mount.path / "file").read_bytes() == b"ours")
+
+
+def test_what_others_make_and_remove_shows_within_the_time_to_live(new_mount: NewMount) -> None:
+    mount = new_mount(f"--metadata-ttl={TTL}")
+    assert not (mount.path / "theirs").exists()
+    put(mount, "theirs", b"new")
+    until((mount.path / "theirs").exists)
+    assert os.listdir(mount.path) == ["theirs"]
+    delete(mount, "theirs")
+    until(lambda: not (mount.path / "theirs").exists())
+    assert os.listdir(mount.path) == []
+
+
+def test_two_mounts_of_one_folder_see_each_others_files(new_mount: NewMount, tmp_path: Path) -> None:
+    one = new_mount(f"--metadata-ttl={TTL}")
+    other = Mount(tmp_path / "other", f"--metadata-ttl={TTL}")
+    other.data = one.data
+    try:
+        other.start()
+        (one.path / "from one").write_text("1")
+        until((other.path / "from one").exists)
+        (other.path / "from one").rename(other.path / "renamed")
+        until((one.path / "renamed").exists)
+        assert (one.path / "renamed").read_text() == "1"
+        other.stop()
+    finally:
+        other.clean_up()
