@@ -238,6 +238,7 @@ class FileContent:
             self._doubt = None
         else:
             self._succeed(doubt.generation, doubt.edits, info)
+            await self._layers.settle()
 
     def _freeze(self) -> Sending:
         self._step(Frozen())
