@@ -23,7 +23,7 @@ from s3mount.config import parse_duration
 from s3mount.engine.engine import Engine
 
 # What a user must hear of, and what makes the exit status 1.
-PROBLEMS = frozenset({"problems", "damaged", "lost", "missing", "quarantined"})
+PROBLEMS = ("problems", "damaged", "lost")
 
 Totals = Callable[[int, int], None]
 """The engine's progress: what is done, and what there is to do."""
@@ -128,7 +128,7 @@ def record_of(report: Any) -> dict[str, Any]:
 
 
 def _tell(action: str, data: Path | None, record: Mapping[str, Any], *, as_json: bool) -> int:
-    problems = [line for name in sorted(PROBLEMS & record.keys()) for line in record[name]]
+    problems = [line for name in PROBLEMS for line in record.get(name, ())]
     folder = data_folder(data)
     if as_json:
         print_json({"kind": action, "folder": str(folder), "clean": not problems, **record})
