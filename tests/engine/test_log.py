@@ -194,7 +194,7 @@ def test_damage_in_the_middle_is_reported_with_what_it_costs(layout: Layout) -> 
     ends = fill(log, 60)
     flip(layout.segment(1), ends[1].offset + 20)
     damaged = Log(layout, Disk())
-    with pytest.raises(Damaged, match="record 3 cannot be read.*rebuild --salvage") as caught:
+    with pytest.raises(Damaged, match=r"record 3 cannot be read.*rebuild --salvage") as caught:
         list(damaged.scan(None))
     assert caught.value.gap.end == ends[1]
     assert caught.value.gap.resume == ends[2]
