@@ -7,8 +7,8 @@
 #   HELPERDIR/{mount,umount}.{,fuse.}s3mount      links; mount(8) itself looks in /sbin only
 #   PREFIX/lib/systemd/system/s3mount@.service
 #
-# DESTDIR is put before all of these while installing and appears in none of them. Uninstalling removes what is listed, and the
-# directories that installing had to make, where they are empty.
+# DESTDIR is put before all of these while installing and appears in none of them. Uninstalling removes what is listed, and those
+# directories that installing itself had to make (not those that a package manager made later), where they are empty.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,8 +20,8 @@ list=$DESTDIR$home/installed
 # make_dir DIR: make it and its parents, and list those that were not there.
 make_dir() {
     dir=$1
-    while [ ! -d "$DESTDIR$dir" ]; do
-        echo "dir $dir"
+    while [ "$dir" != / ] && [ ! -d "$DESTDIR$dir" ]; do
+        echo "dir $DESTDIR$dir"
         dir=$(dirname "$dir")
     done >>"$new_list"
     mkdir -p "$DESTDIR$1"
@@ -50,7 +50,7 @@ build() {
     # A copy, so that the build leaves nothing in the clone.
     cp -R pyproject.toml README.md LICENSE constraints.txt s3mount "$work"
     rm -rf "$1"
-    "$python" -m venv "$1"
+    "$python" -m venv --prompt s3mount "$1"
     (cd "$work" && PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
         "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile . >&2) || stop "pip could not install the packages; see above."
     "$1/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check pip setuptools >&2
@@ -95,7 +95,7 @@ uninstall_all() {
     done <"$kept"
     # Deepest first: a longer path that begins with a shorter one sorts behind it.
     sort -r "$kept" | while read -r kind path; do
-        [ "$kind" != dir ] || rmdir "$DESTDIR$path" 2>/dev/null || true
+        [ "$kind" != dir ] || rmdir "$path" 2>/dev/null || true
     done
     rm -f "$kept"
     echo "removed what was installed under $DESTDIR$PREFIX."
