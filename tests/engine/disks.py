@@ -81,6 +81,13 @@ class ShadowDisk(Disk):
             self._held[number] = os.open(path, os.O_RDONLY)
         return number
 
+    def adopt_all(self) -> None:
+        """What stands there now is on the medium: the machine has just booted."""
+        for folder, _, files in os.walk(self._root):
+            self._names[Path(folder).stat().st_ino] = {name: self._hold(Path(folder, name)) for name in os.listdir(folder)}
+            for name in files:
+                self._contents[self._hold(Path(folder, name))] = Path(folder, name).read_bytes()
+
     def close(self) -> None:
         for fd in self._held.values():
             os.close(fd)

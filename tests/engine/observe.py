@@ -45,7 +45,9 @@ def listed(engine: Engine) -> list[ObjectInfo]:
 
 def observe(engine: Engine) -> State:
     objects = {str(info.key): (content_of(engine, info.key), tuple(sorted((info.metadata or {}).items()))) for info in listed(engine)}
-    uploads = {upload.key: tuple((part.number, part.size) for part in engine.parts(BUCKET, upload)) for upload in engine.uploads(BUCKET)}
+    uploads = {
+        str(upload.key): tuple((part.number, part.size) for part in engine.parts(BUCKET, upload)) for upload in engine.uploads(BUCKET)
+    }
     return State(objects, uploads)
 
 
