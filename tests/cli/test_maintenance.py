@@ -93,7 +93,8 @@ def test_damage_in_the_middle_of_the_log_is_said_and_salvaged_on_request(
 
 
 def test_sweep_leaves_what_is_young(s3mount: Command, filled: str, data: Path) -> None:
-    orphan = bodies(data)[0].with_name("ab" * 32 + "-orphan")
+    orphan = data / "bodies" / "ab" / "ab" / ("ab" * 32 + "-orphan")
+    orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"x")
     assert s3mount("store", "sweep", "--json").records[0]["bodies"] == 0
     assert orphan.exists()
