@@ -6,6 +6,7 @@ Must not know: what is done with the store.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,9 @@ from s3mount.engine.values import BucketInfo
 from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
 from s3mount.store.local import LocalStore
+from s3mount.store.wrap.traced import Traced
+
+logger = logging.getLogger("s3mount")
 
 data_option: Callable[..., Any] = click.option(
     "--data",
@@ -86,7 +90,7 @@ class Stores:
                 await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
             except (NotFound, NoSuchBucket):
                 raise NoSuchBucket(self._how_to_make(url)) from None
-            self._stores[url.bucket] = LocalStore(engine, url.bucket)
+            self._stores[url.bucket] = wrapped(LocalStore(engine, url.bucket))
         return self._stores[url.bucket]
 
     async def buckets(self, url: StoreUrl) -> Sequence[BucketInfo]:
@@ -128,6 +132,14 @@ class Stores:
     def _how_to_make(self, url: StoreUrl) -> str:
         where = "" if self._folder == data_folder(None) else f" --data {self._folder}"
         return f"{self._no_bucket(url)}: make it with `s3mount mb {url.scheme}://{url.bucket}{where}`."
+
+
+def wrapped(store: ObjectStore) -> ObjectStore:
+    """*store* with what every store of a command gets: each request in the log, where the level is debug.
+
+    The embedded store is a function call away: no reply is lost, nothing throttles. Retrying and Limited are for stores behind a network.
+    """
+    return Traced(store) if logger.isEnabledFor(logging.DEBUG) else store
 
 
 def require_local(url: StoreUrl) -> None:
