@@ -196,7 +196,8 @@ class Extents:
             return []
         found = self._row.touching(start, stop)
         found[0] = found[0].clip(start, stop)
-        found[-1] = found[-1].clip(start, stop)
+        if len(found) > 1:
+            found[-1] = found[-1].clip(start, stop)
         return found
 
     def overwrite(self, start: int, stop: int, *, generation: int, position: int, hole_generation: int = 0) -> None:

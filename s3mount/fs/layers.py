@@ -182,10 +182,11 @@ class Layers:
 
     def _fill_nowait(self, offset: int, stop: int, buffer: memoryview) -> bool:
         pin = self._pinned.pin if self._pinned else None
-        return all(
-            _fill_one_nowait(extent, self.files.get(extent.generation), pin, buffer[extent.start - offset : extent.stop - offset])
-            for extent in self.table.slice(offset, stop)
-        )
+        for extent in self.table.slice(offset, stop):
+            part = buffer[extent.start - offset : extent.stop - offset]
+            if not _fill_one_nowait(extent, self.files.get(extent.generation), pin, part):
+                return False
+        return True
 
     async def _fill_renewing(self, offset: int, stop: int, buffer: memoryview) -> int:
         """Fill *buffer* up to *stop*, or to the file's end where it was cut meanwhile, and say which."""
