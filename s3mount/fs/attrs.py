@@ -23,7 +23,7 @@ import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import MappingProxyType
 from urllib.parse import quote, unquote
@@ -70,7 +70,7 @@ class Attributes:
     mtime_ns: int
     ctime_ns: int
     rdev: int = 0
-    xattrs: Xattrs = NO_XATTRS
+    xattrs: Xattrs = field(default_factory=lambda: NO_XATTRS)
 
     @property
     def type(self) -> int:

@@ -18,7 +18,7 @@ from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
 from s3mount.fs.content import FileContent
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import DirInode, FileInode, fresh_number, number_of
+from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number, number_of
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, meaning
 from s3mount.fs.namespace import Namespace, Sight, live_attr
@@ -119,7 +119,7 @@ class Entries:
         volume.inodes.displace_at(key)
         inode = FileInode(file_id or volume.inodes.number(number_of(key)), key, etag=NO_ETAG, file_id=file_id)
         live = inode.live = Live(FileContent(self._store, volume.staging, volume.buffers, base=None), attributes, None)
-        live.exclusive, live.reserved = bool(flags & os.O_EXCL) and not reserved, reserved
+        live.exclusive, live.reserved = bool(flags & os.O_EXCL) and not reserved, Key(key) if reserved else None
         live.holders = 1
         volume.inodes.add(inode)
         volume.inodes.remember(inode)
@@ -195,7 +195,7 @@ class Entries:
         with gate.using(self.key_of(directory, name), inode.key):
             sight = await self._namespace.see(directory, name)
             self.require_storable(sight, directory=False)
-            if inode not in (self._volume.inodes.file_at(inode.key),):
+            if self._volume.inodes.file_at(inode.key) is not inode:
                 raise NoEntry("The file has no name any more.")
             try:
                 info = await self._store.link(Key(inode.key), Key(sight.key))
@@ -232,7 +232,7 @@ class Entries:
             del volume.fresh[key]
             volume.inodes.unname(key, links_left=False)
             if sight.fresh.live is not None:
-                await self._files.release_reservation(sight.fresh, sight.fresh.live)
+                await self._files.release_reservation(sight.fresh.live)
         if sight.object is not None:
             inode = self._namespace.known_file(key, sight.object)
             if inode is not None and inode.live is not None:

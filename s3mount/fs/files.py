@@ -4,11 +4,11 @@ Owns: who holds which content, when it is committed, and what becomes of a failu
 Must not know: how bytes are staged (see content), how names change, the kernel.
 
 A file is live while somebody holds it (a handle, or a request for its duration) or while it waits to be written again after a failure.
-When is committed: at flush, what changed (but not what was created or emptied and not written since: `cmd > file` shall not publish an
+Committed is at flush what changed (but not what was created or emptied and not written since: `cmd > file` shall not publish an
 empty object first); at fsync and sync, everything; at the last release, whatever is left.
 
 A failure stays with the content and is told by every flush and fsync until a commit succeeds. When nobody holds the file any more, what
-may still succeed is tried again (background, sync, aclose); what cannot (the base was replaced, the name taken) is given up, with a log line.
+may still succeed is tried again (background, sync, aclose); what cannot (base replaced, name taken) is given up, with a log line.
 
 Attributes of a changed content ride with its commit; otherwise they are written at once (see attributes).
 Commits pass the gate, so that none is under way on a key that is being renamed or removed.
@@ -115,12 +115,12 @@ class Files:
             volume.inodes.unname(inode.key, links_left=False)
         volume.inodes.drop_if_unused(inode)
         await live.content.aclose()
-        await self.release_reservation(inode, live)
+        await self.release_reservation(live)
 
-    async def release_reservation(self, inode: FileInode, live: Live) -> None:
-        if live.reserved:
-            live.reserved = False
-            await self._store.release(Key(inode.key))
+    async def release_reservation(self, live: Live) -> None:
+        if live.reserved is not None:
+            key, live.reserved = live.reserved, None
+            await self._store.release(key)
 
     # -- handles ----------------------------------------------------------------------
 
@@ -268,7 +268,8 @@ class Files:
         volume = self._volume
         if live.fresh:
             volume.fresh.pop(inode.key, None)
-            live.fresh = live.exclusive = live.reserved = False
+            live.fresh = live.exclusive = False
+            live.reserved = None if live.reserved == inode.key else live.reserved
         inode.etag, live.links = info.etag, info.links
         inode.file_id = info.file_id or inode.file_id
         if inode.standing in (Standing.DISPLACED, Standing.UNNAMED):

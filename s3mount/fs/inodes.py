@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from hashlib import blake2b
 
@@ -40,6 +40,9 @@ ROOT = 1
 
 # The numbers that the kernel, the engine and every 64-bit program take: 62 bits, and neither 0 nor the root's.
 NUMBER_BITS = 62
+
+# Of an inode that has no object yet.
+NO_ETAG = ETag("")
 
 
 class Standing(Enum):
@@ -260,17 +263,18 @@ class Inodes:
 
     # -- moving -----------------------------------------------------------------------
 
-    def move(self, source: str, target: str) -> None:
-        """The object *source* is called *target* now; *target* names nothing before."""
-        inode = self._files.pop(source, None)
-        if inode is None:
-            return
-        assert target not in self._files
-        self._files[target] = inode
-        if inode.key == source:
-            inode.key = target
-        else:
-            inode.others = (inode.others - {source}) | {target}
+    def move_files(self, names: Mapping[str, str]) -> list[FileInode]:
+        """Rename keys at once; a target that is no source names nothing before. The inodes that were moved."""
+        moved = {target: self._files.pop(source) for source, target in names.items()}
+        for target, inode in moved.items():
+            assert target not in self._files
+            self._files[target] = inode
+        inodes = list(dict.fromkeys(moved.values()))
+        for inode in inodes:
+            keys = {names.get(key, key) for key in inode.others}
+            inode.key = names.get(inode.key, inode.key)
+            inode.others = frozenset(keys - {inode.key})
+        return inodes
 
     def below(self, prefix: str) -> list[str]:
         """The keys of files below *prefix*."""
@@ -280,7 +284,7 @@ class Inodes:
         """*prefix* itself and those below."""
         return [inode for stem, inode in self._directories.items() if stem.startswith(prefix)]
 
-    def move_directories(self, names: dict[str, str]) -> None:
+    def move_directories(self, names: Mapping[str, str]) -> None:
         """Rename stems at once; a target that is no source names nothing before."""
         moved = {target: self._directories.pop(source) for source, target in names.items()}
         for stem, inode in moved.items():

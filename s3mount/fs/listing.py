@@ -67,8 +67,17 @@ class Mark:
     held: tuple[tuple[str, ObjectInfo | None], ...] = ()
     told: tuple[bytes, ...] = ()
 
+    def moved(self, old: str, new: str) -> Mark:
+        """The same place after the directory was renamed."""
+        return Mark(moved(self.position, old, new), tuple((moved(key, old, new), info) for key, info in self.held), self.told)
+
 
 START = Mark("")
+
+
+def moved(text: str, old: str, new: str) -> str:
+    """*text* with the prefix *new* for *old*, if it has that."""
+    return new + text[len(old) :] if text.startswith(old) and text != END else text
 
 
 class Merge:

@@ -15,7 +15,7 @@ import trio
 
 from s3mount.fs.attrs import Attributes, without_set_id
 from s3mount.fs.content import FileContent
-from s3mount.model import NO_METADATA, Metadata, ObjectInfo
+from s3mount.model import NO_METADATA, Key, Metadata, ObjectInfo
 
 
 class Live:
@@ -51,7 +51,7 @@ class Live:
         self.links = 1 if base is None else base.links
         self.fresh = base is None
         self.exclusive = False
-        self.reserved = False
+        self.reserved: Key | None = None
         self.unsaved = base is None
         self.holders = 0
         self.in_flight = 0

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed
-from s3mount.fs.attrs import Attributes, AttrChange, changed, encode
+from s3mount.fs.attrs import AttrChange, Attributes, changed, encode
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live

@@ -183,10 +183,15 @@ class Namespace:
         """The inode of the object that stands under *key*: the one we know, or a new one."""
         inode = self.known_file(key, info)
         if inode is None:
-            natural = info.file_id or number_of(key)
-            inode = FileInode(self._inodes.number(natural), key, etag=info.etag, file_id=info.file_id)
+            inode = FileInode(self.file_number(key, info), key, etag=info.etag, file_id=info.file_id)
             self._inodes.add(inode)
         return inode
+
+    def file_number(self, key: str, info: ObjectInfo) -> int:
+        """The number of an object that is not in the table. A directory's own object has not the directory's number."""
+        if key.endswith("/"):
+            return self._inodes.number(number_of(key + "\0"))
+        return self._inodes.number(info.file_id or number_of(key))
 
     def known_file(self, key: str, info: ObjectInfo) -> FileInode | None:
         """The inode that *info* belongs to, if we know it; a name that it no longer has is taken from the one that had it."""

@@ -10,7 +10,7 @@ Only this mount knows of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import trio
 
@@ -95,6 +95,14 @@ class Volume:
         directory.touched_ns = self.clock_ns()
         self.touched.add(directory)
 
+    def check(self) -> None:
+        for key, inode in self.fresh.items():
+            assert inode.key == key, f"fresh {inode}"
+            assert inode.live is not None, f"fresh {inode}"
+            assert inode.live.fresh, f"fresh {inode}"
+        assert all(inode.live is not None for inode in self.live), "live"
+        assert {inode for inode in self.inodes if isinstance(inode, FileInode) and inode.live is not None} == self.live, "live"
+
     # -- new files --------------------------------------------------------------------
 
     def fresh_below(self, prefix: str) -> Iterator[str]:
@@ -133,14 +141,13 @@ class Kept:
         prefix = stem[: stem.rfind("/") + 1]
         return [kept for kept in self._by_parent.get(prefix, ()) if kept.startswith(stem)]
 
-    def move(self, source: str, target: str) -> None:
-        for stem in [stem for stem in self if stem.startswith(source)]:
+    def move(self, names: Mapping[str, str]) -> None:
+        """Rename stems, and those below them, at once."""
+        moved = {stem: new + stem[len(old) :] for old, new in names.items() for stem in self if stem.startswith(old)}
+        for stem in moved:
             self.discard(stem)
-            self.add(target + stem[len(source) :])
-
-    def drop_below(self, prefix: str) -> None:
-        for stem in [stem for stem in self if stem.startswith(prefix)]:
-            self.discard(stem)
+        for stem in moved.values():
+            self.add(stem)
 
 
 def _parent(stem: str) -> str:

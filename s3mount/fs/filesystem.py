@@ -1,0 +1,254 @@
+"""POSIX semantics over an object store: one method per operation, composed of the rooms around.
+
+Owns: the way from numbers (inodes, handles) to what they stand for, and the background.
+Must not know: the kernel, pyfuse3, any particular store.
+
+    names, listing, attrs      pure: keys and names, pages to entries, attributes in metadata
+    inodes, live, volume       who is known, who is held, what only this mount knows; nothing awaits
+    gate                       keeps commits off names that move; tells late answers
+    namespace                  looking: name -> object -> inode -> stat
+    files, content             handles, bytes, commits
+    entries, rename, metadata  changing names and attributes
+    dirs                       reading directories
+
+Permissions are the kernel's to check (default_permissions). Nothing that READ, WRITE, GETATTR or LOOKUP of other names needs is held across
+a request to the store.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import trio
+
+from s3mount.errors import Invalid, S3MountError
+from s3mount.fs.attrs import AttrChange
+from s3mount.fs.dirs import Directories
+from s3mount.fs.entries import TARGET_BYTES, Entries
+from s3mount.fs.files import Files
+from s3mount.fs.inodes import ROOT, DirInode, FileInode
+from s3mount.fs.metadata import Metadata
+from s3mount.fs.namespace import Namespace
+from s3mount.fs.options import DirEntry, FsOptions, Invalidate, Opened
+from s3mount.fs.rename import End, Renames
+from s3mount.fs.volume import Volume
+from s3mount.model import Attr, ByteRange, Caller, Key, Space
+from s3mount.store.api import ObjectStore
+
+# A power cut may cost what was closed in the last 5 s, as on a local disk; one second of them is for the syncing itself.
+SYNC_SECONDS = 4.0
+
+# How often failed commits are tried again, and how long a directory's time may stay unwritten.
+BACKGROUND_SECONDS = 5.0
+
+
+class Filesystem:
+    """A mounted bucket, or a prefix of one. All times are nanoseconds since 1970, errors as in `s3mount.errors`."""
+
+    ROOT = ROOT
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        options: FsOptions,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        invalidate: Invalidate | None = None,
+    ) -> None:
+        self._store = store
+        self._volume = volume = Volume(store, options, clock_ns=clock_ns, invalidate=invalidate)
+        self._inodes = volume.inodes
+        self._namespace = namespace = Namespace(volume)
+        self._files = files = Files(volume, namespace)
+        self._entries = entries = Entries(volume, namespace, files)
+        self._renames = Renames(volume, namespace, files, entries)
+        self._metadata = Metadata(volume, namespace, files)
+        self._directories = Directories(volume, namespace)
+
+    # -- names ------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes, caller: Caller | None = None) -> Attr:
+        """One lookup more. Raises NoEntry."""
+        _, attr = await self._namespace.lookup_attr(self._directory(parent), name)
+        return attr
+
+    def forget(self, ino: int, count: int) -> None:
+        """The kernel gives *count* lookups back."""
+        self._inodes.forget(ino, count)
+
+    async def create(self, parent: int, name: bytes, *, mode: int, flags: int, caller: Caller) -> tuple[int, Attr]:
+        """A new file, or the one that is there (unless O_EXCL), opened: its handle, and its attributes, looked up once more."""
+        return await self._entries.create(self._directory(parent), name, mode=mode, flags=flags, caller=caller)
+
+    async def mknod(self, parent: int, name: bytes, *, mode: int, rdev: int, caller: Caller) -> Attr:
+        """A regular file, fifo, socket or device. One lookup more, as for all that follow."""
+        return await self._entries.mknod(self._directory(parent), name, mode=mode, rdev=rdev, caller=caller)
+
+    async def mkdir(self, parent: int, name: bytes, *, mode: int, caller: Caller) -> Attr:
+        return await self._entries.mkdir(self._directory(parent), name, mode=mode, caller=caller)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attr:
+        return await self._entries.symlink(self._directory(parent), name, target, caller)
+
+    async def link(self, ino: int, parent: int, name: bytes) -> Attr:
+        return await self._entries.link(self._inodes.get(ino), self._directory(parent), name)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await self._entries.unlink(self._directory(parent), name)
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await self._entries.rmdir(self._directory(parent), name)
+
+    async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, flags: int = 0) -> None:
+        """*flags*: `rename.NOREPLACE` or `rename.EXCHANGE`."""
+        source, target = End(self._directory(parent), name), End(self._directory(new_parent), new_name)
+        await self._renames.rename(source, target, flags=flags)
+
+    async def readlink(self, ino: int) -> bytes:
+        inode = self._inodes.get(ino)
+        info = await self._namespace.current(inode) if isinstance(inode, FileInode) else None
+        if info is None or not stat.S_ISLNK(self._volume.file_attributes(info).mode) or info.size > TARGET_BYTES:
+            raise Invalid("That is not a symbolic link.")
+        target = bytearray(info.size)
+        if target:
+            await self._store.get_into(Key(info.key), ByteRange(0, info.size), memoryview(target), if_match=info.etag)
+        return bytes(target)
+
+    def _directory(self, ino: int) -> DirInode:
+        return self._namespace.directory(ino)
+
+    # -- attributes -------------------------------------------------------------------
+
+    async def getattr(self, ino: int) -> Attr:
+        return await self._namespace.getattr(self._inodes.get(ino))
+
+    async def setattr(self, ino: int, change: AttrChange, *, fh: int | None = None, caller: Caller) -> Attr:
+        """Through a handle (*fh*) or not makes no difference: both mean the inode."""
+        return await self._metadata.setattr(self._inodes.get(ino), change, caller)
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        return await self._metadata.getxattr(self._inodes.get(ino), name)
+
+    async def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        await self._metadata.setxattr(self._inodes.get(ino), name, value, flags)
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        return sorted(await self._metadata.xattrs(self._inodes.get(ino)))
+
+    async def removexattr(self, ino: int, name: bytes) -> None:
+        await self._metadata.removexattr(self._inodes.get(ino), name)
+
+    # -- files ------------------------------------------------------------------------
+
+    async def open(self, ino: int, flags: int) -> Opened:
+        """Raises Stale when the object was replaced by somebody else: its name then leads to a new inode."""
+        return await self._files.open(self._inodes.get(ino), flags)
+
+    async def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
+        """Short at the end of the file. Valid until the caller's next checkpoint."""
+        return await self._files.read(fh, offset, size)
+
+    async def write(self, fh: int, offset: int, data: bytes | memoryview) -> int:
+        return await self._files.write(fh, offset, data)
+
+    async def flush(self, fh: int) -> None:
+        await self._files.flush(fh)
+
+    async def fsync(self, fh: int, datasync: bool = False) -> None:
+        """On return the file is in the store, safe from a power cut."""
+        await self._files.fsync(fh)
+
+    async def release(self, fh: int) -> None:
+        await self._files.release(fh)
+
+    # -- directories ------------------------------------------------------------------
+
+    async def opendir(self, ino: int) -> int:
+        return self._directories.open(self._directory(ino))
+
+    async def readdir(self, fh: int, start_id: int) -> AsyncGenerator[DirEntry, None]:
+        """Entries behind *start_id* (0: from the beginning, seen anew), without "." and ".."."""
+        async with aclosing(self._directories.read(fh, start_id)) as entries:
+            async for entry in entries:
+                yield entry
+
+    def remember(self, ino: int) -> None:
+        """The kernel has accepted the entry that `readdir` just told: one lookup more."""
+        self._directories.remember(ino)
+
+    async def releasedir(self, fh: int) -> None:
+        self._directories.release(fh)
+
+    async def fsyncdir(self, fh: int, datasync: bool = False) -> None:
+        """On return everything below is in the store, safe from a power cut."""
+        await self._save(self._directories.inode_of(fh).key)
+
+    # -- the whole --------------------------------------------------------------------
+
+    async def statfs(self) -> Space:
+        return await self._store.space()
+
+    async def sync(self) -> None:
+        """On return everything so far is committed, and safe from a power cut. Raises the failures as one."""
+        await self._save("")
+
+    async def _save(self, prefix: str) -> None:
+        failures: list[Exception] = list(await self._files.save_all(prefix))
+        try:
+            await self._metadata.save_all_times(prefix)
+            await self._store.sync()
+        except S3MountError as error:
+            failures.append(error)
+        raise_as_one(failures)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The background, until cancelled: syncs what was committed, writes directories' times, tries failed commits again."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sync_soon)
+            nursery.start_soon(self._tidy)
+            task_status.started()
+
+    async def _sync_soon(self) -> None:
+        while True:
+            await self._volume.unsynced.wait()
+            self._volume.unsynced = trio.Event()
+            await trio.sleep(SYNC_SECONDS)
+            try:
+                await self._store.sync()
+            except S3MountError:
+                self._volume.unsynced.set()
+
+    async def _tidy(self) -> None:
+        while True:
+            await trio.sleep(BACKGROUND_SECONDS)
+            await self._files.retry_waiting()
+            try:
+                await self._metadata.save_all_times()
+            except S3MountError:
+                pass  # they stay with their directories until next time
+
+    async def aclose(self) -> None:
+        """Commit what is open, sync, drop everything. What could not be committed is lost, and raised as one. The store stays open."""
+        try:
+            await self.sync()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._files.aclose()
+
+    def check(self) -> None:
+        """Assert the invariants; for tests."""
+        self._inodes.check()
+        self._volume.check()
+        self._volume.gate.check()
+        self._files.check()
+        self._directories.check()
+
+
+def raise_as_one(failures: list[Exception]) -> None:
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise ExceptionGroup("Not everything could be committed.", failures)

@@ -1,0 +1,260 @@
+"""Renaming files and directories, over an existing target, without replacing, and exchanging two.
+
+Owns: what POSIX allows, the order of steps, and what the table of inodes is called afterwards.
+Must not know: handles, how a store carries a rename out.
+
+    file without an object      commit it first; the old name never becomes an object of its own
+    file                        one rename of the key; content that is being edited goes on, under the new key
+    directory                   one rename of the prefix; new files below it have no object yet and simply go along
+    target that is open         keeps its content for its handles, as with unlink
+
+The gate holds commits below both names meanwhile, and waits for those under way. Where the store cannot rename (no `atomic_rename`) keys
+are copied and then deleted one by one, so that none is ever lost; others see the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry, NotADirectory, NotEmpty, NotFound, NotSupported
+from s3mount.fs.entries import LOCAL_BYTES, Entries
+from s3mount.fs.files import Files
+from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.names import Kind
+from s3mount.fs.namespace import Namespace, Sight
+from s3mount.fs.volume import Volume
+from s3mount.model import Key
+
+# renameat2(2)
+NOREPLACE = 1
+EXCHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One of the two names of a rename."""
+
+    directory: DirInode
+    name: bytes
+
+
+class Renames:
+    """Renames of one volume."""
+
+    def __init__(self, volume: Volume, namespace: Namespace, files: Files, entries: Entries) -> None:
+        self._volume = volume
+        self._namespace = namespace
+        self._files = files
+        self._entries = entries
+        self._store = volume.store
+
+    async def rename(self, source: End, target: End, *, flags: int) -> None:
+        """Raises NoEntry, Exists (NOREPLACE), NotEmpty, IsADirectory, NotADirectory, Invalid (into itself), NotSupported."""
+        self._volume.require_writable()
+        if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
+            raise Invalid("Unknown flags of a rename.")
+        for end in (source, target) if flags & EXCHANGE else (source,):
+            await self._make_object(end)
+        async with self._volume.gate.moving(lambda: self._names(source, target)):
+            before = await self._namespace.see(source.directory, source.name)
+            after = await self._namespace.see(target.directory, target.name)
+            self._require_possible(before, after)
+            if flags & EXCHANGE:
+                await self._exchange(before, after)
+            elif before.directory:
+                await self._move_directory(before, after, replace=not flags & NOREPLACE)
+            else:
+                await self._move_file(before, after, replace=not flags & NOREPLACE)
+            for directory in {source.directory, target.directory}:
+                self._volume.touch(directory)
+            await self._entries.keep(source.directory)
+
+    def _names(self, source: End, target: End) -> tuple[str, ...]:
+        keys = {self._entries.key_of(source.directory, source.name), self._entries.key_of(target.directory, target.name)}
+        return tuple(sorted(keys | {key + "/" for key in keys}))
+
+    async def _make_object(self, end: End) -> None:
+        """A file that has no object yet gets one: it shall be there whole, under one of the two names, whatever happens next."""
+        inode = self._volume.fresh.get(self._entries.key_of(end.directory, end.name))
+        if inode is not None and inode.live is not None and not (await self._namespace.see(end.directory, end.name)).directory:
+            await self._files.save(inode)
+
+    def _require_possible(self, before: Sight, after: Sight) -> None:
+        if not before.exists:
+            raise NoEntry("There is no such name.")
+        if Kind.CONTINUED in (before.kind, after.kind):
+            raise NotSupported("A directory that only holds the tails of long keys cannot be renamed.")
+        if before.directory and after.stem.startswith(before.stem) and after.stem != before.stem:
+            raise Invalid("A directory cannot become its own descendant.")
+
+    # -- files ------------------------------------------------------------------------
+
+    async def _move_file(self, before: Sight, after: Sight, *, replace: bool) -> None:
+        if after.directory:
+            raise IsADirectory("The target is a directory.")
+        if after.exists and not replace:
+            raise Exists("The name is taken.")
+        if not after.exists:
+            self._entries.require_storable(after, directory=False)
+        if before.key == after.key:
+            return
+        if before.object is None:
+            raise NoEntry("There is no such name.")
+        source, target = before.object.key, Key(after.key)
+        moved = self._namespace.known_file(source, before.object)
+        replaced = await self._set_aside(after)
+        await self._carry_file(source, target, moved, replace=replace)
+        self._renamed_file(source, target, replaced, after)
+        if replaced is not None and replaced.live is not None:
+            await self._files.release_reservation(replaced.live)
+
+    async def _set_aside(self, after: Sight) -> FileInode | None:
+        """The file that is about to be replaced, if anybody knows it; its content is safe for those who hold it."""
+        if after.fresh is not None:
+            return after.fresh
+        if after.object is None:
+            return None
+        inode = self._namespace.known_file(after.key, after.object)
+        if inode is not None and inode.live is not None:
+            await inode.live.content.localise(LOCAL_BYTES)
+        return inode
+
+    async def _carry_file(self, source: Key, target: Key, moved: FileInode | None, *, replace: bool) -> None:
+        try:
+            if self._volume.can.atomic_rename:
+                await self._store.rename(source, target, replace=replace)
+            else:
+                await self._copy_key(source, target, moved)
+                await self._store.delete(source)
+        except AlreadyExists:
+            self._volume.changes.note(target)
+            raise Exists("The name is taken.") from None
+        except NotFound:
+            self._volume.changes.note(source)
+            raise NoEntry("There is no such name.") from None
+
+    async def _copy_key(self, source: Key, target: Key, moved: FileInode | None) -> None:
+        info = await self._store.copy(source, target)
+        if moved is not None:
+            moved.etag = info.etag
+            if moved.live is not None:
+                await moved.live.content.rebase(info)
+
+    def _renamed_file(self, source: Key, target: Key, replaced: FileInode | None, after: Sight) -> None:
+        inodes, volume = self._volume.inodes, self._volume
+        if replaced is not None and volume.fresh.get(target) is replaced:
+            del volume.fresh[target]
+        if inodes.file_at(target) is not None:
+            self._entries.unnamed(target, links_left=0 if after.object is None else after.object.links - 1)
+        self._move_inodes({source: target})
+        volume.mutated(source)
+        volume.mutated(target)
+
+    def _move_inodes(self, names: Mapping[str, str]) -> None:
+        """Objects are called otherwise now; those nobody knows are passed over."""
+        inodes = self._volume.inodes
+        for inode in inodes.move_files({old: new for old, new in names.items() if inodes.file_at(old) is not None}):
+            if inode.live is not None:
+                inode.live.content.moved(Key(inode.key))
+
+    # -- directories ------------------------------------------------------------------
+
+    async def _move_directory(self, before: Sight, after: Sight, *, replace: bool) -> None:
+        if after.is_file:
+            raise NotADirectory("The target is not a directory.")
+        if after.exists and not replace:
+            raise Exists("The name is taken.")
+        if before.key == after.key:
+            return
+        if after.exists:
+            await self._entries.require_empty(after.stem)
+        else:
+            self._entries.require_storable(after, directory=True)
+        self._require_room(before.stem, after.stem)
+        await self._carry_prefix(before.stem, after.stem, replace=replace)
+        if after.exists:
+            self._entries.removed_directory(after.stem)
+        self._renamed_prefix({before.stem: after.stem})
+        self._volume.kept.move({before.stem: after.stem})
+
+    def _require_room(self, source: str, target: str) -> None:
+        """Raise NameTooLong when a key that we know would become too long; the store judges the others."""
+        for key in [*self._volume.inodes.below(source), *self._volume.fresh_below(source)]:
+            self._volume.require_key(target + key[len(source) :])
+
+    async def _carry_prefix(self, source: str, target: str, *, replace: bool) -> None:
+        try:
+            if self._volume.can.atomic_rename:
+                await self._store.rename_prefix(source, target, replace=replace)
+            else:
+                await self._copy_prefix(source, target)
+        except AlreadyExists:
+            self._volume.changes.note_all()
+            raise (NotEmpty("The target is not empty.") if replace else Exists("The name is taken.")) from None
+        except NotFound:
+            if source not in self._volume.kept:
+                raise NoEntry("There is no such name.") from None
+
+    async def _copy_prefix(self, source: str, target: str) -> None:
+        """Copy all, then delete all; the marker goes last."""
+        keys: list[Key] = []
+        after = ""
+        while True:
+            page = await self._store.list(source, after=after)
+            keys.extend(info.key for info in page.objects)
+            if page.next is None:
+                break
+            after = page.next
+        if not keys:
+            raise NotFound("Nothing lies there.")
+        for key in keys:
+            await self._copy_key(key, Key(target + key[len(source) :]), self._volume.inodes.file_at(key))
+        for key in reversed(keys):
+            await self._store.delete(key)
+
+    def _renamed_prefix(self, names: Mapping[str, str]) -> None:
+        """Stems *names* are called otherwise now, all at once."""
+        inodes, volume = self._volume.inodes, self._volume
+        files = {key: new + key[len(old) :] for old, new in names.items() for key in inodes.below(old)}
+        self._move_inodes(files)
+        volume.fresh = {files.get(key, key): inode for key, inode in volume.fresh.items()}
+        stems = {inode.key: new + inode.key[len(old) :] for old, new in names.items() for inode in inodes.directories_below(old)}
+        inodes.move_directories(stems)
+        volume.changes.note_all()
+        for new in names.values():
+            volume.mutated(new[:-1])
+
+    # -- exchange ---------------------------------------------------------------------
+
+    async def _exchange(self, before: Sight, after: Sight) -> None:
+        if not self._volume.can.atomic_rename:
+            raise NotSupported("This store cannot exchange two names.")
+        if not after.exists:
+            raise NoEntry("There is no such name.")
+        if after.directory and before.stem.startswith(after.stem) and after.stem != before.stem:
+            raise Invalid("A directory cannot become its own descendant.")
+        if before.key == after.key:
+            return
+        a, b = (sight.stem if sight.directory else sight.key for sight in (before, after))
+        try:
+            await self._store.exchange(a, b)
+        except NotFound:
+            self._volume.changes.note_all()
+            raise NoEntry("There is no such name.") from None
+        self._exchanged(before, after)
+
+    def _exchanged(self, before: Sight, after: Sight) -> None:
+        volume = self._volume
+        files: dict[str, str] = {}
+        stems: dict[str, str] = {}
+        for one, other in ((before, after), (after, before)):
+            if one.directory:
+                stems[one.stem] = other.stem
+            else:
+                files[one.key] = other.key
+        self._move_inodes(files)
+        self._renamed_prefix(stems)
+        volume.kept.move(stems)
+        for key in (before.key, after.key):
+            volume.mutated(key)
