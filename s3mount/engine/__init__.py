@@ -50,7 +50,7 @@ Files
     index       connections, transactions, position, checkpoints
     queries     head, find, list, spans
     commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)
-    objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  buckets
+    objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
     engine      Engine: all of it under one name
     layout, disk, lock, codec, log, bodies, reader    folder, system calls, write lock, frames, segments, body files, open objects
     recovery, sync, check, sweep, scrub, compact      open and rebuild, durability, invariants, leftovers, verification, snapshots

@@ -22,10 +22,11 @@ from s3mount.engine.maintenance import Maintenance
 from s3mount.engine.renames import Renames
 from s3mount.engine.sync import Sync
 from s3mount.engine.uploads import Uploads
+from s3mount.engine.versions import Versions
 from s3mount.model import Key, Space
 
 
-class Engine(Buckets, Renames, Uploads, Maintenance):
+class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
     """The embedded object store. Thread-safe; any number of engines, in any number of processes, may share a folder.
 
     With `durable` (the default) a mutation survives a power cut when it returns; without, it survives the end of the process at once, and
@@ -66,14 +67,21 @@ class Engine(Buckets, Renames, Uploads, Maintenance):
         if not self._open:
             return
         self._open = False
+        try:
+            self._close_index()
+        finally:
+            self.owner.close()
+            self.log.close()
+            self.lock.close()
+
+    def _close_index(self) -> None:
         with self.lock:
-            with self.index.write() as db:
-                self.leases.forget_all(db)
-            self.index.close()
+            try:
+                with self.index.write() as db:
+                    self.leases.forget_all(db)
+            finally:
+                self.index.close()
             recovery.note_clean(self.layout)
-        self.owner.close()
-        self.log.close()
-        self.lock.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -17,7 +17,7 @@ from s3mount.engine.disk import Buffer
 from s3mount.engine.names import key_bytes
 from s3mount.engine.reader import Reader, Span
 from s3mount.engine.records import Piece, Remove, SetMetadata, Write, pack_metadata
-from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, PLAIN, Failed, How, VersionInfo
+from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, PLAIN, Failed, How
 from s3mount.errors import Corrupt, InvalidName, TooLarge
 from s3mount.model import (
     OBJECT_BYTES,
@@ -70,17 +70,16 @@ class Objects(Core):
         with self.index.snapshot() as db:
             return queries.page(db, bucket, prefix, delimiter=delimiter, after=after, limit=limit)
 
-    def versions(self, bucket: str, prefix: str = "") -> Sequence[VersionInfo]:
-        """Every version and delete marker under *prefix*, by key, the latest first. Raises NoSuchBucket."""
-        with self.index.snapshot() as db:
-            return queries.versions(db, bucket, prefix)
-
     def open_object(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader:
         """The current version, kept readable until the reader is closed. Raises NotFound, NoSuchBucket, PreconditionFailed, Corrupt."""
 
         def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Sequence[Span]]:
             return _look(db, bucket, key, if_match)
 
+        return self.opened(look)
+
+    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
+        """A reader of what *look* finds; looks again when a body vanished in between."""
         for _ in range(OPEN_ATTEMPTS):
             with self.index.snapshot() as db:
                 info, spans = look(db)

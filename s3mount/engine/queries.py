@@ -41,6 +41,12 @@ _VERSIONS = """
     WHERE h.bucket = ? AND h.key >= ? AND h.key < ? ORDER BY h.key, h.rank DESC
 """
 
+_VERSION = f"""
+    SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = ?1 AND n.key = ?2 AND n.version = ?3
+    UNION ALL
+    SELECT {_COLUMNS} FROM history n JOIN file f ON f.id = n.file WHERE n.bucket = ?1 AND n.key = ?2 AND n.version = ?3
+"""
+
 # What S3 calls the version that was made without versioning.
 NULL_ID = "null"
 
@@ -185,6 +191,15 @@ def versions(db: sqlite3.Connection, bucket: str, prefix: str) -> list[VersionIn
         of_key = by_key.setdefault(row[0], [])
         of_key.append(_kept(row, latest=not of_key))
     return [version for key in sorted(by_key) for version in by_key[key]]
+
+
+def version(db: sqlite3.Connection, bucket: str, key: str, version_id: str) -> ObjectInfo:
+    """One version of *key*; its `file_id` is where its content is kept. Raises NotFound, NoSuchBucket."""
+    where, raw, wanted = require_bucket(db, bucket).id, sought_bytes(key), "" if version_id == NULL_ID else version_id
+    row = db.execute(_VERSION, (where, raw, wanted)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no version {version_id!r} of {key!r}.")
+    return info_of(row)
 
 
 def _current(row: Row) -> VersionInfo:
