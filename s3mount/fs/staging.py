@@ -97,7 +97,7 @@ class StagingFile:
         self._path: Path | None = None
         self._length = len(self._memory)
         area.memory += self._length
-        self._ragged = False
+        self._given_back: dict[int, int] = {}
         self._frozen = data is not None
         self._retired = False
         self._holders = 0
@@ -179,19 +179,19 @@ class StagingFile:
         assert not self._retired
         former, size = self._length, sum(len(data) for _, data in parts)
         end = max(former, *(position + len(data) for position, data in parts))
+        self._spill_unless_small(end)
+        self._length = end
         self._writing += 1
         try:
-            self._spill_unless_small(end)
-            self._length = end
             if self._memory is not None or size < THREAD_BYTES:
                 self._write_now(parts)
             else:
                 await trio.to_thread.run_sync(self._write_now, parts, limiter=self._area.limiter)
-        except BaseException as error:
-            if self._length == end:
-                self._length, self._ragged = former, self._ragged or end > former
-            if isinstance(error, OSError):
-                raise self._area.refusal(error) from error
+        except OSError as error:
+            self._give_back(former, end)
+            raise self._area.refusal(error) from error
+        except BaseException:
+            self._give_back(former, end)
             raise
         finally:
             self._writing -= 1
@@ -209,9 +209,8 @@ class StagingFile:
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
-        if self._ragged and self._fd >= 0:
+        if self._fd >= 0 and os.fstat(self._fd).st_size > self._length:
             os.ftruncate(self._fd, self._length)
-        self._ragged = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -260,24 +259,28 @@ class StagingFile:
             self._memory[position : position + len(data)] = data
             self._area.memory += grown
             return
-        while data:
-            count = os.pwrite(self._fd, data, position)
-            data, position = data[count:], position + count
+        _pwrite_all(self._fd, data, position)
+
+    def _give_back(self, former: int, end: int) -> None:
+        """A write that took the log's end from *former* to *end* failed; so may others behind it have, or not yet."""
+        if end > former:
+            self._given_back[end] = former
+        while self._length in self._given_back:
+            self._length = self._given_back.pop(self._length)
 
     def _spill_unless_small(self, end: int) -> None:
         if self._memory is None or self._area.may_hold(end, more=end - len(self._memory)):
             return
-        fd, path = self._area.make_file()
         try:
-            held = memoryview(self._memory)
-            at = 0
-            while at < len(held):
-                at += os.pwrite(fd, held[at:], at)
-        except BaseException:
+            fd, path = self._area.make_file()
+        except OSError as error:
+            raise self._area.refusal(error) from error
+        try:
+            # A copy: an error's traceback keeps what was written alive, and memory that is looked at cannot grow.
+            _pwrite_all(fd, memoryview(bytes(self._memory)), 0)
+        except OSError as error:
             _remove(path, fd)
-            raise
-        finally:
-            held.release()
+            raise self._area.refusal(error) from error
         self._area.memory -= len(self._memory)
         self._memory, self._fd, self._path = None, fd, path
 
@@ -289,6 +292,12 @@ class StagingFile:
             fd, self._fd = self._fd, -1
             _remove(self._path, fd)
             self._path = None
+
+
+def _pwrite_all(fd: int, data: memoryview, position: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, position)
+        data, position = data[count:], position + count
 
 
 def _temporary_folder() -> str:
