@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -293,3 +296,27 @@ def test_what_is_not_there_is_an_error_unless_forced(s3mount: Command, filled: s
     assert s3mount("rm", "-r", f"{filled}/no").status == 1
     assert s3mount("rm", "-f", f"{filled}/no").status == 0
     assert s3mount("rm", "-rf", f"{filled}/no").status == 0
+
+
+# -- size ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_object(data: Path, here: Path) -> None:
+    """Private memory is limited to less than the object has bytes: what the kernel maps and caches does not count, what we keep does."""
+    script = (
+        "import resource, sys; from s3mount.cli.main import main;"
+        "resource.setrlimit(resource.RLIMIT_DATA, (400 << 20, 400 << 20)); main(sys.argv[1:])"
+    )
+    program = f"{sys.executable} -c '{script}'"
+    steps = [
+        f"{program} mb local://bucket",
+        f"head -c 600M /dev/zero | tr '\\0' x | {program} cp - local://bucket/key",
+        f"{program} cp local://bucket/key out",
+        f"{program} cp out local://bucket/again",
+        f"{program} cat local://bucket/again | cmp - out",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for step in steps:
+        subprocess.run(["bash", "-o", "pipefail", "-c", step], env=environment, check=True, timeout=100)
+    assert (here / "out").stat().st_size == 600 * MiB
