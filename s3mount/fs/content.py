@@ -18,8 +18,8 @@ else waits for them.
     the states: see commit_state
 
 Small contents (`WHOLE_BYTES`) go whole: one PUT, no crumbs in the store; what was put together is kept for reading, so no pin is needed.
-Emptying (truncate to 0) makes the next commit a full overwrite: unconditional. Any other commit of a file that has a base is an edit: if
-the object is not the base any more, it is refused (Stale) rather than undo somebody's work.
+Emptying (truncate to 0) makes the next commit a full overwrite: unconditional, unless the target says otherwise. Any other commit of a
+file that has a base is an edit: if the object is not the base any more, it is refused (Stale) rather than undo somebody's work.
 After a lost reply the commit id stays as a `Doubt`: the next commit looks for it before it sends anything, for its condition depends on it.
 
 Invariants (`check`), besides those of layers and commit_state:
@@ -56,7 +56,7 @@ class Target:
     """Where a commit goes, and everything about it but the bytes.
 
     The content replaces `commit.commit_id` by its own, and for an edit `commit.condition` by `Matches(base.etag)`;
-    the condition given here (None, or Absent for O_EXCL) is for files that have no version yet.
+    the condition given here (Absent for O_EXCL, None as a rule) is for new and fully overwritten files.
     """
 
     key: Key
@@ -298,10 +298,9 @@ class FileContent:
         return info
 
     def _condition(self, aim: Target, *, overwrites: bool) -> Condition:
-        if self._layers.base is None:
+        if self._layers.base is None or overwrites:
             return aim.commit.condition
-        edits = not overwrites and self._store.capabilities.conditional_put
-        return Matches(self._layers.base.etag) if edits else None
+        return Matches(self._layers.base.etag) if self._store.capabilities.conditional_put else None
 
     def _succeed(self, generation: int, edits: int, info: ObjectInfo) -> None:
         self._committed = info
