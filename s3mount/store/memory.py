@@ -187,6 +187,7 @@ class MemoryStore:
             self._refuse_taken(target)
         if self.bucket.keys.get(target) is not file:
             self.bucket.move({source: target})
+            self._free(target)
 
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         await self._begin("atomic_rename")

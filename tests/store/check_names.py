@@ -69,6 +69,17 @@ async def a_rename_onto_itself_does_nothing(store: ObjectStore) -> None:
 
 
 @conforms("atomic_rename")
+async def a_rename_is_of_one_key_even_if_that_ends_with_a_slash(store: ObjectStore) -> None:
+    await fill(store, "a/", "a/x", "b/x")
+    await store.rename(Key("a/"), A)
+    assert await contents(store) == {"a": "a/", "a/x": "a/x", "b/x": "b/x"}
+    await store.rename(A, Key("b/"))
+    assert await contents(store) == {"a/x": "a/x", "b/": "a/", "b/x": "b/x"}
+    await store.rename(Key("b/"), Key("a/"))
+    assert await contents(store) == {"a/": "a/", "a/x": "a/x", "b/x": "b/x"}
+
+
+@conforms("atomic_rename")
 async def a_rename_to_what_is_no_key_is_refused(store: ObjectStore) -> None:
     await fill(store, "a")
     for target in ("", "x" * 4097, "\udc80"):
@@ -373,3 +384,5 @@ async def nothing_new_is_named_where_a_key_is_reserved(store: ObjectStore) -> No
         await store.rename(A, B, replace=False)
     await store.rename(A, B)
     assert await contents(store) == {"b": "a"}
+    await store.delete(B)
+    await store.reserve(B)
