@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,11 @@ class Side:
         assert all(held)
         return [shown(info) for info in infos], links, contents
 
+    async def let_go(self) -> None:
+        for pin, _ in self.pins:
+            await pin.aclose()
+        self.pins.clear()
+
     async def do(self, step: tuple[object, ...]) -> object:
         verb, *arguments = step
         method: Callable[..., Awaitable[object]] = getattr(self, "start_upload" if verb == "upload" else str(verb))
@@ -224,20 +231,34 @@ def shown(info: ObjectInfo) -> object:
     return info.key, info.size, info.content_type, info.links, dict(own_metadata(info))
 
 
-async def run(steps: list[tuple[object, ...]], folder: Path) -> None:
-    with Engine.open(folder / "data") as engine:
-        engine.create_bucket("bucket")
-        memory, local = Side(MemoryStore()), Side(LocalStore(engine, "bucket"))
+def alone(steps: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """*steps* without those that speak of one process only."""
+    return [step for step in steps if step[0] not in ("reserve", "release")]
+
+
+async def run(steps: list[tuple[object, ...]], folder: Path, *, engines: int = 1) -> None:
+    """Do *steps* in a MemoryStore and a LocalStore, whose *engines* on one folder take turns; then once more look at what replay makes."""
+    memory = Side(MemoryStore())
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Engine.open(folder / "data")) for _ in range(engines)]
+        opened[0].create_bucket("bucket")
+        stores = [LocalStore(engine, "bucket") for engine in opened]
+        local = Side(stores[0])
         for number, step in enumerate(steps):
+            local.store = stores[number % engines]
             assert await local.do(step) == await memory.do(step), (number, step)
             assert await local.state() == await memory.state(), (number, step)
-        assert engine.check() == []
+        assert opened[0].check() == []
         for side in (memory, local):
-            for pin, _ in side.pins:
-                await pin.aclose()
+            await side.let_go()
+    for index in (folder / "data").glob("index.db*"):
+        index.unlink()
+    with Engine.open(folder / "data") as replayed:
+        assert await Side(LocalStore(replayed, "bucket")).state() == await memory.state()
+        assert replayed.check() == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(steps, max_size=25))
 def test_both_stores_answer_alike_and_hold_the_same(steps: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -250,3 +271,10 @@ def test_both_stores_answer_alike_and_hold_the_same(steps: list[tuple[object, ..
 def test_both_stores_agree_over_long_programs(steps: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trio.run(run, steps, Path(folder))
+
+
+@settings(max_examples=20)
+@given(st.lists(steps, max_size=25))
+def test_two_engines_in_turns_are_one_store(steps: list[tuple[object, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        trio.run(partial(run, alone(steps), Path(folder), engines=2))
