@@ -198,7 +198,7 @@ class _Change:
             return
         if target is not None:
             self.names.retire(op.bucket, op.target)
-        self._shift(op.bucket, op.source, op.target)
+        self._rename_key(op.bucket, op.source, op.target)
 
     def rename_prefix(self, op: RenamePrefix) -> None:
         if self._first_under(op.bucket, op.source) is None:
@@ -222,10 +222,13 @@ class _Change:
         self._shift(op.bucket, op.b, b_to)
         self._shift(op.bucket, _ASIDE + op.a, a_to)
 
+    def _rename_key(self, bucket: int, source: bytes, target: bytes) -> None:
+        self.db.execute("UPDATE name SET key = ? WHERE bucket = ? AND key = ?", (target, bucket, source))
+
     def _shift(self, bucket: int, source: bytes, target: bytes) -> None:
-        """Rename a key, or every key under a prefix; nothing is in the way."""
+        """Rename a name, a key or every key under a prefix; nothing is in the way."""
         if not source.endswith(b"/"):
-            self.db.execute("UPDATE name SET key = ? WHERE bucket = ? AND key = ?", (target, bucket, source))
+            self._rename_key(bucket, source, target)
             return
         self.db.execute(
             "UPDATE name SET key = CAST(? || substr(key, ?) AS BLOB) WHERE bucket = ? AND key >= ? AND key < ?",

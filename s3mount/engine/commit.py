@@ -49,6 +49,7 @@ class Transaction:
 
     db: sqlite3.Connection
     bodies: Bodies
+    log: Log
     time_ns: int
     ops: list[Op] = field(default_factory=list)
     files: set[int] = field(default_factory=set)
@@ -68,11 +69,23 @@ class Transaction:
         return number
 
     def _stored(self, body: Fresh) -> int | None:
-        """The body that holds the same bytes; not one whose file is gone (scrub took it away)."""
+        """The body that holds the same bytes; not one whose file is gone (scrub took it away) or whose bytes in the log are damaged."""
         rows = self.db.execute(
-            "SELECT id, name FROM body WHERE digest = ? AND size = ? ORDER BY id DESC", (body.digest, body.size)
+            "SELECT id, name, segment, offset FROM body WHERE digest = ? AND size = ? ORDER BY id DESC", (body.digest, body.size)
         ).fetchall()
-        return next((number for number, name in rows if name is None or self.bodies.path(name).exists()), None)
+        return next((number for number, *place in rows if self._is_sound(body, *place)), None)
+
+    def _is_sound(self, body: Fresh, name: str | None, segment: int, offset: int) -> bool:
+        try:
+            if name is not None:
+                return self.bodies.path(name).stat().st_size == body.size
+            fd = self.log.open_segment(segment)
+        except FileNotFoundError:
+            return False
+        try:
+            return body.data is not None and os.pread(fd, body.size, offset) == body.data
+        finally:
+            os.close(fd)
 
     def _bring(self, body: Fresh) -> int:
         self._new.append(body)
@@ -121,7 +134,7 @@ class Commits:
         """
         try:
             with self._lock:
-                transaction = Transaction(self._index.writer, self._bodies, self._clock_ns())
+                transaction = Transaction(self._index.writer, self._bodies, self._log, self._clock_ns())
                 answer, older = self._transact(transaction, decide, durable=durable)
                 self._index.checkpoint_if_due()
         except sqlite3.DatabaseError as error:

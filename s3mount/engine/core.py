@@ -17,7 +17,7 @@ from pathlib import Path
 
 from s3mount.engine import queries
 from s3mount.engine.bodies import Bodies
-from s3mount.engine.commit import Answer, Commits, Transaction
+from s3mount.engine.commit import Answer, Commits, T, Transaction
 from s3mount.engine.contents import Fresh
 from s3mount.engine.disk import Disk
 from s3mount.engine.index import Index
@@ -147,6 +147,17 @@ class Core:
     def reserved(self, db: sqlite3.Connection, bucket: int, key: bytes) -> bool:
         """Whether any living process, this one included, has claimed *key*."""
         return (bucket, key) in self._reserved or self.reserved_by_other(db, bucket, key)
+
+    def freeing(self, bucket: int, key: bytes, answer: Answer[T]) -> Answer[T]:
+        """*answer*, after this process's claim on *key* ended: the key is committed."""
+        if (bucket, key) not in self._reserved:
+            return answer
+
+        def free_first(db: sqlite3.Connection) -> T:
+            self.free(db, bucket, key)
+            return answer(db)
+
+        return free_first
 
     def free(self, db: sqlite3.Connection, bucket: int, key: bytes) -> None:
         """This process's claim on *key*, if any, is over."""

@@ -131,10 +131,9 @@ class Objects(Core):
             target, file = self.target(tx, where, key, how)
             base, base_etag, pieces = self._on_base(tx, where, key, content, laid, file)
             tag = etag or self.new_etag()
-            self.free(tx.db, where, key)
             tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
             tx.files.add(file)
-            return self.info(where, file, key)
+            return self.freeing(where, key, self.info(where, file, key))
 
         return self.commit_laid(laid, decide, durable=durable)
 
@@ -176,10 +175,14 @@ class Objects(Core):
             where = queries.require_bucket(tx.db, bucket).id
             for key, how, laid, size in batch:
                 target, file = self.target(tx, where, key, how)
-                self.free(tx.db, where, key)
                 tx.ops.append(_write(where, target, file, 0, "", size, self.new_etag(), tx.time_ns, how, tx.pieces(laid)))
                 tx.files.add(file)
-            return lambda db: None
+
+            def free_all(db: sqlite3.Connection) -> None:
+                for key, *_ in batch:
+                    self.free(db, where, key)
+
+            return free_all
 
         fresh = contents.bodies_of(each for _, _, laid, _ in batch for each in laid)
         try:
@@ -235,10 +238,9 @@ class Objects(Core):
             manner = how or How(metadata=found.metadata or {}, content_type=found.content_type, storage_class=found.storage_class)
             name, file = self.target(tx, where, raw, manner)
             tag = etag or self.new_etag()
-            self.free(tx.db, where, raw)
             tx.ops.append(_write(where, name, file, found.file_id, found.etag, found.size, tag, tx.time_ns, manner, ()))
             tx.files.add(file)
-            return self.info(where, file, raw)
+            return self.freeing(where, raw, self.info(where, file, raw))
 
         return self.commits.run(decide, durable=durable)
 

@@ -32,9 +32,8 @@ class Renames(Objects):
             if not replace and (there or self.reserved(tx.db, where, new)):
                 raise exists(target)
             if there != file:
-                self.free(tx.db, where, new)
                 tx.ops.append(Rename(where, old, new, tx.time_ns))
-            return lambda db: None
+            return self.freeing(where, new, lambda db: None)
 
         self.commits.run(decide, durable=durable)
 

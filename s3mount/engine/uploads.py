@@ -130,12 +130,11 @@ class Uploads(Objects):
             where, key, kept, file_id = self._require_upload(tx, bucket, upload)
             self._require_parts(tx.db, upload, parts)
             target, file = self.target(tx, where, key, How(condition=condition or _unpacked(kept), file_id=file_id))
-            self.free(tx.db, where, key)
             tx.ops.append(
                 Complete(upload.upload_id, target, file, tuple(part.number for part in parts), etag or self.new_etag(), tx.time_ns)
             )
             tx.files.add(file)
-            return self.info(where, file, key)
+            return self.freeing(where, key, self.info(where, file, key))
 
         return self.commits.run(decide, durable=durable)
 

@@ -98,6 +98,12 @@ def test_a_rename_needs_a_source_and_a_valid_target(engine: Engine) -> None:
         engine.rename(BUCKET, key("a"), key("x" * (KEY_BYTES + 1)))
 
 
+def test_a_key_that_ends_with_a_slash_is_renamed_alone(engine: Engine) -> None:
+    fill(engine, "a/", "a/a")
+    engine.rename(BUCKET, key("a/"), key("a"))
+    assert keys(engine) == ["a", "a/a"]
+
+
 def test_a_prefix_is_renamed_with_all_that_begins_with_it_and_nothing_else(engine: Engine) -> None:
     fill(engine, "a", "a-b", "a/", "a/1", "a/b/2", "a/\U0010ffff", "a0", "z")
     assert engine.rename_prefix(BUCKET, "a/", "b/c/") == 4
