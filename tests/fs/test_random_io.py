@@ -1,7 +1,7 @@
 """Random reads, writes, truncates, closes, reopens, renames and removals on several files at once, byte for byte as on local files.
 
 Several worlds run as tasks on one file system, each in its own directory beside a local folder that gets the same calls. The store takes
-its time, so that commits of one file are under way while others, and the same one, are read and written.
+its time, and a world waits neither for its flushes, fsyncs nor closes, so that commits are under way while it goes on.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Open:
     fd: int
     ino: int
     name: str
+    busy: int = 0
 
 
 @dataclass(eq=False)
@@ -48,6 +49,7 @@ class World:
     folder: Path
     name: str
     rng: random.Random
+    nursery: trio.Nursery | None = None
     handles: list[Open] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
@@ -104,16 +106,29 @@ class World:
         assert attr.size == size
 
     async def flush(self) -> None:
-        await self.mounted.fs.flush(self.any_handle().fh)
+        handle = self.any_handle()
+        handle.busy += 1
+        self.start(self.in_background, handle, self.mounted.fs.flush)
 
     async def fsync(self) -> None:
-        await self.mounted.fs.fsync(self.any_handle().fh)
+        handle = self.any_handle()
+        handle.busy += 1
+        self.start(self.in_background, handle, self.mounted.fs.fsync)
 
     async def close(self) -> None:
         handle = self.any_handle()
-        self.handles.remove(handle)
-        os.close(handle.fd)
-        await self.mounted.close(handle.fh)
+        if not handle.busy:
+            self.handles.remove(handle)
+            os.close(handle.fd)
+            self.start(self.mounted.close, handle.fh)
+
+    async def in_background(self, handle: Open, call: Callable[[int], Awaitable[None]]) -> None:
+        await call(handle.fh)
+        handle.busy -= 1
+
+    def start(self, call: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(call, *args)
 
     async def rename(self) -> None:
         old, new = self.rng.choice(NAMES), self.rng.choice(NAMES)
@@ -130,14 +145,14 @@ class World:
             await self.mounted.unlink(self.path(name))
 
     async def run(self, steps: int) -> None:
-        for _ in range(steps):
-            await self.step()
-            await trio.sleep(self.rng.random())
-
-    async def close_all(self) -> None:
-        while self.handles:
-            self.done.append("close")
-            await self.close()
+        async with trio.open_nursery() as self.nursery:
+            for _ in range(steps):
+                await self.step()
+                await trio.sleep(self.rng.random())
+        async with trio.open_nursery() as self.nursery:
+            while self.handles:
+                self.done.append("close")
+                await self.close()
 
     async def compare(self) -> None:
         assert await self.mounted.names(self.name) == sorted(os.listdir(self.folder))
@@ -156,10 +171,11 @@ async def play(store: ObjectStore, folder: Path, seed: int, *, rounds: int, step
         await mounted.mkdir(world.name)
     try:
         for _ in range(rounds):
-            for each in ("run", "close_all", "compare"):
-                async with trio.open_nursery() as nursery:
-                    for world in worlds:
-                        nursery.start_soon(getattr(world, each), *([steps] if each == "run" else []))
+            async with trio.open_nursery() as nursery:
+                for world in worlds:
+                    nursery.start_soon(world.run, steps)
+            for world in worlds:
+                await world.compare()
             mounted = await mounted.remount()
             for world in worlds:
                 world.mounted = mounted
