@@ -97,6 +97,8 @@ class Namespace:
         directory = found.is_directory or key + "/" in volume.kept
         fresh = volume.fresh.get(key)
         info = found.object
+        if info is None:
+            self._vanished(key)
         if info is not None and not info.size and key.endswith("/"):
             info = None  # the marker of the directory in which we look
         if said.kind is Kind.SHADOWED:
@@ -104,6 +106,12 @@ class Namespace:
         if directory:
             return Sight(said.kind, key, True, found.marker, None, None)
         return Sight(said.kind, key, False, None, info, fresh)
+
+    def _vanished(self, key: str) -> None:
+        """No object stands under *key*: the inode that had it is displaced, unless it is new."""
+        inode = self._inodes.file_at(key)
+        if inode is not None and (inode.live is None or not (inode.live.fresh or inode.live.in_doubt)):
+            self._inodes.displace_at(key)
 
     async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
         """*info* with its metadata, which `find` of some stores does not carry."""
@@ -201,7 +209,7 @@ class Namespace:
                 return inode
             self._replaced(inode, key, info)
         other = self._inodes.find(info.file_id) if info.file_id else None
-        if not isinstance(other, FileInode) or other.standing in (Standing.UNLINKED, Standing.DISPLACED) or other.file_id != info.file_id:
+        if not isinstance(other, FileInode) or other.standing is Standing.UNLINKED or other.file_id != info.file_id:
             return None
         if not other.is_version(info):
             self._inodes.displace(other)

@@ -101,6 +101,8 @@ class Renames:
             return
         if before.object is None:
             raise NoEntry("There is no such name.")
+        if after.object is not None and after.object.file_id and after.object.file_id == before.object.file_id:
+            return  # two names of one file: POSIX wants nothing done
         source, target = before.object.key, Key(after.key)
         moved = self._namespace.known_file(source, before.object)
         replaced = await self._set_aside(after)

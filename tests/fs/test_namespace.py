@@ -6,7 +6,6 @@ import os
 import stat
 
 import pytest
-from tests.fs.mounted import ME, RW, SUPERUSER, Mounted, body
 
 from s3mount.errors import (
     Exists,
@@ -25,6 +24,7 @@ from s3mount.errors import (
 from s3mount.fs.attrs import AttrChange
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
+from tests.fs.mounted import ME, RW, SUPERUSER, Mounted, body
 
 
 @pytest.fixture(params=["everything", "like S3"])
@@ -182,7 +182,9 @@ async def test_attributes_survive_a_remount(mount: Mounted) -> None:
     await mount.write("f", b"x")
     await mount.mkdir("d")
     for path in ("f", "d"):
-        await mount.setattr(path, AttrChange(mode=0o4711, uid=7, gid=8, atime_ns=-1_500_000_000, mtime_ns=1_234_567_890_123_456_789), SUPERUSER)
+        await mount.setattr(
+            path, AttrChange(mode=0o4711, uid=7, gid=8, atime_ns=-1_500_000_000, mtime_ns=1_234_567_890_123_456_789), SUPERUSER
+        )
     again = await mount.remount()
     for path in ("f", "d"):
         attr = await again.stat(path)
@@ -242,7 +244,12 @@ async def test_symbolic_links_and_special_files_are_objects(mount: Mounted, stor
     async with mount.at("link") as ino:
         assert await mount.fs.readlink(ino) == b"some/where"
     fs = mount.fs
-    for name, kind, rdev in ((b"fifo", stat.S_IFIFO, 0), (b"dev", stat.S_IFCHR, os.makedev(1, 3)), (b"socket", stat.S_IFSOCK, 0), (b"reg", stat.S_IFREG, 0)):
+    for name, kind, rdev in (
+        (b"fifo", stat.S_IFIFO, 0),
+        (b"dev", stat.S_IFCHR, os.makedev(1, 3)),
+        (b"socket", stat.S_IFSOCK, 0),
+        (b"reg", stat.S_IFREG, 0),
+    ):
         made = await fs.mknod(fs.ROOT, name, mode=kind | 0o600, rdev=rdev, caller=ME)
         fs.forget(made.ino, 1)
     again = await mount.remount()
@@ -335,7 +342,25 @@ async def test_inode_numbers_survive_a_remount(mount: Mounted, store: MemoryStor
 
 
 async def test_every_key_is_reachable(mount: Mounted, store: MemoryStore) -> None:
-    keys = ["a", "a/b", "a//c", "/x", "./y", "../z", "d/", "e/e/", "n\0n", "␛", "caf␛E9", "k" * 600, "k" * 600 + "/z", "␛f", "a␛f", "/", "//"]
+    keys = [
+        "a",
+        "a/b",
+        "a//c",
+        "/x",
+        "./y",
+        "../z",
+        "d/",
+        "e/e/",
+        "n\0n",
+        "␛",
+        "caf␛E9",
+        "k" * 600,
+        "k" * 600 + "/z",
+        "␛f",
+        "a␛f",
+        "/",
+        "//",
+    ]
     for key in keys:
         await store.put(Key(key), key.encode())
     found: dict[bytes, bytes] = {}

@@ -1,0 +1,187 @@
+"""Reading directories: of any size, while they change, from any position."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+
+from s3mount.fs.options import DirEntry
+from s3mount.model import Key
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from tests.fs.mounted import Mounted
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def mount(store: MemoryStore) -> Mounted:
+    return Mounted(store)
+
+
+async def fill(store: MemoryStore, count: int, prefix: str = "") -> list[bytes]:
+    names = [f"{number:05}" for number in range(count)]
+    for name in names:
+        await store.put(Key(prefix + name), b"")
+    return [name.encode() for name in names]
+
+
+async def take(mount: Mounted, fh: int, start: int, count: int) -> list[DirEntry]:
+    """As one READDIR request of the kernel: it takes *count* entries and gives the next one back."""
+    taken: list[DirEntry] = []
+    async with aclosing(mount.fs.readdir(fh, start)) as entries:
+        async for entry in entries:
+            if len(taken) == count:
+                break
+            taken.append(entry)
+    return taken
+
+
+async def take_all(mount: Mounted, fh: int, start: int = 0, count: int = 300) -> list[bytes]:
+    names: list[bytes] = []
+    while taken := await take(mount, fh, start, count):
+        names += [entry.name for entry in taken]
+        start = taken[-1].next_id
+    return names
+
+
+async def test_a_large_directory_comes_in_pages_each_entry_once(mount: Mounted, store: MemoryStore) -> None:
+    names = await fill(store, 2500)
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    assert await take_all(mount, fh) == names
+    mount.fs.check()
+    assert await take_all(mount, fh, start=2000) == names[2000:]
+    assert await take_all(mount, fh, start=17, count=5) == names[17:]
+    await mount.fs.releasedir(fh)
+
+
+async def test_deleting_while_reading_loses_nothing(mount: Mounted, store: MemoryStore) -> None:
+    names = await fill(store, 2500)
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    seen, start = [], 0
+    while taken := await take(mount, fh, start, 100):
+        for entry in taken:
+            seen.append(entry.name)
+            await mount.unlink(entry.name)
+        start = taken[-1].next_id
+    assert seen == names
+    assert not store.bucket.keys
+    await mount.fs.releasedir(fh)
+
+
+async def test_a_seek_backwards_finds_the_same_positions_although_entries_went_and_came(mount: Mounted, store: MemoryStore) -> None:
+    names = await fill(store, 2300)
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    positions = {entry.name: entry.next_id for entry in await take(mount, fh, 0, 5000)}
+    for name in names[::7]:
+        await mount.unlink(name)
+    for number in range(0, 2300, 11):
+        await store.put(Key(f"{number:05}-new"), b"")
+    left = [name for at, name in enumerate(names) if at % 7]
+    for start in (1, 999, 1000, 1001, 1500, 2299):
+        assert await take_all(mount, fh, start) == [name for name in left if positions[name] > start]
+    assert len(await take_all(mount, fh, 0)) == len(left) + len(range(0, 2300, 11))
+    await mount.fs.releasedir(fh)
+
+
+async def test_new_files_are_listed_in_a_large_directory(mount: Mounted, store: MemoryStore) -> None:
+    names = await fill(store, 1500)
+    opened = [await mount.create(f"{number:05}.new") for number in (3, 999, 1000, 1499)]
+    assert len(await mount.names()) == len(names) + 4
+    for fh in opened:
+        await mount.close(fh)
+    assert len(await mount.names()) == len(names) + 4
+
+
+async def test_what_is_committed_or_unlinked_while_it_is_read_is_told_once_or_not_at_all(mount: Mounted, store: MemoryStore) -> None:
+    await fill(store, 10)
+    new = await mount.create("00005.new")
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    first = await take(mount, fh, 0, 2)
+    await mount.close(new)
+    await mount.unlink("00007")
+    rest = await take_all(mount, fh, first[-1].next_id)
+    names = [entry.name for entry in first] + rest
+    assert sorted(names) == [b"00000", b"00001", b"00002", b"00003", b"00004", b"00005", b"00005.new", b"00006", b"00008", b"00009"]
+    await mount.fs.releasedir(fh)
+
+
+async def test_a_directory_renamed_while_it_is_read_goes_on(mount: Mounted, store: MemoryStore) -> None:
+    names = await fill(store, 2100, "d/")
+    ino = await mount.ino("d")
+    fh = await mount.fs.opendir(ino)
+    first = await take(mount, fh, 0, 500)
+    await mount.rename("d", "e")
+    seen = [entry.name for entry in first] + await take_all(mount, fh, 500)
+    assert seen == names
+    await mount.fs.releasedir(fh)
+    mount.forget(ino)
+
+
+async def test_remembered_entries_hold_a_lookup_and_the_others_do_not(mount: Mounted, store: MemoryStore) -> None:
+    await fill(store, 5)
+    await mount.mkdir("d")
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    accepted: list[int] = []
+    async with aclosing(mount.fs.readdir(fh, 0)) as entries:
+        async for entry in entries:
+            if entry.name in (b"00001", b"d"):
+                mount.fs.remember(entry.attr.ino)
+                accepted.append(entry.attr.ino)
+    await mount.fs.releasedir(fh)
+    mount.fs.check()
+    assert [(await mount.fs.getattr(ino)).ino for ino in accepted] == accepted
+    assert (await mount.stat("00001")).ino == accepted[0]
+    for ino in accepted:
+        mount.fs.forget(ino, 1)
+    mount.fs.check()
+
+
+async def test_entries_carry_their_attributes_on_stores_whose_listings_do_not() -> None:
+    mount = Mounted(MemoryStore(LIKE_S3))
+    await mount.symlink("link", b"x")
+    await mount.mkdir("d", 0o700)
+    await mount.write("f", b"abc")
+    modes = {entry.name: (entry.attr.mode, entry.attr.size) for entry in await mount.entries()}
+    assert modes == {b"d": (0o040700, 0), b"f": (0o100644, 3), b"link": (0o120777, 1)}
+
+
+async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
+    class Kernel:
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, bytes]] = []
+
+        def entry(self, parent: int, name: bytes) -> None:
+            self.asked.append((parent, name))
+
+        def inode(self, ino: int) -> None:
+            raise AssertionError
+
+    store = MemoryStore()
+    mount = Mounted(store, inode_limit=100)
+    kernel = mount.fs._volume.invalidate = Kernel()
+    await fill(store, 500, "d/")
+    directory = await mount.ino("d")
+    held = await mount.open("d/00000")
+    numbers: dict[bytes, int] = {}
+    fh = await mount.fs.opendir(directory)
+    async with aclosing(mount.fs.readdir(fh, 0)) as entries:
+        async for entry in entries:
+            mount.fs.remember(entry.attr.ino)
+            numbers[entry.name] = entry.attr.ino
+            for parent, name in kernel.asked:
+                assert parent == directory
+                mount.fs.forget(numbers.pop(name), 1)
+            kernel.asked.clear()
+            assert len(mount.fs._inodes) <= 104
+    assert b"00000" in numbers
+    await mount.fs.releasedir(fh)
+    await mount.close(held)
+    for ino in numbers.values():
+        mount.fs.forget(ino, 1)
+    mount.forget(directory)
+    mount.fs.check()
+    assert len(mount.fs._inodes) == 1
