@@ -89,8 +89,9 @@ def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[
     try:
         trio.run(mount.run, open_store)
     except BaseException as error:
-        failure = _sentence(error) if mount.was_ready else None
-        log.error("The mount of %s ended with: %s", options.source, _sentence(error), exc_info=None if _is_told(error) else error)
+        if mount.was_ready or not _is_told(error):
+            failure = _sentence(error)
+            log.error("The mount of %s ended with: %s", options.source, failure, exc_info=None if _is_told(error) else error)
         raise
     finally:
         record.finish(failure)
@@ -120,7 +121,7 @@ class Mount:
             attendants.start_soon(self._heed_signals, attendants)
             try:
                 async with trio.open_nursery() as background:
-                    await background.start(_keep_running, fs)
+                    background.start_soon(_keep_running, fs)
                     await self._serve(fs, invalidator)
                     background.cancel_scope.cancel()
             finally:
@@ -185,15 +186,13 @@ class Mount:
             pyfuse3.terminate()
 
 
-async def _keep_running(fs: Filesystem, *, task_status: trio.TaskStatus[None]) -> None:
+async def _keep_running(fs: Filesystem) -> None:
     """The background work of *fs*; a defect in it must not take the mount down."""
     while True:
         try:
-            await fs.run(task_status)
-            return
+            await fs.run()
         except Exception:
             log.exception("Background work failed; it begins again in %s s", RESTART_S)
-        task_status = trio.TASK_STATUS_IGNORED
         await trio.sleep(RESTART_S)
 
 
