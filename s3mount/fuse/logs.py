@@ -33,6 +33,7 @@ def log_to(place: Path | None, *, level: str, foreground: bool, fallback: Path) 
     if not isinstance(handler, SysLogHandler):
         handler.setFormatter(logging.Formatter(LINE))
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that cannot be written must not print tracebacks over the terminal
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -48,9 +49,8 @@ def _file(place: Path) -> logging.Handler:
 
 
 def _system(fallback: Path) -> logging.Handler:
-    try:
-        handler = SysLogHandler(str(SYSTEM_LOG), facility=SysLogHandler.LOG_DAEMON)
-    except OSError:
+    if not SYSTEM_LOG.is_socket():  # the handler itself would take a missing one without a word, and print a traceback for each line
         return RotatingFileHandler(fallback, maxBytes=FALLBACK_BYTES, backupCount=1, encoding="utf-8", errors="backslashreplace")
+    handler = SysLogHandler(str(SYSTEM_LOG), facility=SysLogHandler.LOG_DAEMON)
     handler.setFormatter(logging.Formatter(SYSTEM_LINE))
     return handler

@@ -9,8 +9,9 @@ Must not know: objects, keys, commits.
 - RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
   raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
   nursery, and slow commits cannot hold up everybody's reads.
-- Before every write(2) the kernel asks for `security.capability`: answered at once, and never stored. ENOSYS to any xattr request
-  ends xattrs for the mount (`xattrs=False`).
+- Before every write(2) the kernel asks for `security.capability`: answered at once, and never stored. It and access control lists are "not
+  supported" rather than "not there": then `ls` asks once per mount and not once per file. ENOSYS to any xattr request ends xattrs for
+  the mount (`xattrs=False`).
 - `.` and `..` have the positions 1 and 2 in a listing; the file system's own follow, shifted by `DOTS`.
 """
 
@@ -28,7 +29,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
-from s3mount.errors import FsError, NoEntry, errno_of
+from s3mount.errors import AlreadyExists, FsError, InvalidName, NoEntry, NotFound, TooLarge, Unsupported, errno_of
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
 from s3mount.fuse.deadline import strictly_within, within
@@ -110,7 +111,7 @@ class Refusals:
         if number is None:
             return self._defect(request, error)
         if not isinstance(error, FsError):
-            self._once((request, str(error)), "%s failed: %s", request, error)
+            self._once((request, str(error)), "%s failed: %s", request, error, level=_level(error))
         return number
 
     def _defect(self, request: str, error: Exception) -> int:
@@ -122,9 +123,9 @@ class Refusals:
             log.error("%s failed unexpectedly, and answers EIO", request, exc_info=error)
         return errno.EIO
 
-    def _once(self, what: tuple[object, ...], message: str, *args: object) -> None:
+    def _once(self, what: tuple[object, ...], message: str, *args: object, level: int = logging.WARNING) -> None:
         if self._is_new(what):
-            log.warning(message, *args)
+            log.log(level, message, *args)
 
     def _is_new(self, what: tuple[object, ...]) -> bool:
         if what in self._seen:
@@ -133,6 +134,11 @@ class Refusals:
         if len(self._seen) > REFUSALS_REMEMBERED:
             del self._seen[next(iter(self._seen))]
         return True
+
+
+def _level(error: Exception) -> int:
+    """What the store refuses because of what was asked is the caller's business; the rest is the administrator's."""
+    return logging.INFO if isinstance(error, TooLarge | InvalidName | Unsupported | AlreadyExists | NotFound) else logging.WARNING
 
 
 def _caller(ctx: RequestContext) -> Caller:
@@ -229,31 +235,29 @@ class Operations(pyfuse3.Operations):
 
     @reply_errno_at_once
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        self._require_xattrs()
-        if name == CAPABILITY:
-            raise FUSEError(errno.ENODATA)
+        self._require_xattr(name)
         return await self._fs.getxattr(inode, name)
 
     @reply_errno
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
-        self._require_xattrs()
-        if name == CAPABILITY or name.startswith(ACL_PREFIX):
-            raise FUSEError(errno.EOPNOTSUPP)
+        self._require_xattr(name)
         await self._fs.setxattr(inode, name, value, 0)
 
     @reply_errno
     async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
-        self._require_xattrs()
+        self._require_xattr()
         return await self._fs.listxattr(inode)
 
     @reply_errno
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._require_xattrs()
+        self._require_xattr(name)
         await self._fs.removexattr(inode, name)
 
-    def _require_xattrs(self) -> None:
+    def _require_xattr(self, name: bytes = b"") -> None:
         if not self._xattrs:
             raise FUSEError(errno.ENOSYS)
+        if name == CAPABILITY or name.startswith(ACL_PREFIX):
+            raise FUSEError(errno.EOPNOTSUPP)
 
     @reply_errno_at_once
     async def statfs(self, ctx: RequestContext) -> StatvfsData:

@@ -86,13 +86,16 @@ class Mount:
         self.judge()
 
     def wait(self, status: int = 0) -> None:
-        assert self.process.wait(PATIENCE_S) == status, self.stderr.read_text() + self.log.read_text()
+        if (ended := self.process.wait(PATIENCE_S)) != status:
+            raise AssertionError(f"the mount ended with {ended}: {self.stderr.read_text()}{self.log.read_text()}")
 
     def judge(self) -> None:
         """Nothing on stderr; no warning, error or traceback in the log but `expected` ones."""
-        assert self.stderr.read_text() == ""
-        complaints = re.findall(r"^.*(?: WARNING | ERROR |Traceback).*$", self.log.read_text(), re.MULTILINE)
-        assert [line for line in complaints if not any(re.search(pattern, line) for pattern in self.expected)] == []
+        complaints = self.stderr.read_text().splitlines()
+        complaints += re.findall(r"^.*(?: WARNING | ERROR |Traceback)(?:.|\n(?! *\d{4}-))*", self.log.read_text(), re.MULTILINE)
+        left = [line for line in complaints if not any(re.search(pattern, line) for pattern in self.expected)]
+        if left:
+            raise AssertionError("the mount complained:\n" + "\n".join(left))
 
     def again(self) -> Mount:
         """Unmount, and mount the same data."""

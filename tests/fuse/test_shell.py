@@ -272,6 +272,27 @@ def test_a_process_that_was_killed_leaves_its_outcome_open(runtime_folder: Path,
     watch.close()
 
 
+# -- the log ------------------------------------------------------------------------------
+
+LOGGING = """if 1:
+    import logging, sys
+    from pathlib import Path
+    from s3mount.fuse import logs
+    logs.SYSTEM_LOG = Path(sys.argv[1], "missing")
+    logs.log_to(None, level="info", foreground=False, fallback=Path(sys.argv[1], "fallback"))
+    logging.getLogger("s3mount.x").info("said")
+    import warnings
+    warnings.warn("careful")
+"""
+
+
+def test_without_a_system_log_lines_go_to_a_file_and_nothing_is_printed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LOGGING, str(tmp_path)], capture_output=True, text=True, env=environment())
+    assert done.stdout + done.stderr == ""
+    assert "INFO s3mount.x" in (tmp_path / "fallback").read_text()
+    assert "careful" in (tmp_path / "fallback").read_text()
+
+
 # -- into the background ------------------------------------------------------------------------
 
 
