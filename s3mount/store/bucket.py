@@ -94,6 +94,11 @@ class File:
     metadata: Metadata
     keys: set[str] = field(default_factory=set)
 
+    def become(self, other: File) -> None:
+        """Take everything over but the id and the keys."""
+        self.blob, self.etag, self.mtime_ns = other.blob, other.etag, other.mtime_ns
+        self.content_type, self.storage_class, self.metadata = other.content_type, other.storage_class, other.metadata
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Receiving:

@@ -298,7 +298,7 @@ class MemoryStore:
         if file is None:
             file = self.bucket.files.get(fresh.id, fresh)
         if file is not fresh:
-            _overwrite(file, fresh)
+            file.become(fresh)
         if not isinstance(commit.condition, Matches):
             self.bucket.bind(key, file)
         self._free(key)
@@ -426,11 +426,6 @@ class MemoryPin:
     def _require_open(self) -> None:
         if not self._open:
             raise ValueError(f"the pin of {self.info.key!r} was released")
-
-
-def _overwrite(file: File, by: File) -> None:
-    file.blob, file.etag, file.mtime_ns = by.blob, by.etag, by.mtime_ns
-    file.content_type, file.storage_class, file.metadata = by.content_type, by.storage_class, by.metadata
 
 
 def _require(key: str, file: File, etag: ETag | None) -> None:
