@@ -42,7 +42,7 @@ from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.extents import Extent, Kind
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.staging import StagingArea
-from s3mount.model import OBJECT_BYTES, Condition, Content, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import OBJECT_BYTES, Condition, Content, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore
 
 # Contents up to this are sent whole: reading and sending that much costs less than the bookkeeping of an edit, and leaves no fragments.
@@ -150,14 +150,18 @@ class FileContent:
         """The object is called *key* now."""
         self._layers.moved(key)
 
-    async def rebase(self, info: ObjectInfo) -> None:
-        """This mount replaced the metadata of the version we stand on: it is called *info* now. Waits for a commit under way."""
+    async def rebase(self, info: ObjectInfo, *, former: ETag | None = None) -> None:
+        """This mount replaced the metadata of version *former* (None: the ETag stayed): the same bytes are called *info* now.
+
+        Waits for a commit under way. Does nothing if we do not stand on that version any more.
+        """
         async with self._committing:
-            former, self._committed, self._layers.key = self._layers.base, info, info.key
-            if former is None:
+            base = self._layers.base
+            if base is None or base.etag != (former or info.etag):
                 return
-            self._layers.base = info
-            if former.etag != info.etag and not self._store.capabilities.versions:
+            self._committed = self._layers.base = info
+            self._layers.key = info.key
+            if base.etag != info.etag and not self._store.capabilities.versions:
                 await self._layers.drop_pin()
 
     async def localise(self, limit: int) -> None:

@@ -287,8 +287,10 @@ class Layers:
     async def settle(self) -> None:
         """Read what is settled from the base from here on. If it cannot be pinned, all stays where it is: the logs are as good."""
         generation = self.settled
+        await self.drop_unreferenced()
         if self.table.size and await self.repin():
             self.table.settle(generation)
+            await self.drop_unreferenced()
 
     async def gather(self, data: bytearray) -> None:
         """*data* is the whole base: read what is settled from there from here on, where memory allows."""
@@ -298,6 +300,7 @@ class Layers:
         former = self.files.get(self.settled)
         self.files[self.settled] = self._staging.hold(data)
         self.table.gather(self.settled)
+        await self.drop_unreferenced()
         if former is not None:
             await former.retire()
         await self.drop_pin()

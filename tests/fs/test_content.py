@@ -253,7 +253,8 @@ async def test_a_commit_after_a_rename_goes_to_the_new_key(rig: Rig) -> None:
     else:
         await rig.memory.delete(KEY)
         info = await rig.memory.put(rig.key, b"old")
-        await content.rebase(info)
+        assert content.base is not None
+        await content.rebase(info, former=content.base.etag)
     content.moved(rig.key)
     await content.commit(rig.target)
     assert await rig.object() == b"new"
@@ -267,12 +268,23 @@ async def test_new_metadata_do_not_make_the_open_file_stale(rig: Rig) -> None:
     former = content.base
     assert former is not None
     await rig.memory.delete(KEY)
-    renamed_etag = await rig.memory.put(KEY, b"a" * 500, Commit(file_id=FILE_ID))
-    await content.rebase(renamed_etag)
+    await content.rebase(await rig.memory.put(KEY, b"a" * 500, Commit(file_id=FILE_ID)), former=former.etag)
     assert await bytes_of(content) == b"a" * 500
     await content.write(0, b"b")
     await content.commit(rig.target)
     assert await rig.object() == b"b" + b"a" * 499
+    await rig.leave(content)
+
+
+async def test_news_of_metadata_that_come_after_a_commit_are_ignored(rig: Rig) -> None:
+    content = await rig.stored(b"a" * 500)
+    former = content.base
+    assert former is not None
+    await content.truncate(10)
+    info = await content.commit(rig.target)
+    await content.rebase(former, former=former.etag)
+    content.check()
+    assert content.base == content.committed == info
     await rig.leave(content)
 
 
