@@ -149,6 +149,8 @@ class FileContent:
     def moved(self, key: Key) -> None:
         """The object is called *key* now."""
         self._layers.moved(key)
+        if self._committed is not None:
+            self._committed = replace(self._committed, key=key)
 
     async def rebase(self, info: ObjectInfo, *, former: ETag | None = None) -> None:
         """This mount replaced the metadata of version *former* (None: the ETag stayed): the same bytes are called *info* now.

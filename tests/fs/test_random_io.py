@@ -199,7 +199,7 @@ async def test_many_files_on_a_slow_store_behave_as_local_ones(seed: int, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 130))
+@pytest.mark.parametrize("seed", range(100, 112))
 async def test_many_more_files_on_a_slow_store_behave_as_local_ones(
     seed: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
