@@ -74,9 +74,13 @@ class Owner:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Give the lock back; the folder stays for the sweeper. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
+        """Give the lock back, and remove the folder unless there is something in it: that stays for the sweeper. Idempotent."""
+        if self._fd < 0:
+            return
+        if os.listdir(self.folder) == [OWNER_LOCK]:
+            os.unlink(self.folder / OWNER_LOCK)
+            os.rmdir(self.folder)
+        os.close(self._fd)
         self._fd = -1
 
 

@@ -128,14 +128,18 @@ class ShadowDisk(Disk):
 
 
 def _mixed(synced: bytes, present: bytes, chance: random.Random) -> bytes:
-    """What may stand in a file: the synced bytes, more of the present ones, or room for them that was never filled."""
-    match chance.randrange(4):
+    """What may stand in a file: the synced bytes, more of the present ones, or room for them that was not filled."""
+    least = min(len(synced), len(present))
+    match chance.randrange(5):
         case 0:
             return synced
         case 1:
             return present
         case 2:
-            return present[: chance.randint(min(len(synced), len(present)), len(present))]
-        case _:
-            kept = chance.randint(min(len(synced), len(present)), len(present))
+            return present[: chance.randint(least, len(present))]
+        case 3:
+            kept = chance.randint(least, len(present))
             return present[:kept] + bytes(len(present) - kept)
+        case _:
+            start, stop = sorted(chance.randint(least, len(present)) for _ in range(2))
+            return present[:start] + bytes(stop - start) + present[stop:]

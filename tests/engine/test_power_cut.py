@@ -17,7 +17,7 @@ import pytest
 from s3mount.engine.disk import Disk
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import How
-from s3mount.model import Content, Key, Kept, Part, Staged
+from s3mount.model import Content, Kept, Key, ObjectInfo, Part, Piece, Staged
 from tests.conftest import ExpectLogs
 from tests.engine.disks import INDEX_FILES, Crash, ShadowDisk
 from tests.engine.observe import BUCKET, leftovers, observe
@@ -93,6 +93,20 @@ def put(engine: Engine, key: str, data: bytes, *, durable: bool = False) -> None
     engine.put(BUCKET, Key(key), data, durable=durable)
 
 
+def spliced(base: ObjectInfo, at: int, source: File) -> Content:
+    """The content of *base* with all of *source* laid over it at *at*."""
+    end = at + source.length
+    kept: list[Piece] = [Kept(start, stop - start) for start, stop in ((0, at), (end, base.size)) if start < stop]
+    return Content(base.size, tuple(sorted([*kept, Staged(at, source.length, source, 0)], key=lambda piece: piece.offset)), base)
+
+
+def lay_over(machine: Machine, key: str, at: int, data: bytes, *, durable: bool) -> None:
+    base = machine.engine.head(BUCKET, Key(key))
+    source = File(machine.engine.staging / "mine", data)
+    machine.engine.adopt(BUCKET, base.key, spliced(base, at, source), How(file_id=base.file_id), durable=durable)
+    source.path.unlink(missing_ok=True)
+
+
 EVERY_INDEX = pytest.mark.parametrize("index", ["absent", "stale", "ahead"])
 
 
@@ -106,10 +120,7 @@ def adopt(machine: Machine, *, durable: bool) -> None:
 
 
 def edit(machine: Machine, *, durable: bool) -> None:
-    base = machine.engine.head(BUCKET, Key("old"))
-    source = File(machine.engine.staging / "mine", b"n" * LARGE)
-    pieces = (Kept(0, 5), Staged(5, LARGE, source, 0), Kept(5 + LARGE, base.size - LARGE - 5))
-    machine.engine.adopt(BUCKET, base.key, Content(base.size, pieces, base), How(file_id=base.file_id), durable=durable)
+    lay_over(machine, "old", 5, b"n" * LARGE, durable=durable)
 
 
 def multipart(machine: Machine, *, durable: bool) -> None:
@@ -159,6 +170,7 @@ def test_what_was_acknowledged_as_durable_is_there(machine: Machine, name: str, 
     assert found == {key: content for key, content in after.items() if key != "loose"}
 
 
+@pytest.mark.slow
 @EVERY_INDEX
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_what_was_not_synced_is_there_whole_or_as_before(machine: Machine, name: str, index: Index) -> None:
@@ -206,10 +218,7 @@ def test_the_replaced_version_outlives_a_replacement_that_was_not_synced(machine
 def test_an_edit_of_a_version_that_was_lost_does_not_happen(machine: Machine) -> None:
     put(machine.engine, "old", b"o" * 3 * LARGE, durable=True)
     put(machine.engine, "old", b"p" * 3 * LARGE)
-    base = machine.engine.head(BUCKET, Key("old"))
-    source = File(machine.engine.staging / "mine", b"small edit")
-    pieces = (Staged(0, 10, source, 0), Kept(10, base.size - 10))
-    machine.engine.adopt(BUCKET, base.key, Content(base.size, pieces, base), How(file_id=base.file_id), durable=False)
+    lay_over(machine, "old", 0, b"small edit", durable=False)
     machine.engine.log.sync()
     assert after_cut(machine.cut("ahead")) == {"old": b"o" * 3 * LARGE}
 
@@ -222,6 +231,40 @@ def test_what_died_and_was_deleted_before_the_cut_is_not_missed(machine: Machine
     for index in ("absent", "stale", "ahead"):
         for seed in range(5):
             assert after_cut(machine.cut(index, random.Random(seed))) == {"again": b"last" * LARGE}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_body_is_deleted_only_behind_a_mark_that_is_itself_synced(machine: Machine, seed: int) -> None:
+    """Else the record that brought it would be taken for one whose body was lost, and all edits that build on it with it."""
+    put(machine.engine, "edited", b"1" * 2 * LARGE)
+    lay_over(machine, "edited", 0, b"2" * LARGE, durable=False)
+    lay_over(machine, "edited", LARGE, b"3" * LARGE, durable=False)
+    machine.engine.sync()
+    assert after_cut(machine.cut("absent", random.Random(seed))) == {"edited": b"2" * LARGE + b"3" * LARGE}
+
+
+def test_what_dies_while_a_sync_is_under_way_outlives_that_sync(tmp_path: Path) -> None:
+    class Meanwhile(ShadowDisk):
+        act: Callable[[], None] | None = None
+
+        def fsync(self, fd: int) -> None:
+            super().fsync(fd)
+            if self.act is not None:
+                act, self.act = self.act, None
+                act()
+
+    disk = Meanwhile(tmp_path / "data")
+    with Engine.open(tmp_path / "data", disk=disk, boot_id="before") as engine:
+        engine.create_bucket(BUCKET)
+        put(engine, "key", b"old" * LARGE, durable=True)
+        put(engine, "other", b"other")
+        disk.act = lambda: put(engine, "key", b"new" * LARGE)
+        engine.sync()
+        assert disk.act is None
+        assert after_cut(disk.cut(tmp_path / "cut"))["key"] == b"old" * LARGE
+        for seed in range(8):
+            assert after_cut(disk.cut(tmp_path / f"cut-{seed}", random.Random(seed)))["key"] in (b"old" * LARGE, b"new" * LARGE)
+    disk.close()
 
 
 def test_settling_is_repeated_when_the_power_fails_again(machine: Machine) -> None:
@@ -318,9 +361,7 @@ class Story:
         at = self.chance.randrange(len(content) - 40)
         edited = content[:at] + new + content[at + 40 :]
         path = engine.staging / "edit"
-        kept = [Kept(start, stop - start) for start, stop in ((0, at), (at + 40, len(content))) if start < stop]
-        pieces = sorted([*kept, Staged(at, 40, File(path, new), 0)], key=lambda piece: piece.offset)
-        engine.adopt(BUCKET, base.key, Content(base.size, tuple(pieces), base), How(file_id=base.file_id), durable=durable)
+        engine.adopt(BUCKET, base.key, spliced(base, at, File(path, new)), How(file_id=base.file_id), durable=durable)
         path.unlink(missing_ok=True)
         self.histories[key].change(edited, durable=durable)
 
