@@ -219,8 +219,13 @@ class Files:
     # -- commits ----------------------------------------------------------------------
 
     async def save(self, inode: FileInode) -> None:
-        """Commit the content if it changed, else write the attributes if they did. Raises as `FileContent.commit`."""
-        live = require_live(inode)
+        """Commit the content if it changed, else write the attributes if they did. Raises as `FileContent.commit`.
+
+        Does nothing for a file that nobody holds any more.
+        """
+        live = inode.live
+        if live is None:
+            return
         live.holders += 1
         try:
             if self._is_wanted(inode, live) and live.content.changed:
@@ -302,9 +307,11 @@ class Files:
                 metadata = encode(sent, live.foreign)
                 info = await self._store.update(Key(key), metadata, if_match=committed.etag, file_id=inode.file_id)
                 inode.etag = info.etag
-                await live.content.rebase(info)
+                await live.content.rebase(info, former=committed.etag)
                 volume.mutated(key)
         except (PreconditionFailed, NotFound):
+            if live.content.committed is not committed:
+                return  # a commit of ours was faster, and took the attributes along
             volume.inodes.displace(inode)
             live.unsaved = False
             raise stale() from None

@@ -90,8 +90,9 @@ class Metadata:
         with self._volume.gate.using(inode.key):
             attributes = edit(self._volume.file_attributes(info))
             metadata = encode(attributes, info.metadata or NO_METADATA)
+            former = info.etag
             try:
-                info = await self._store.update(info.key, metadata, if_match=info.etag, file_id=inode.file_id)
+                info = await self._store.update(info.key, metadata, if_match=former, file_id=inode.file_id)
             except (PreconditionFailed, NotFound):
                 self._volume.changes.note(inode.key)
                 return None
@@ -100,7 +101,7 @@ class Metadata:
         if (live := inode.live) is not None:
             live.attributes = edit(live.attributes)
             live.unsaved = live.content.changed
-            await live.content.rebase(info)
+            await live.content.rebase(info, former=former)
         return self._namespace.file_attr(inode, info)
 
     # -- directories ------------------------------------------------------------------

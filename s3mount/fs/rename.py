@@ -76,9 +76,10 @@ class Renames:
 
     async def _make_object(self, end: End) -> None:
         """A file that has no object yet gets one: it shall be there whole, under one of the two names, whatever happens next."""
-        inode = self._volume.fresh.get(self._entries.key_of(end.directory, end.name))
-        if inode is not None and inode.live is not None and not (await self._namespace.see(end.directory, end.name)).directory:
-            await self._files.save(inode)
+        if self._entries.key_of(end.directory, end.name) in self._volume.fresh:
+            inode = (await self._namespace.see(end.directory, end.name)).fresh
+            if inode is not None and inode.live is not None:
+                await self._files.save(inode)
 
     def _require_possible(self, before: Sight, after: Sight) -> None:
         if not before.exists:
@@ -139,9 +140,9 @@ class Renames:
     async def _copy_key(self, source: Key, target: Key, moved: FileInode | None) -> None:
         info = await self._store.copy(source, target)
         if moved is not None:
-            moved.etag = info.etag
+            former, moved.etag = moved.etag, info.etag
             if moved.live is not None:
-                await moved.live.content.rebase(info)
+                await moved.live.content.rebase(info, former=former)
 
     def _renamed_file(self, source: Key, target: Key, replaced: FileInode | None, after: Sight) -> None:
         inodes, volume = self._volume.inodes, self._volume
@@ -167,7 +168,7 @@ class Renames:
             raise NotADirectory("The target is not a directory.")
         if after.exists and not replace:
             raise Exists("The name is taken.")
-        if before.key == after.key:
+        if before.key == after.key and after.directory:
             return
         if after.exists:
             await self._entries.require_empty(after.stem)

@@ -31,11 +31,13 @@ class Mounted:
 
     async def ino(self, path: str | bytes) -> int:
         """Look every component up. The counts are given back at once for all but the last."""
-        ino, names = Filesystem.ROOT, [name for name in os.fsencode(path).split(b"/") if name]
-        for at, name in enumerate(names):
-            parent, ino = ino, (await self.fs.lookup(ino, name, ME)).ino
-            if at:
-                self.fs.forget(parent, 1)
+        ino = Filesystem.ROOT
+        for name in os.fsencode(path).split(b"/") if path else []:
+            parent = ino
+            try:
+                ino = (await self.fs.lookup(parent, name, ME)).ino
+            finally:
+                self.forget(parent)
         return ino
 
     @asynccontextmanager
