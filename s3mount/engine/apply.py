@@ -230,10 +230,14 @@ class _Change:
         if not source.endswith(b"/"):
             self._rename_key(bucket, source, target)
             return
+        # Insert and delete touch the B-trees in order; an UPDATE of the same keys takes more than twice as long.
+        where = (bucket, source, end_of(source))
         self.db.execute(
-            "UPDATE name SET key = CAST(? || substr(key, ?) AS BLOB) WHERE bucket = ? AND key >= ? AND key < ?",
-            (target, len(source) + 1, bucket, source, end_of(source)),
+            "INSERT INTO name (bucket, key, file, version) SELECT bucket, CAST(? || substr(key, ?) AS BLOB), file, version "
+            "FROM name WHERE bucket = ? AND key >= ? AND key < ?",
+            (target, len(source) + 1, *where),
         )
+        self.db.execute("DELETE FROM name WHERE bucket = ? AND key >= ? AND key < ?", where)
 
     def _first_under(self, bucket: int, prefix: bytes) -> bytes | None:
         row = self.db.execute(

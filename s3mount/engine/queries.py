@@ -30,6 +30,7 @@ _RANGE = (
 )
 _FIND = f"{_HEAD} UNION ALL SELECT * FROM ({_RANGE.format(_BUCKET)} LIMIT 2)"
 _LIST = _RANGE.format("?")
+_NEXT = "SELECT key FROM name WHERE bucket = ? AND key >= ? AND key < ? ORDER BY key LIMIT 1"
 _HEAD_IN = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = ? AND n.key = ? AND n.file = ?"
 _HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key LIMIT 1"
 _SPANS = """
@@ -49,9 +50,6 @@ _VERSION = f"""
 
 # What S3 calls the version that was made without versioning.
 NULL_ID = "null"
-
-# Keys of one common prefix that are stepped over before seeking behind it: a seek costs as much as about this many steps.
-_STEPS = 8
 
 
 def info_of(row: Row) -> ObjectInfo:
@@ -155,19 +153,33 @@ def _start(prefix: bytes, delimiter: bytes, after: bytes) -> bytes:
 def _items(
     db: sqlite3.Connection, bucket: int, prefix: bytes, delimiter: bytes, start: bytes
 ) -> Generator[tuple[bytes | None, Row], None, None]:
-    """(None, row) for a key, (common prefix, its first row) for each group, in order. Seeks behind a group that is not small."""
+    """(None, row) for a key, (common prefix, its first key) for each group, in order. Behind a group it seeks, without a look at its files."""
     at: bytes | None = start
+    end = end_of(prefix)
     while at is not None:
-        rows = db.execute(_LIST, (bucket, at, end_of(prefix)))
-        at, group, steps = None, None, 0
+        rows = db.execute(_LIST, (bucket, at, end))
+        at = None
         for row in rows:
-            if group is None or not row[0].startswith(group):
-                group, steps = rolled_up(row[0], prefix, delimiter), 0
-                yield group, row
-            elif (steps := steps + 1) > _STEPS:
-                at = end_of(group)
+            group = rolled_up(row[0], prefix, delimiter)
+            yield group, row
+            if group is not None:
+                at = yield from _groups_behind(db, bucket, prefix, delimiter, group)
                 break
         rows.close()
+
+
+def _groups_behind(
+    db: sqlite3.Connection, bucket: int, prefix: bytes, delimiter: bytes, group: bytes
+) -> Generator[tuple[bytes | None, Row], None, bytes | None]:
+    """The groups that follow *group* at once; gives the key that comes then and is in none, None at the end."""
+    end = end_of(prefix)
+    while (row := db.execute(_NEXT, (bucket, end_of(group), end)).fetchone()) is not None:
+        following = rolled_up(row[0], prefix, delimiter)
+        if following is None:
+            return bytes(row[0])
+        group = following
+        yield group, row
+    return None
 
 
 # -- contents -------------------------------------------------------------------------
