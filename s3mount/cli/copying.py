@@ -125,7 +125,7 @@ class Copier:
             case StoreUrl() as source, StoreUrl() as target:
                 await self._copy_object(source, target, progress, item.size or 0)
             case source, target:
-                raise UsageError(f"Neither {source} nor {target} is in a store: use cp.")
+                raise AssertionError(f"{source} to {target}: see require_store")
 
     def _commit(self, name: str) -> Commit:
         guessed = mimetypes.guess_type(name)[0]

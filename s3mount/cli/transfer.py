@@ -145,15 +145,30 @@ def write_all(fd: int, data: memoryview, offset: int) -> int:
 
 async def upload_stream(store: ObjectStore, key: Key, stream: BinaryIO, commit: Commit, progress: Progress) -> ObjectInfo:
     """Make everything that *stream* gives until its end the object. Nothing is visible before that."""
-    data = await trio.to_thread.run_sync(stream.read, PUT_BYTES, abandon_on_cancel=True)
+    unbuffered = raw(stream)
     with staged_file(store) as (path, fd):
         size = 0
-        while data:
+        while data := await trio.to_thread.run_sync(_read_much, unbuffered, abandon_on_cancel=True):
             size += await trio.to_thread.run_sync(write_all, fd, memoryview(data), size)
             progress(len(data))
-            data = await trio.to_thread.run_sync(stream.read, PUT_BYTES, abandon_on_cancel=True)
         source = FileBytes(fd, size, path)
         return await store.adopt(key, Content(size, (Staged(0, size, source, 0),) if size else ()), commit)
+
+
+def raw(stream: BinaryIO) -> BinaryIO:
+    """*stream* without its buffer: a thread that Ctrl-C leaves behind must hold no lock that the interpreter's end wants."""
+    stream.flush()
+    return getattr(stream, "raw", stream)
+
+
+def _read_much(stream: BinaryIO) -> bytes:
+    """PUT_BYTES, or what there is until the end: a pipe gives little at a time, a thread hop costs as much as reading it."""
+    parts: list[bytes] = []
+    missing = PUT_BYTES
+    while missing and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
 
 
 @contextmanager
@@ -167,13 +182,16 @@ def staged_file(store: ObjectStore) -> Iterator[tuple[Path, int]]:
         Path(name).unlink(missing_ok=True)
 
 
-async def read_object(pin: Pin, take: Callable[[memoryview, int], object], progress: Progress) -> None:
-    """Hand the pinned version's bytes to *take* (called with bytes and their offset, in a thread), in order."""
+async def read_object(pin: Pin, take: Callable[[memoryview, int], object], progress: Progress, *, may_hang: bool = False) -> None:
+    """Hand the pinned version's bytes to *take* (called with bytes and their offset, in a thread), in order.
+
+    *may_hang*: *take* may wait for somebody who never reads; then Ctrl-C does not wait for it.
+    """
     buffer = memoryview(bytearray(min(pin.info.size, READ_BYTES)))
     for at in range(0, pin.info.size, READ_BYTES):
         part = buffer[: min(READ_BYTES, pin.info.size - at)]
         await pin.get_into(at, part)
-        await trio.to_thread.run_sync(take, part, at)
+        await trio.to_thread.run_sync(take, part, at, abandon_on_cancel=may_hang)
         progress(part.nbytes)
 
 
@@ -218,8 +236,13 @@ _ZEROS = memoryview(bytes(MiB))
 
 async def write_out(pin: Pin, stream: BinaryIO, progress: Progress) -> None:
     """Write the pinned version to *stream*."""
-    await read_object(pin, lambda data, at: stream.write(data), progress)
-    await trio.to_thread.run_sync(stream.flush)
+    unbuffered = raw(stream)
+    await read_object(pin, lambda data, at: _write_fully(unbuffered, data), progress, may_hang=True)
+
+
+def _write_fully(stream: BinaryIO, data: memoryview) -> None:
+    while data.nbytes:
+        data = data[stream.write(data) :]
 
 
 async def copy_between(pin: Pin, store: ObjectStore, key: Key, progress: Progress) -> ObjectInfo:

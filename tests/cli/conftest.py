@@ -62,8 +62,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def s3mount(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Run the command line in this process, through the same way in and out as the program."""
 
-    def command(*words: str | Path, stdin: bytes = b"") -> Outcome:
+    def command(*words: str | Path, stdin: bytes = b"", terminal: bool = False) -> Outcome:
         out, err = io.BytesIO(), io.StringIO()
+        if terminal:
+            err.isatty = lambda: True  # type: ignore[method-assign]
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             patch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="utf-8", errors="surrogateescape", write_through=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -296,6 +297,38 @@ def test_what_is_not_there_is_an_error_unless_forced(s3mount: Command, filled: s
     assert s3mount("rm", "-r", f"{filled}/no").status == 1
     assert s3mount("rm", "-f", f"{filled}/no").status == 0
     assert s3mount("rm", "-rf", f"{filled}/no").status == 0
+
+
+# -- beside the work ----------------------------------------------------------------------
+
+
+def test_a_bar_shows_on_a_terminal(s3mount: Command, bucket: str, here: Path) -> None:
+    make_tree(here / "tree")
+    outcome = s3mount("cp", "-r", "tree", bucket, terminal=True)
+    assert outcome.status == 0
+    assert "Copying" in outcome.err
+    assert "100%" in outcome.err
+    assert s3mount("cp", "-r", "-v", "tree", bucket, terminal=True).err == "", "lines and a bar would mix"
+    assert "Removing" in s3mount("rm", "-r", bucket, terminal=True).err
+
+
+def test_an_interrupted_copy_leaves_nothing(s3mount: Command, bucket: str, data: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "s3mount", "cp", "-", f"{bucket}/key"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=data,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(bytes(3 * MiB))
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 1
+        assert process.stderr.read() == b"s3mount: interrupted\n"
+    assert s3mount("ls", bucket).lines == []
+    assert list((data / "staging").glob("*/cp-*")) == []
 
 
 # -- size ---------------------------------------------------------------------------------
