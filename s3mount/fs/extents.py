@@ -26,7 +26,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice, pairwise
 from operator import attrgetter
@@ -82,7 +82,7 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
         if held is None:
             held = extent
         elif held.runs_on(extent):
-            held = replace(held, stop=extent.stop)
+            held = Extent(held.start, extent.stop, held.kind, held.generation, held.position)
         else:
             yield held
             held = extent
@@ -233,8 +233,8 @@ class Extents:
     def places(self, start: int, stop: int, *, generation: int, end: int) -> list[Extent]:
         """Where in *generation*'s log, which ends at *end*, to write *start* to *stop*: over what it has of that, else at its end."""
         own = [x for x in self.slice(start, stop) if x.kind is Kind.STAGED and x.generation == generation]
-        found = list(joined(_filled(start, stop, own, generation, end)))
-        return found if len(found) <= SCATTER_PIECES else [Extent(start, stop, Kind.STAGED, generation, end)]
+        found = list(joined(_filled(start, stop, own, generation, end))) if own else []
+        return found if 0 < len(found) <= SCATTER_PIECES else [Extent(start, stop, Kind.STAGED, generation, end)]
 
     def check(self) -> None:
         self._row.check()
