@@ -71,7 +71,6 @@ PURE = [
     "s3mount.engine.values",
     "s3mount.engine.codec",
     "s3mount.engine.records",
-    "s3mount.engine.schema",
     "s3mount.fs.options",
     "s3mount.fs.names",
     "s3mount.fs.attrs",
