@@ -94,8 +94,7 @@ class _Change:
         self.db.execute("INSERT OR IGNORE INTO bucket VALUES (?, ?, ?, 'off')", (op.bucket, op.name, op.created_ns))
 
     def drop_bucket(self, op: DropBucket) -> None:
-        if self._first_under(op.bucket, b"") or self.db.execute("SELECT 1 FROM history WHERE bucket = ?", (op.bucket,)).fetchone():
-            return
+        self.names.drop_all(op.bucket)
         for (upload,) in self.db.execute("SELECT id FROM upload WHERE bucket = ?", (op.bucket,)).fetchall():
             self.end_upload(EndUpload(upload))
         self.db.execute("DELETE FROM bucket WHERE id = ?", (op.bucket,))
@@ -201,7 +200,7 @@ class _Change:
         self._rename_key(op.bucket, op.source, op.target)
 
     def rename_prefix(self, op: RenamePrefix) -> None:
-        if self._first_under(op.bucket, op.source) is None:
+        if self._first_under(op.bucket, op.source) is None or self._holds_below(op.bucket, op.target):
             return
         if self.names.versioning(op.bucket) != "off":
             self.names.remove(op.bucket, op.target, op.time_ns)
@@ -213,6 +212,8 @@ class _Change:
     def exchange(self, op: Exchange) -> None:
         a_to, b_to = exchanged(op.a, op.b)
         if self._first_at(op.bucket, op.a) is None or self._first_at(op.bucket, op.b) is None:
+            return
+        if any(self._first_at(op.bucket, name) is not None for name in {a_to, b_to} - {op.a, op.b}):
             return
         if self.names.versioning(op.bucket) != "off":
             moves = [*self._renamed(op.bucket, op.a, a_to), *self._renamed(op.bucket, op.b, b_to)]
@@ -239,11 +240,15 @@ class _Change:
         )
         self.db.execute("DELETE FROM name WHERE bucket = ? AND key >= ? AND key < ?", where)
 
-    def _first_under(self, bucket: int, prefix: bytes) -> bytes | None:
+    def _first_under(self, bucket: int, prefix: bytes, behind: bytes = b"") -> bytes | None:
         row = self.db.execute(
-            "SELECT key FROM name WHERE bucket = ? AND key >= ? AND key < ? LIMIT 1", (bucket, prefix, end_of(prefix))
+            "SELECT key FROM name WHERE bucket = ? AND key >= ? AND key < ? LIMIT 1", (bucket, prefix + behind, end_of(prefix))
         ).fetchone()
         return None if row is None else row[0]
+
+    def _holds_below(self, bucket: int, prefix: bytes) -> bool:
+        """Whether a key other than *prefix* itself begins with it."""
+        return self._first_under(bucket, prefix, behind=b"\0") is not None
 
     def _first_at(self, bucket: int, name: bytes) -> object | None:
         return self._first_under(bucket, name) if name.endswith(b"/") else self.names.file_of(bucket, name)

@@ -31,7 +31,7 @@ from s3mount.engine.index import Index, translated
 from s3mount.engine.layout import SEQ_DIGITS, Layout
 from s3mount.engine.lock import WriteLock
 from s3mount.engine.log import Log
-from s3mount.engine.records import NewBody, Op, Piece, Record, encode
+from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
 from s3mount.engine.replay import catch_up
 from s3mount.engine.segment import Position
 from s3mount.engine.sync import Sync
@@ -204,13 +204,13 @@ class Commits:
         return appended.inline[0] if appended.inline else None, record, appended.position
 
     def _older_unsynced(self, transaction: Transaction) -> set[int]:
-        """The touched files that hold bodies, other than the ones this record brings, that may not be synced."""
-        own = set(transaction.names())
-        rows = (
-            (file, name)
-            for file in transaction.files
-            for (name,) in transaction.db.execute("SELECT name FROM unsynced WHERE file = ?", (file,))
-        )
+        """Files that hold bodies which the record stands on but does not bring, and which may not be synced."""
+        db, own = transaction.db, set(transaction.names())
+        rows = [row for file in transaction.files for row in db.execute("SELECT file, name FROM unsynced WHERE file = ?", (file,))]
+        for body in references(transaction.record()):
+            rows += db.execute(
+                "SELECT file, name FROM unsynced WHERE name = (SELECT name FROM body WHERE id = ?) LIMIT 1", (body,)
+            ).fetchall()
         return {file for file, name in rows if name not in own}
 
     def _make_durable(self, transaction: Transaction, older: set[int]) -> None:

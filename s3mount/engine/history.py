@@ -149,6 +149,13 @@ class Names:
             self._db.execute("DELETE FROM name WHERE bucket = ? AND key = ?", (bucket, key))
             self._unlink(file)
 
+    def drop_all(self, bucket: int) -> None:
+        """Remove every name and version of a bucket. A live one is empty before it is dropped."""
+        for (key,) in self._db.execute("SELECT key FROM name WHERE bucket = ?", (bucket,)).fetchall():
+            self.drop_current(bucket, key)
+        for key, version in self._db.execute("SELECT key, version FROM history WHERE bucket = ?", (bucket,)).fetchall():
+            self.drop_version(bucket, key, version)
+
     def promote(self, bucket: int, key: bytes, file: int) -> None:
         """Where nothing is current and the newest of the history is no marker, it becomes current, as the file *file*."""
         row = self._db.execute(

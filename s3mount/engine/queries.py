@@ -153,7 +153,7 @@ def _start(prefix: bytes, delimiter: bytes, after: bytes) -> bytes:
 def _items(
     db: sqlite3.Connection, bucket: int, prefix: bytes, delimiter: bytes, start: bytes
 ) -> Generator[tuple[bytes | None, Row], None, None]:
-    """(None, row) for a key, (common prefix, its first key) for each group, in order. Behind a group it seeks, without a look at its files."""
+    """(None, row) for a key, (common prefix, its first key) for each group, in order. Behind a group it seeks."""
     at: bytes | None = start
     end = end_of(prefix)
     while at is not None:
