@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from s3mount.engine import schema, snapshot
-from s3mount.engine.bodies import Bodies
+from s3mount.engine.core import Parts
 from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout
-from s3mount.engine.log import Gap, Log
+from s3mount.engine.log import Gap
 from s3mount.engine.replay import apply_entry
 from s3mount.engine.segment import BEGINNING, Position
 from s3mount.errors import Corrupt
@@ -68,11 +67,11 @@ QUESTIONS = {
 class Checker:
     """Checks one folder, beside whoever uses it."""
 
-    def __init__(self, layout: Layout, log: Log, index: Index, bodies: Bodies) -> None:
-        self._layout = layout
-        self._log = log
-        self._index = index
-        self._bodies = bodies
+    def __init__(self, parts: Parts) -> None:
+        self._layout = parts.layout
+        self._log = parts.log
+        self._index = parts.index
+        self._bodies = parts.bodies
 
     def check(self) -> list[str]:
         """One sentence per violation; empty: all is well. Reads the log and the index whole, and looks at every body's file."""

@@ -20,17 +20,13 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from s3mount.engine import records, snapshot
 from s3mount.engine.apply import apply
-from s3mount.engine.bodies import Bodies
-from s3mount.engine.disk import Disk
+from s3mount.engine.core import Parts
 from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout
-from s3mount.engine.lock import WriteLock
-from s3mount.engine.log import Log
 from s3mount.engine.replay import catch_up
-from s3mount.engine.sync import Sync
 from s3mount.model import MiB
 
 # A segment with less of it alive than this is worth moving: at most as many bytes are written as are freed.
@@ -60,16 +56,15 @@ class _Inline:
 class Compactor:
     """Compacts one folder's log. Safe beside any number of processes that use it."""
 
-    def __init__(
-        self, layout: Layout, disk: Disk, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync, clock_ns: Callable[[], int]
-    ) -> None:
-        self._layout = layout
-        self._disk = disk
-        self._lock = lock
-        self._log = log
-        self._index = index
-        self._bodies = bodies
-        self._sync = sync
+    def __init__(self, parts: Parts, clock_ns: Callable[[], int]) -> None:
+        self._layout = parts.layout
+        self._disk = parts.disk
+        self._lock = parts.lock
+        self._log = parts.log
+        self._index = parts.index
+        self._bodies = parts.bodies
+        self._sync = parts.sync
+        self._staging = parts.owner.folder
         self._clock_ns = clock_ns
 
     def compact(self) -> CompactReport:
@@ -85,8 +80,14 @@ class Compactor:
     def _mostly_dead(self) -> list[int]:
         with self._index.read() as db:
             live = dict(db.execute("SELECT segment, sum(size) FROM body WHERE segment IS NOT NULL GROUP BY segment").fetchall())
-        closed = self._layout.segments()[:-1]
-        return [segment for segment in closed if 0 < live.get(segment, 0) < LIVE_SHARE * self._layout.segment(segment).stat().st_size]
+        closed = [segment for segment in self._layout.segments()[:-1] if segment in live]
+        return [segment for segment in closed if live[segment] < LIVE_SHARE * self._size(segment)]
+
+    def _size(self, segment: int) -> int:
+        try:
+            return self._layout.segment(segment).stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _evacuate(self, segment: int) -> int:
         moved = 0
@@ -129,7 +130,7 @@ class Compactor:
         """The record behind which the new snapshot stands."""
         with self._index.snapshot() as db:
             position = Index.position(db)
-            writer = snapshot.SnapshotWriter(self._layout, self._disk, position)
+            writer = snapshot.SnapshotWriter(self._layout, self._disk, position, self._staging)
             try:
                 writer.write_state(db)
             except OSError:
@@ -137,9 +138,8 @@ class Compactor:
                 raise
         self._sync.all()
         writer.publish()
-        for seq in self._layout.snapshots():
-            if seq < position.seq:
-                self._disk.unlink(self._layout.snapshot(seq))
+        for seq in self._layout.snapshots()[:-1]:
+            self._remove(self._layout.snapshot(seq))
         return position.seq
 
     # -- dropping ---------------------------------------------------------------------
@@ -152,9 +152,15 @@ class Compactor:
         return [this for this, following in pairwise(segments) if following <= seq + 1 and this not in live]
 
     def _drop(self, segment: int) -> int:
-        path = self._layout.segment(segment)
-        size = path.stat().st_size
-        self._disk.unlink(path)
+        return self._remove(self._layout.segment(segment))
+
+    def _remove(self, path: Path) -> int:
+        """Its size; 0 where another process that compacts was quicker."""
+        try:
+            size = path.stat().st_size
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            return 0
         return size
 
 

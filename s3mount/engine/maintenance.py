@@ -11,7 +11,7 @@ from pathlib import Path
 from s3mount.engine import recovery
 from s3mount.engine.check import Checker
 from s3mount.engine.compact import Compactor, CompactReport
-from s3mount.engine.core import Core
+from s3mount.engine.core import Core, Parts
 from s3mount.engine.recovery import RebuildReport
 from s3mount.engine.replay import Progress
 from s3mount.engine.scrub import Scrubber, ScrubReport
@@ -26,22 +26,23 @@ class Maintenance(Core):
 
     def check(self) -> list[str]:
         """One sentence for each invariant that does not hold; empty: all is well. Changes nothing."""
-        return Checker(self.layout, self.log, self.index, self.bodies).check()
+        return Checker(self._parts()).check()
 
     def sweep(self, *, grace_seconds: float = GRACE_SECONDS) -> SweepReport:
         """Remove what crashes and ended processes left, if nobody touched it for *grace_seconds*. Raises NoSpace, Unavailable."""
         self.leases.forget_ended()
-        return Sweeper(self.layout, self.disk, self.lock, self.log, self.index, self.bodies, self.syncing).sweep(
-            grace_seconds=grace_seconds
-        )
+        return Sweeper(self._parts()).sweep(grace_seconds=grace_seconds)
 
     def scrub(self, progress: Progress | None = None) -> ScrubReport:
         """Read every stored byte and compare it with its hash; what does not match goes to quarantine. *progress* is told bytes."""
-        return Scrubber(self.layout, self.lock, self.log, self.index, self.bodies).scrub(progress)
+        return Scrubber(self._parts()).scrub(progress)
 
     def compact(self) -> CompactReport:
         """Write a snapshot of the state and drop the log that it makes superfluous. Raises NoSpace, Unavailable; nothing is lost then."""
-        return Compactor(self.layout, self.disk, self.lock, self.log, self.index, self.bodies, self.syncing, self.clock_ns).compact()
+        return Compactor(self._parts(), self.clock_ns).compact()
+
+    def _parts(self) -> Parts:
+        return Parts(self.layout, self.disk, self.lock, self.log, self.index, self.owner, self.bodies, self.syncing)
 
     @staticmethod
     def rebuild(folder: Path, *, salvage: bool = False, progress: Progress | None = None) -> RebuildReport:

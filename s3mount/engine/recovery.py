@@ -294,7 +294,7 @@ def _salvage_state(layout: Layout, db: sqlite3.Connection, lost: list[str]) -> P
 def _seal(layout: Layout, disk: Disk, index: Index, at: Position) -> None:
     """Make the salvaged state durable as a snapshot, behind the damage."""
     with index.snapshot() as db:
-        writer = snapshot.SnapshotWriter(layout, disk, at)
+        writer = snapshot.SnapshotWriter(layout, disk, at, layout.log)
         writer.write_state(db)
     writer.publish()
 

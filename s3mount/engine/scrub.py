@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from s3mount.engine import snapshot
-from s3mount.engine.bodies import Bodies
-from s3mount.engine.index import Index
+from s3mount.engine.core import Parts
 from s3mount.engine.layout import Layout
-from s3mount.engine.lock import WriteLock
 from s3mount.engine.log import Gap, Log
 from s3mount.engine.replay import Progress
 from s3mount.engine.segment import BEGINNING
@@ -54,12 +52,12 @@ class _Body:
 class Scrubber:
     """Scrubs one folder. Safe beside any number of processes that use it."""
 
-    def __init__(self, layout: Layout, lock: WriteLock, log: Log, index: Index, bodies: Bodies) -> None:
-        self._layout = layout
-        self._lock = lock
-        self._log = log
-        self._index = index
-        self._bodies = bodies
+    def __init__(self, parts: Parts) -> None:
+        self._layout = parts.layout
+        self._lock = parts.lock
+        self._log = parts.log
+        self._index = parts.index
+        self._bodies = parts.bodies
         self._damaged: list[str] = []
         self._quarantined = 0
 

@@ -31,17 +31,17 @@ from s3mount.errors import Corrupt
 ROWS_PER_FRAME = 500
 
 # What a snapshot is called before it is whole.
-ASIDE_SUFFIX = ".aside"
+ASIDE_SUFFIX = ".snapshot"
 
 
 class SnapshotWriter:
-    """Writes one snapshot aside; `publish` gives it its name, `discard` drops it."""
+    """Writes one snapshot aside, in *folder* (whose owner's death makes it a leftover); `publish` gives it its name, `discard` drops it."""
 
-    def __init__(self, layout: Layout, disk: Disk, position: Position) -> None:
+    def __init__(self, layout: Layout, disk: Disk, position: Position, folder: Path) -> None:
         self._layout = layout
         self._disk = disk
         self._position = position
-        self._path = layout.log / f"{position.seq}.{secrets.token_hex(4)}{ASIDE_SUFFIX}"
+        self._path = folder / f"{position.seq}.{secrets.token_hex(4)}{ASIDE_SUFFIX}"
         self._fd = disk.create(self._path)
         self._offset = 0
         self._seq = 0

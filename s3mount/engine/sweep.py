@@ -21,15 +21,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from s3mount.engine.bodies import Bodies
-from s3mount.engine.disk import Disk
-from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout
-from s3mount.engine.lock import WriteLock, is_alive
-from s3mount.engine.log import Log
+from s3mount.engine.core import Parts
+from s3mount.engine.lock import is_alive
 from s3mount.engine.replay import catch_up
 from s3mount.engine.snapshot import ASIDE_SUFFIX
-from s3mount.engine.sync import Sync
 
 # Bodies looked up under one hold of the write lock.
 BODIES_AT_ONCE = 500
@@ -48,14 +43,14 @@ class SweepReport:
 class Sweeper:
     """Sweeps one folder. Safe beside any number of processes that use it."""
 
-    def __init__(self, layout: Layout, disk: Disk, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync) -> None:
-        self._layout = layout
-        self._disk = disk
-        self._lock = lock
-        self._log = log
-        self._index = index
-        self._bodies = bodies
-        self._sync = sync
+    def __init__(self, parts: Parts) -> None:
+        self._layout = parts.layout
+        self._disk = parts.disk
+        self._lock = parts.lock
+        self._log = parts.log
+        self._index = parts.index
+        self._bodies = parts.bodies
+        self._sync = parts.sync
         self._bytes = 0
 
     def sweep(self, *, grace_seconds: float) -> SweepReport:

@@ -230,7 +230,6 @@ def test_a_missing_body_is_reported_by_check_and_costs_its_objects_alone(folder:
         with engine.index.read() as db:
             statement = "SELECT b.name FROM name n JOIN extent e ON e.file = n.file JOIN body b ON b.id = e.body WHERE n.key = ?"
             ((name,),) = db.execute(statement, (b"k2",))
-            )
         engine.bodies.path(name).unlink()
         assert engine.check() == [f"I5: the body {name} has no file."]
         with pytest.raises(Corrupt):

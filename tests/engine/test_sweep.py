@@ -115,7 +115,7 @@ def test_leases_and_reservations_of_a_dead_process_end(engine: Engine) -> None:
 
 
 def test_files_written_aside_go(engine: Engine) -> None:
-    for name in ("format.1234", "log/voids.1234", "log/7.abcd.aside"):
+    for name in ("format.1234", "log/voids.1234", "log/7.abcd.snapshot"):
         (engine.folder / name).write_bytes(b"half")
     assert engine.sweep(grace_seconds=3600).asides == 0
     assert engine.sweep(grace_seconds=0).asides == 3
