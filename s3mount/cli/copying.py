@@ -65,18 +65,22 @@ class Copier:
     stores: Stores
     content_type: str | None = None
 
-    async def plan(self, sources: Sequence[Place], target: Place, *, recursive: bool) -> AsyncGenerator[Item, None]:
-        """Every single copy that is meant. Raises UsageError, NotFound, OSError."""
+    async def plan(self, pairs: Sequence[tuple[Place, Place]], *, recursive: bool) -> AsyncGenerator[Item, None]:
+        """Every single copy that bringing each source to its place takes. Raises UsageError, NotFound, OSError."""
+        for source, place in pairs:
+            require_outside(source, place)
+            async with aclosing(self._below(source, place, recursive=recursive)) as items:
+                async for item in items:
+                    yield item
+
+    async def targets(self, sources: Sequence[Place], target: Place) -> list[tuple[Place, Place]]:
+        """Each source with the place that its copy gets. Raises UsageError."""
         into = await is_directory(target, await self.store_of(target))
         if len(sources) > 1 and not into:
             raise UsageError(f"{target} is no directory: several sources need one to go into.")
         for source in sources:
             require_store(source, target)
-            place = inside(target, last_name(source)) if into else target
-            require_outside(source, place)
-            async with aclosing(self._below(source, place, recursive=recursive)) as items:
-                async for item in items:
-                    yield item
+        return [(source, inside(target, last_name(source)) if into else target) for source in sources]
 
     async def store_of(self, place: Place) -> ObjectStore | None:
         """The store of *place*'s bucket, None for files and pipes."""

@@ -18,7 +18,7 @@ from s3mount.cli import transfer
 from s3mount.cli.copying import Copier, Item, remove_below, remove_empty_folders, rename_within, total_bytes
 from s3mount.cli.open_store import Stores, data_option
 from s3mount.cli.output import Progress, json_option, no_progress, print_json, progress_bar, shown
-from s3mount.cli.places import File, Place, inside, is_directory, last_name, parse_bucket_url, parse_object_url, parse_place, plain_name
+from s3mount.cli.places import File, Place, parse_bucket_url, parse_object_url, parse_place, plain_name
 from s3mount.cli.walk import for_each
 from s3mount.config import StoreUrl
 from s3mount.errors import NotFound, UsageError
@@ -67,33 +67,35 @@ def cp(
     """
     report = Report(as_json=as_json, verbose=verbose)
     places = [parse_place(source) for source in sources]
-    trio.run(_copy, places, parse_place(target), recursive, content_type, data, report)
+    goal = parse_place(target)
+
+    async def copy() -> None:
+        async with Stores(data) as stores:
+            copier = Copier(stores, content_type)
+            await _copy_all(copier, await copier.targets(places, goal), recursive=recursive, move=False, report=report)
+            await stores.sync()
+
+    trio.run(copy)
 
 
-async def _copy(
-    sources: Sequence[Place], target: Place, recursive: bool, content_type: str | None, data: Path | None, report: Report
-) -> None:
-    async with Stores(data) as stores:
-        copier = Copier(stores, content_type)
-        await _copy_all(copier, sources, target, recursive=recursive, move=False, report=report)
-        await stores.sync()
+Pairs = Sequence[tuple[Place, Place]]
 
 
-async def _copy_all(copier: Copier, sources: Sequence[Place], target: Place, *, recursive: bool, move: bool, report: Report) -> None:
-    length = None if report.talks else await _length(copier, sources, target, recursive=recursive)
+async def _copy_all(copier: Copier, pairs: Pairs, *, recursive: bool, move: bool, report: Report) -> None:
+    length = None if report.talks else await _length(copier, pairs, recursive=recursive)
     with progress_bar("Moving" if move else "Copying", length, hidden=report.talks or length is None) as progress:
 
         async def work(item: Item) -> None:
             await _copy_one(copier, item, progress, move=move, report=report)
 
-        await for_each(copier.plan(sources, target, recursive=recursive), work)
+        await for_each(copier.plan(pairs, recursive=recursive), work)
 
 
-async def _length(copier: Copier, sources: Sequence[Place], target: Place, *, recursive: bool) -> int | None:
+async def _length(copier: Copier, pairs: Pairs, *, recursive: bool) -> int | None:
     """The bytes there are to copy, if a bar will be shown that wants to know."""
     if not sys.stderr.isatty():
         return None
-    return await total_bytes(copier.plan(sources, target, recursive=recursive))
+    return await total_bytes(copier.plan(pairs, recursive=recursive))
 
 
 async def _copy_one(copier: Copier, item: Item, progress: Progress, *, move: bool, report: Report) -> None:
@@ -122,23 +124,20 @@ def mv(sources: tuple[str, ...], target: str, verbose: bool, data: Path | None, 
 async def _move(sources: Sequence[Place], target: Place, data: Path | None, report: Report) -> None:
     async with Stores(data) as stores:
         copier = Copier(stores)
-        into = await is_directory(target, await copier.store_of(target))
-        if len(sources) > 1 and not into:
-            raise UsageError(f"{target} is no directory: several sources need one to go into.")
-        for source in sources:
+        for source, place in await copier.targets(sources, target):
             if str(source) == "-" or str(target) == "-":
                 raise UsageError("mv moves files and objects; standard input and output are for cp.")
-            await _move_one(copier, source, target, inside(target, last_name(source)) if into else target, report)
+            await _move_one(copier, source, place, report)
         await stores.sync()
 
 
-async def _move_one(copier: Copier, source: Place, target: Place, place: Place, report: Report) -> None:
+async def _move_one(copier: Copier, source: Place, place: Place, report: Report) -> None:
     store = await copier.store_of(source)
     if isinstance(source, StoreUrl) and isinstance(place, StoreUrl) and source.bucket == place.bucket and _can_rename(store):
         keys = await rename_within(await copier.stores.open(source), source, place)
         report(f"{source} -> {place}", source=str(source), target=str(place), keys=keys, moved=True)
         return
-    await _copy_all(copier, [source], target, recursive=True, move=True, report=report)
+    await _copy_all(copier, [(source, place)], recursive=True, move=True, report=report)
     if isinstance(source, File) and source.path.is_dir():
         await remove_empty_folders(source.path)
 
