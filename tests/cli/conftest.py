@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from typing import Any
 import pytest
 
 from s3mount.cli.main import run
+from s3mount.engine.engine import Engine
+from s3mount.engine.values import How
+from s3mount.model import Key
+
+KEYS = ["a", "a-", "a/b", "a/c/d", "empty/.", "z"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,37 @@ def s3mount(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     logger.handlers, logger.level = before, level
 
 
+@pytest.fixture(scope="session")
+def with_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with an empty bucket, to be copied: that is quicker than to make one for each test."""
+    folder = tmp_path_factory.mktemp("with-bucket") / "data"
+    engine = Engine.open(folder)
+    engine.create_bucket("bucket")
+    engine.close()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def with_keys(with_bucket: Path) -> Path:
+    """The same with KEYS in the bucket, each key's content being the key."""
+    folder = with_bucket.with_name("with-keys")
+    shutil.copytree(with_bucket, folder)
+    engine = Engine.open(folder)
+    for key in KEYS:
+        engine.put("bucket", Key(key), key.encode(), How())
+    engine.close()
+    return folder
+
+
 @pytest.fixture
-def bucket(s3mount: Command) -> str:
+def bucket(s3mount: Command, with_bucket: Path, data: Path) -> str:
     """The URL of a bucket that is there."""
-    assert s3mount("mb", "local://bucket").status == 0
+    shutil.copytree(with_bucket, data)
+    return "local://bucket"
+
+
+@pytest.fixture
+def filled(s3mount: Command, with_keys: Path, data: Path) -> str:
+    """The URL of a bucket with KEYS."""
+    shutil.copytree(with_keys, data)
     return "local://bucket"

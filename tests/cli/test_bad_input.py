@@ -252,6 +252,7 @@ def program(*words: str, data: Path, stdin: bytes = b"") -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 def test_the_program_does_what_the_function_does(data: Path) -> None:
     assert program("mb", "local://bucket", data=data).returncode == 0
     assert program("cp", "-", "local://bucket/key", data=data, stdin=b"bytes\0\xff").returncode == 0
@@ -262,6 +263,7 @@ def test_the_program_does_what_the_function_does(data: Path) -> None:
     assert b"Traceback" not in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error_worth_a_word(data: Path) -> None:
     program("mb", "local://bucket", data=data)
     program("cp", "-", "local://bucket/key", data=data, stdin=bytes(4_000_000))

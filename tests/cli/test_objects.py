@@ -12,21 +12,11 @@ from pathlib import Path
 import pytest
 
 from s3mount.model import MiB
-from tests.cli.conftest import Command
-
-KEYS = ["a", "a-", "a/b", "a/c/d", "empty/", "z"]
+from tests.cli.conftest import KEYS, Command
 
 
 def some_bytes(length: int) -> bytes:
     return random.Random(length).randbytes(length)
-
-
-@pytest.fixture
-def filled(s3mount: Command, bucket: str) -> str:
-    """A bucket with KEYS, each key's content being the key."""
-    for key in KEYS:
-        assert s3mount("cp", "-", f"{bucket}/{key}" + ("." if key.endswith("/") else ""), stdin=key.encode()).status == 0
-    return bucket
 
 
 def keys(s3mount: Command, url: str) -> list[str]:
