@@ -49,7 +49,7 @@ Files
     apply       record -> rows: the state machine;  extents (file contents, body references)  history (what versions keep)
     index       connections, transactions, position, checkpoints
     queries     head, find, list, spans
-    commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)
+    commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)  merging (small edits)
     objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
     engine      Engine: all of it under one name
     layout, disk, lock, codec, log, bodies, reader    folder, system calls, write lock, frames, segments, body files, open objects

@@ -14,6 +14,7 @@ from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Laid
 from s3mount.engine.core import Core, changed, exists
 from s3mount.engine.disk import Buffer
+from s3mount.engine.merging import Merger
 from s3mount.engine.names import key_bytes
 from s3mount.engine.reader import Reader, Span
 from s3mount.engine.records import Piece, Remove, SetMetadata, Write, pack_metadata
@@ -157,7 +158,7 @@ class Objects(Core):
         row = tx.db.execute("SELECT etag FROM file WHERE id = ? AND bucket = ?", (base, bucket)).fetchone()
         if row is None or row[0] != content.base.etag:
             raise changed(content.base.key)
-        return base, row[0], tx.pieces(laid)
+        return base, row[0], tx.pieces(Merger(tx.db, self.log, self.bodies, base, content.size).merged(laid))
 
     def put_many(self, bucket: str, items: Iterable[tuple[Key, Buffer, How]], *, durable: bool = True) -> None:
         """Put many objects, a few thousand per transaction: each batch happens whole, an error leaves those before it. Raises as `put`."""

@@ -134,10 +134,39 @@ def test_an_edit_under_another_file_id_leaves_the_base_alone(engine: Engine) -> 
     assert engine.head(BUCKET, key("b")).file_id == 55
 
 
+def extents(engine: Engine, file: int) -> list[tuple[int, int]]:
+    with engine.index.read() as db:
+        return db.execute("SELECT offset, length FROM extent WHERE file = ? ORDER BY offset", (file,)).fetchall()
+
+
+def test_many_small_appends_leave_few_extents_and_write_little(engine: Engine) -> None:
+    info = engine.put(BUCKET, key("log"), b"", durable=False)
+    model = b""
+    for number in range(1000):
+        line = b"line %d\n" % number * 5
+        info = engine.adopt(BUCKET, key("log"), edited(info, info.size, line), How(file_id=info.file_id), durable=False)
+        model += line
+    assert read(engine, "log") == model
+    assert len(extents(engine, info.file_id)) < 30
+    assert sum(path.stat().st_size for path in (engine.folder / "log").iterdir()) < 1 * MiB
+
+
+def test_a_page_written_again_and_again_stays_small(engine: Engine) -> None:
+    info = engine.put(BUCKET, key("db"), bytes(1 * MiB), durable=False)
+    some = random.Random(4)
+    model = bytearray(1 * MiB)
+    for _ in range(300):
+        page, data = some.randrange(32) * 4096, some.randbytes(4096)
+        model[page : page + 4096] = data
+        info = engine.adopt(BUCKET, key("db"), edited(info, page, data), How(file_id=info.file_id), durable=False)
+    assert read(engine, "db") == model
+    assert len(extents(engine, info.file_id)) < 20
+
+
 EDIT = st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20), st.sampled_from(["edit", "cut", "grow"]))
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=40), st.lists(EDIT, max_size=8))
 def test_any_row_of_edits_gives_what_a_file_would_hold(engine: Engine, start: bytes, edits: list[tuple[int, bytes, str]]) -> None:
     info = engine.put(BUCKET, key("a"), start, durable=False)
