@@ -115,7 +115,7 @@ def _query_claim(request: S3Request) -> Claim:
         given[name] = value
     if given["Algorithm"] != ALGORITHM:
         raise _bad_query(f'X-Amz-Algorithm only supports "{ALGORITHM}"')
-    access_key, date, region = _credential(given["Credential"], _bad_credential)
+    access_key, date, region = parse_credential(given["Credential"])
     stamp = given["Date"]
     when = _iso_time(stamp)
     if when is None:
@@ -137,6 +137,11 @@ def _credential(text: str, refusal: Callable[[str], S3Error]) -> tuple[str, str,
     if terminal != "aws4_request":
         raise refusal(f'incorrect terminal "{terminal}". This endpoint uses "aws4_request".')
     return access_key, date, region
+
+
+def parse_credential(text: str) -> tuple[str, str, str]:
+    """Access key, date and region of a scope in a form or query. Raises AuthorizationQueryParametersError."""
+    return _credential(text, _bad_credential)
 
 
 def _malformed(message: str) -> S3Error:
