@@ -37,9 +37,10 @@ LIMITS = {
 }
 DEPTH = 8
 # 10 000 parts with number, ETag and a checksum or two each.
-ELEMENTS = 100_000
+ELEMENTS = 80_000
 DELETE_KEYS = 1000
 PARTS = 10_000
+_CHECKSUMS = {algorithm.element: algorithm for algorithm in Algorithm}
 
 # -- writing -------------------------------------------------------------------------------
 
@@ -219,8 +220,8 @@ def _named_part(node: Node) -> NamedPart:
         sentence = f"Part number must be an integer between 1 and {PARTS}, inclusive"
         raise S3Error("InvalidArgument", sentence, ArgumentName="partNumber", ArgumentValue=number)
     etag = node.need("ETag").strip().strip('"')
-    values = ((algorithm, node.value(algorithm.element)) for algorithm in Algorithm)
-    return NamedPart(int(number), etag, tuple((algorithm, value.strip()) for algorithm, value in values if value))
+    checksums = tuple((_CHECKSUMS[child.name], child.text.strip()) for child in node.children if child.name in _CHECKSUMS and child.text)
+    return NamedPart(int(number), etag, checksums)
 
 
 def parse_location(body: bytes) -> str:
