@@ -108,7 +108,7 @@ class Pair:
     async def rmdir(self, path: str) -> None:
         await self.both(lambda: self.mount.rmdir(path), lambda: self.model.rmdir(path))
 
-    async def rename(self, path: str, new: str, replace: bool) -> None:  # noqa: FBT001
+    async def rename(self, path: str, new: str, replace: bool) -> None:
         flags = 0 if replace else NOREPLACE
         await self.both(lambda: self.mount.rename(path, new, flags=flags), lambda: self.model.rename(path, new, replace=replace))
 
@@ -254,5 +254,5 @@ def test_random_operations_agree_with_the_model_on_a_plain_store(sequence: list[
 @pytest.mark.soak
 @settings(max_examples=20_000)
 @given(steps(), st.booleans())
-def test_very_many_random_operations_agree_with_the_model(sequence: list[Step], plain: bool) -> None:  # noqa: FBT001
+def test_very_many_random_operations_agree_with_the_model(sequence: list[Step], plain: bool) -> None:
     run(MemoryStore(LIKE_S3) if plain else MemoryStore(), sequence)
