@@ -22,7 +22,6 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +30,6 @@ from s3mount.errors import AccessDenied, Busy, S3MountError, Unavailable
 # A former mount of the same place may still be committing; a script that unmounts and mounts again must not fail for it.
 PREDECESSOR_S = 60.0
 POLL_S = 0.05
-
-# "says so if it takes more than a moment"
-MOMENT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +81,8 @@ class Watch:
             return False
         return True
 
-    def wait(self, *, told: Callable[[int], None]) -> Outcome:
-        """Wait for the end of the process, however long that takes; *told* is called once with its pid if that is more than a moment."""
-        deadline = time.monotonic() + MOMENT_S
-        while time.monotonic() < deadline:
-            if _lock_nowait(self._fd, fcntl.LOCK_SH):
-                return self.outcome()
-            time.sleep(POLL_S)
-        told(self.outcome().pid)
+    def wait(self) -> Outcome:
+        """Wait for the end of the process, however long that takes."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self.outcome()
 

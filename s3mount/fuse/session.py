@@ -105,6 +105,7 @@ class Mount:
         self._options = options
         self._ready = ready
         self._finishing = False
+        self._detached = False
         self._stop_now = trio.CancelScope()
 
     async def run(self, open_store: OpenStore) -> None:
@@ -141,7 +142,7 @@ class Mount:
                     loop.start_soon(self._announce)
                     await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
             finally:
-                _close(invalidator)
+                _close(invalidator, unmount=not self._detached)
 
     async def _announce(self) -> None:
         """Ready, once a request has gone all the way: into the kernel, to our handlers and back."""
@@ -179,6 +180,7 @@ class Mount:
             await _in_thread(mountpoint.unmount, path)
         except Busy:
             log.info("%s is in use: it ends under its users", path)
+            self._detached = True
             await _in_thread(_detach_and_push, path)
             pyfuse3.terminate()
         except (OSError, S3MountError) as error:
@@ -249,9 +251,10 @@ def _init(operations: Operations, options: MountOptions) -> None:
             raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else 'no reason given'}") from None
 
 
-def _close(invalidator: Invalidator) -> None:
+def _close(invalidator: Invalidator, *, unmount: bool) -> None:
+    """*unmount* unless the mount is out of the tree already: what stands in its place may be somebody else's."""
     if invalidator.close(patience_s=INVALIDATOR_PATIENCE_S):
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=unmount)
     else:
         log.warning("A request to the kernel did not come back; its session is left to the end of the process")
 

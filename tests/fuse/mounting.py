@@ -70,6 +70,7 @@ class Mount:
 
     def start(self) -> Mount:
         """Return once the mount answers; fails with what the process said otherwise."""
+        former = self._process
         with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
             command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
             command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
@@ -77,6 +78,8 @@ class Mount:
             while b"READY=1" not in _received(channel):
                 if self._process.poll() is not None:
                     raise AssertionError(f"no mount, status {self._process.returncode}: {self.stderr.read_text()}")
+        if former is not None:
+            former.wait(PATIENCE_S)
         return self
 
     def stop(self) -> None:
@@ -137,6 +140,14 @@ class Mount:
                 return await act(store)  # type: ignore[misc, no-any-return]
 
         return trio.run(client)
+
+
+def abandon(fd: int) -> None:
+    """Close a descriptor of a mount that is no more."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 @asynccontextmanager

@@ -18,19 +18,20 @@ from s3mount.store.wrap.base import Kind, Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 
 SLOW_S = 2.0
+SLOWER_S = 5.0
 HANG_S = 1e6
 
 FAULTS = {
     "slow": Fault(delay=SLOW_S),
+    "slower": Fault(delay=SLOWER_S),
     "refused": Fault(before=AccessDenied("This bucket takes nothing below refused/.")),
     "hung": Fault(delay=HANG_S),
 }
 
 
 def plan(op: Op) -> Fault:
-    if op.kind is Kind.COMMIT:
-        return FAULTS.get(op.key.partition("/")[0], NOTHING)
-    return NOTHING
+    top, _, below = op.key.partition("/")
+    return FAULTS.get(top, NOTHING) if below and op.kind is Kind.COMMIT else NOTHING
 
 
 @asynccontextmanager

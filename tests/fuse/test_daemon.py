@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from s3mount.fuse import mountpoint, runtime
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, URL, Mount, environment, s3mount
+from tests.fuse.late_writer import write_late
+from tests.fuse.mounting import SERVE, URL, Mount, abandon, environment, s3mount
 
 pytestmark = pytest.mark.fuse
 
@@ -143,39 +143,25 @@ def test_umount_of_a_busy_mount_is_refused_and_lazy_is_not(new_mount: NewMount) 
 @pytest.mark.slow
 def test_umount_waits_for_a_slow_commit_and_says_so(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
-    with writer_that_never_closes(mount, "slow/file", b"late"):
-        pass
+    write_after_the_last_close(mount, "slower/file", b"late")
     done = s3mount("umount", mount.path)
     assert done.returncode == 0
-    assert "waiting" in done.stderr
+    assert "Waiting until" in done.stderr
     mount.wait()
     mount.start()
-    assert (mount.path / "slow/file").read_bytes() == b"late"
+    assert (mount.path / "slower/file").read_bytes() == b"late"
 
 
 def test_umount_says_what_could_not_be_committed(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
-    with writer_that_never_closes(mount, "refused/file", b"lost"):
-        pass
+    write_after_the_last_close(mount, "refused/file", b"lost")
     refused(s3mount("umount", mount.path), 1, "not everything was committed", "takes nothing below refused/")
     mount.wait(1)
 
 
-@contextmanager
-def writer_that_never_closes(mount: Mount, name: str, data: bytes) -> Iterator[None]:
-    """Content that reaches the daemon after the last close: through a mapping that outlives its descriptor."""
-    script = """if 1:
-        import mmap, os, sys
-        fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-        os.ftruncate(fd, int(sys.argv[2]))
-        mapping = mmap.mmap(fd, int(sys.argv[2]))
-        try: os.close(fd)
-        except OSError: pass
-        mapping[:] = sys.argv[3].encode()
-    """
+def write_after_the_last_close(mount: Mount, name: str, data: bytes) -> None:
     (mount.path / name).parent.mkdir()
-    subprocess.run([sys.executable, "-c", script, mount.path / name, str(len(data)), data.decode()], check=True)
-    yield
+    write_late(str(mount.path / name), data)
 
 
 def test_flush_returns_when_everything_is_in_the_store(new_mount: NewMount) -> None:
@@ -221,12 +207,13 @@ def test_a_mount_may_follow_an_unmount_at_once(new_mount: NewMount) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_commits_what_is_open_unmounts_and_exits_0(new_mount: NewMount, number: int) -> None:
     mount = new_mount()
-    with open(mount.path / "open", "wb", buffering=0) as file:
-        file.write(b"open when the signal came")
-        mount.process.send_signal(number)
-        mount.wait(0)
-        with pytest.raises(OSError, match="not connected"):
-            os.fsync(file.fileno())
+    fd = os.open(mount.path / "open", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"open when the signal came")
+    mount.process.send_signal(number)
+    mount.wait(0)
+    with pytest.raises(OSError, match="not connected"):
+        os.fsync(fd)
+    abandon(fd)
     assert mountpoint.mounted_at(mount.path) is None
     mount.judge()
     mount.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import NewMount
+from tests.fuse.late_writer import write_late
 from tests.fuse.mounting import Mount, environment
 
 pytestmark = pytest.mark.fuse
@@ -198,11 +199,7 @@ def test_a_shared_mapping_writes_into_the_file(here: Path) -> None:
 def test_a_mapping_that_outlives_its_descriptor_still_writes(new_mount: NewMount) -> None:
     mount = new_mount()
     (mount.path / "file").write_bytes(bytes(PAGE))
-    fd = os.open(mount.path / "file", os.O_RDWR)
-    mapping = mmap.mmap(fd, PAGE)
-    os.close(fd)
-    mapping[:5] = b"later"
-    mapping.close()
+    write_late(str(mount.path / "file"), b"later")
     mount.again()
     assert (mount.path / "file").read_bytes() == b"later" + bytes(PAGE - 5)
 

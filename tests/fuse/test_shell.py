@@ -226,7 +226,7 @@ def test_a_record_tells_how_it_ended_even_after_it_is_gone(runtime_folder: Path)
     assert watch.outcome() == runtime.Outcome(pid=os.getpid(), finished=False, error=None)
     record.finish(None)
     record.finish("too late")
-    assert watch.wait(told=lambda pid: None) == runtime.Outcome(pid=os.getpid(), finished=True, error=None)
+    assert watch.wait() == runtime.Outcome(pid=os.getpid(), finished=True, error=None)
     watch.close()
     assert runtime.watch(Path("/mnt"), owner=0) is None
     assert list(runtime_folder.iterdir()) == []
@@ -268,7 +268,7 @@ def test_a_process_that_was_killed_leaves_its_outcome_open(runtime_folder: Path,
         with pytest.raises(Busy):
             runtime.claim(Path("/mnt"))
         holder.kill()
-    assert watch.wait(told=lambda pid: None) == runtime.Outcome(pid=holder.pid, finished=False, error=None)
+    assert watch.wait() == runtime.Outcome(pid=holder.pid, finished=False, error=None)
     watch.close()
 
 
