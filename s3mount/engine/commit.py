@@ -25,8 +25,8 @@ from typing import TypeVar
 
 from s3mount.engine.apply import apply
 from s3mount.engine.bodies import Bodies
+from s3mount.engine.codec import Buffer
 from s3mount.engine.contents import Fresh, Laid
-from s3mount.engine.disk import Buffer
 from s3mount.engine.index import Index, translated
 from s3mount.engine.layout import SEQ_DIGITS, Layout
 from s3mount.engine.lock import WriteLock

@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import secrets
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,19 @@ from s3mount.engine.layout import Layout
 from s3mount.engine.lock import Owner, WriteLock, is_alive
 from s3mount.engine.log import Log
 from s3mount.engine.names import key_bytes
-from s3mount.engine.reader import HELD_BODIES, InBody, Reader, Span
+from s3mount.engine.reader import HELD_BODIES, Reader
+from s3mount.engine.records import Piece
+from s3mount.engine.spans import Spans
 from s3mount.engine.sync import Sync
 from s3mount.engine.values import ETAG_SUFFIX
 from s3mount.errors import FROM_OS, AlreadyExists, PreconditionFailed, Unavailable
 from s3mount.model import ETag, Key, ObjectInfo
+
+# Extents that are read in less time than a hop to a thread takes (100 us).
+QUICK_SPANS = 64
+
+# Files whose spans are remembered: those being edited in small pieces now. A hundred thousand spans take 20 MiB.
+KNOWN_FILES = 8
 
 
 def exists(key: str) -> AlreadyExists:
@@ -77,6 +86,7 @@ class Core:
             clock_ns=clock_ns,
         )
         self.leases = Leases(parts)
+        self.known_spans = KnownSpans()
         # A run of numbers from a random place: two processes do not meet, and neighbours in time are neighbours in the index.
         self._file_ids = itertools.count(secrets.randbits(61) + 2)
         self._reserved: set[tuple[int, bytes]] = set()
@@ -178,20 +188,20 @@ class Leases:
         self._numbers = itertools.count(1)
         self._ended: deque[int] = deque()
 
-    def needed(self, spans: Sequence[Span]) -> bool:
-        return len(spans) > HELD_BODIES and len(_names(spans)) > HELD_BODIES
+    def needed(self, spans: Spans) -> bool:
+        return len(spans) > HELD_BODIES and sum(1 for _ in spans.bodies) > HELD_BODIES
 
-    def reader(self, info: ObjectInfo, spans: Sequence[Span]) -> Reader:
+    def reader(self, info: ObjectInfo, spans: Spans) -> Reader:
         """Raises FileNotFoundError when a body is gone: look again."""
         return Reader(info, spans, self._parts.bodies, self._parts.log)
 
-    def leased_reader(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
+    def leased_reader(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Spans]]) -> Reader:
         """As `reader`, of what *look* finds, with leases on all its bodies."""
         number = next(self._numbers)
         with self._parts.lock, self._parts.index.write() as db:
             self._forget_ended(db)
             info, spans = look(db)
-            rows = ((self._parts.owner.id, number, name) for name in _names(spans))
+            rows = ((self._parts.owner.id, number, name) for name in spans.bodies)
             db.executemany("INSERT INTO lease (owner, reader, name) VALUES (?, ?, ?)", rows)
         return Reader(info, spans, self._parts.bodies, self._parts.log, on_close=lambda: self._ended.append(number))
 
@@ -210,5 +220,37 @@ class Leases:
             db.execute("DELETE FROM lease WHERE owner = ? AND reader = ?", (self._parts.owner.id, self._ended.popleft()))
 
 
-def _names(spans: Sequence[Span]) -> set[str]:
-    return {span.place.name for span in spans if isinstance(span.place, InBody)}
+class KnownSpans:
+    """Spans of contents with many extents, by file and ETag: a file that is edited and read in turn is not walked anew each time.
+
+    An edit takes them from version to version. Compaction may move what they name: whoever finds a file gone forgets them.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._known: OrderedDict[int, tuple[str, Spans]] = OrderedDict()
+
+    def get(self, file: int, etag: str) -> Spans | None:
+        with self._mutex:
+            known = self._known.get(file)
+            return known[1] if known is not None and known[0] == etag else None
+
+    def put(self, file: int, etag: str, spans: Spans) -> None:
+        if len(spans) <= QUICK_SPANS:
+            return
+        with self._mutex:
+            self._known[file] = (etag, spans)
+            self._known.move_to_end(file)
+            while len(self._known) > KNOWN_FILES:
+                self._known.popitem(last=False)
+
+    def edit(self, db: sqlite3.Connection, file: int, etags: tuple[str, str], pieces: Iterable[Piece], size: int) -> None:
+        """*file* went from one ETag to the other, with *pieces* laid over it: the index knows where these lie."""
+        known = self.get(file, etags[0])
+        if known is not None:
+            new = [span for piece in pieces for span in queries.spans_between(db, file, piece[0], piece[0] + piece[1])]
+            self.put(file, etags[1], known.spliced(new, size))
+
+    def forget(self, file: int) -> None:
+        with self._mutex:
+            self._known.pop(file, None)

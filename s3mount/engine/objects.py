@@ -10,14 +10,15 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
 from s3mount.engine import contents, queries
+from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Laid
-from s3mount.engine.core import Core, changed, exists
-from s3mount.engine.disk import Buffer
+from s3mount.engine.core import QUICK_SPANS, Core, changed, exists
 from s3mount.engine.merging import Merger
 from s3mount.engine.names import key_bytes
-from s3mount.engine.reader import Reader, Span
+from s3mount.engine.reader import Reader
 from s3mount.engine.records import Piece, Remove, SetMetadata, Write, pack_metadata
+from s3mount.engine.spans import Spans
 from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, PLAIN, Failed, How
 from s3mount.errors import Corrupt, InvalidName, TooLarge
 from s3mount.model import (
@@ -35,9 +36,6 @@ from s3mount.model import (
 
 # How often a body may vanish between a look at the index and opening it before that is damage: each time somebody must have committed.
 OPEN_ATTEMPTS = 20
-
-# Extents that are read in less time than a hop to a thread takes (100 us).
-QUICK_SPANS = 64
 
 # Objects per record of put_many: bounds the memory that a record takes.
 MANY = 5000
@@ -73,13 +71,9 @@ class Objects(Core):
 
     def open_object(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader:
         """The current version, kept readable until the reader is closed. Raises NotFound, NoSuchBucket, PreconditionFailed, Corrupt."""
+        return self.opened(lambda db: self._look(db, bucket, key, if_match))
 
-        def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Sequence[Span]]:
-            return _look(db, bucket, key, if_match)
-
-        return self.opened(look)
-
-    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
+    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Spans]]) -> Reader:
         """A reader of what *look* finds; looks again when a body vanished in between."""
         for _ in range(OPEN_ATTEMPTS):
             with self.index.snapshot() as db:
@@ -87,19 +81,31 @@ class Objects(Core):
             try:
                 return self.leases.leased_reader(look) if self.leases.needed(spans) else self.leases.reader(info, spans)
             except FileNotFoundError as error:
+                self.known_spans.forget(info.file_id)
                 missing = error
         raise Corrupt(f"A body of the object {info.key!r} is missing; run 's3mount store scrub'.") from missing
 
     def open_object_nowait(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader | None:
         """As `open_object` where that takes microseconds; None where it may have to wait for somebody, or has many extents to read."""
         with self.index.snapshot() as db:
-            info, spans = _look(db, bucket, key, if_match, limit=QUICK_SPANS + 1)
-        if len(spans) > QUICK_SPANS or self.leases.needed(spans):
+            info, spans = self._look(db, bucket, key, if_match, limit=QUICK_SPANS + 1)
+        if spans.size < info.size or self.leases.needed(spans):
             return None
         try:
             return self.leases.reader(info, spans)
         except FileNotFoundError:
+            self.known_spans.forget(info.file_id)
             return None
+
+    def _look(self, db: sqlite3.Connection, bucket: str, key: Key, if_match: ETag | None, limit: int = -1) -> tuple[ObjectInfo, Spans]:
+        """An object and its spans, or the first *limit* of them. Raises NotFound, NoSuchBucket, PreconditionFailed."""
+        info = queries.head(db, bucket, key)
+        if if_match is not None and info.etag != if_match:
+            raise changed(key)
+        spans = self.known_spans.get(info.file_id, info.etag) or queries.spans(db, info.file_id, limit)
+        if limit < 0:
+            self.known_spans.put(info.file_id, info.etag, spans)
+        return info, spans
 
     # -- committing -------------------------------------------------------------------
 
@@ -134,7 +140,13 @@ class Objects(Core):
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
             tx.files.add(file)
-            return self.freeing(where, key, self.info(where, file, key))
+
+            def answer(db: sqlite3.Connection) -> ObjectInfo:
+                if base == file:
+                    self.known_spans.edit(db, file, (base_etag, tag), pieces, size)
+                return self.info(where, file, key)(db)
+
+            return self.freeing(where, key, answer)
 
         return self.commit_laid(laid, decide, durable=durable)
 
@@ -328,14 +340,6 @@ def _write(
     return Write(
         bucket, key, file, base, base_etag, size, etag, time_ns, how.content_type, how.storage_class, pack_metadata(metadata), pieces
     )
-
-
-def _look(db: sqlite3.Connection, bucket: str, key: Key, if_match: ETag | None, limit: int = -1) -> tuple[ObjectInfo, Sequence[Span]]:
-    """An object and at most *limit* of its spans. Raises NotFound, NoSuchBucket, PreconditionFailed."""
-    info = queries.head(db, bucket, key)
-    if if_match is not None and info.etag != if_match:
-        raise changed(key)
-    return info, queries.spans(db, info.file_id, limit)
 
 
 def _sorted_out(keys: Sequence[Key]) -> tuple[Sequence[bytes], Sequence[Failed]]:
