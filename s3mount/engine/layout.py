@@ -10,7 +10,7 @@ Must not know: what the files hold, locks, the index.
     log/<seq>.log        segments, named by the first record in them
     log/<seq>.snap       the state behind record <seq>: a replay may begin there
     log/voids            records that a power cut made unusable (`recovery`)
-    bodies/xx/yy/<name>  immutable bodies; xx and yy are the first digits of the name
+    bodies/xx/yy/<name>  immutable bodies; a name is <hash>-<xxyy and more digits>
     staging/<owner>/     files of one live process (`lock.Owner`)
     quarantine/          what was damaged, kept for a human
 
@@ -86,7 +86,8 @@ class Layout:
         return self.log / f"{seq:0{SEQ_DIGITS}d}.snap"
 
     def body(self, name: str) -> Path:
-        return self.bodies / name[:2] / name[2:4] / name
+        at = name.rindex("-") + 1
+        return self.bodies / name[at : at + 2] / name[at + 2 : at + 4] / name
 
     def segments(self) -> list[int]:
         """First record numbers of the segments that are there, rising."""

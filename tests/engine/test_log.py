@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout, prepare
 from s3mount.engine.log import Damaged, Entry, Gap, Log
 from s3mount.engine.segment import BEGINNING, Position
