@@ -89,6 +89,7 @@ def test_ls_for_programs_is_one_record_per_line(s3mount: Command, filled: str) -
     assert records[0]["size"] == 1
 
 
+@pytest.mark.slow
 def test_a_listing_of_more_than_a_page_is_whole(s3mount: Command, bucket: str, here: Path) -> None:
     (here / "tree").mkdir()
     for number in range(1203):
