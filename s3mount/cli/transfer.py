@@ -227,6 +227,17 @@ def _finish(fd: int, partial: Path, path: Path, size: int) -> None:
     partial.replace(path)
 
 
+def sync_file(path: Path) -> None:
+    """On return the file or folder *path*, and its name, survive a power cut."""
+    for place in (path, path.parent):
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with naming(place):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def write_sparse(fd: int, data: memoryview, offset: int) -> None:
     """Write *data*, but leave its long runs of zeros as holes."""
     for at in range(0, data.nbytes, MiB):
