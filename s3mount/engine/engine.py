@@ -67,6 +67,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
         if not self._open:
             return
         self._open = False
+        self.stop_compacting()
         try:
             self._close_index()
         finally:
@@ -102,6 +103,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
         self.leases.forget_ended()
         if bucket is None or key is None:
             self.syncing.all()
+            self.compact_when_due()
             return
         with self.index.read() as db:
             found = queries.find(db, bucket, key).object

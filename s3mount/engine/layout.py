@@ -5,6 +5,7 @@ Must not know: what the files hold, locks, the index.
 
     format               {"format": 1, "id": hex}; written once, when the folder is made
     lock                 the write lock (`lock.WriteLock`)
+    compacting           the lock of whoever compacts the log
     boot                 boot id of the machine when the folder was last opened and found whole
     index.db             SQLite, derived from the log, expendable (with its -wal and -shm)
     log/<seq>.log        segments, named by the first record in them
@@ -50,6 +51,10 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.folder / "lock"
+
+    @property
+    def compacting(self) -> Path:
+        return self.folder / "compacting"
 
     @property
     def boot(self) -> Path:

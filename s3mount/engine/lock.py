@@ -1,6 +1,6 @@
 """The locks of a data folder: who may write, and which processes live.
 
-Owns: the write lock (one holder on the machine) and owner folders (one per live process).
+Owns: the write lock (one holder on the machine), owner folders (one per live process), turns at upkeep.
 Must not know: what is done under them.
 
 Both are flock(2): the kernel gives them back when a process ends, however it ends. A flock belongs to an open file description, so two
@@ -13,6 +13,8 @@ import fcntl
 import os
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -58,6 +60,20 @@ class WriteLock:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+@contextmanager
+def turn(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Work that one process at a time does: True while it is ours; False, at once, if somebody else is at it and we do not *wait*."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
 
 
 class Owner:
