@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,12 +132,12 @@ class Mount:
         finally:
             timer.cancel()
 
-    def elsewhere(self, act: Callable[[ObjectStore], T]) -> T:
-        """What the coroutine function *act* returns for the bucket, opened by this process: another client."""
+    def elsewhere(self, act: Callable[[ObjectStore], Awaitable[T]]) -> T:
+        """What *act* returns for the bucket, opened by this process: another client."""
 
         async def client() -> T:
-            async with _client(self.data) as store:
-                return await act(store)  # type: ignore[misc, no-any-return]
+            async with open_store(parse_url(URL), data=self.data) as store:
+                return await act(store)
 
         return trio.run(client)
 
@@ -148,12 +148,6 @@ def abandon(fd: int) -> None:
         os.close(fd)
     except OSError:
         pass
-
-
-@asynccontextmanager
-async def _client(data: Path) -> Iterator[ObjectStore]:  # type: ignore[misc]
-    async with open_store(parse_url(URL), data=data) as store:
-        yield store
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from s3mount.cli import main, mount
 from s3mount.cli import open_store as opener
+from s3mount.config import StoreUrl
 from s3mount.errors import AccessDenied
 from s3mount.store.api import ObjectStore
 from s3mount.store.wrap.base import Kind, Op
@@ -35,11 +37,11 @@ def plan(op: Op) -> Fault:
 
 
 @asynccontextmanager
-async def open_faulty(*args: object, **kwargs: object) -> AsyncIterator[ObjectStore]:
-    async with opener.open_store(*args, **kwargs) as store:  # type: ignore[arg-type]
+async def open_faulty(url: StoreUrl, *, data: Path | None, create_bucket: bool) -> AsyncIterator[ObjectStore]:
+    async with opener.open_store(url, data=data, create_bucket=create_bucket) as store:
         yield Faulty(store, plan)
 
 
 if __name__ == "__main__":
-    mount.open_store = open_faulty  # type: ignore[assignment]
+    setattr(mount, "open_store", open_faulty)  # noqa: B010 (it is not exported, on purpose)
     main.main()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.fuse import mountpoint, runtime
+from s3mount.model import Key
 from tests.fuse.conftest import NewMount
 from tests.fuse.late_writer import write_late
 from tests.fuse.mounting import SERVE, URL, Mount, abandon, environment, s3mount
@@ -169,7 +170,7 @@ def test_flush_returns_when_everything_is_in_the_store(new_mount: NewMount) -> N
     with open(mount.path / "file", "wb", buffering=0) as file:
         file.write(b"flushed")
         assert (done := s3mount("flush", mount.path)).returncode == 0, done.stderr
-        info = mount.elsewhere(lambda store: store.head("file"))  # type: ignore[arg-type, return-value]
+        info = mount.elsewhere(lambda store: store.head(Key("file")))
         assert info.size == 7
 
 

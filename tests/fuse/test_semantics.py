@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.model import Key
 from tests.fuse.conftest import NewMount
 from tests.fuse.late_writer import write_late
 from tests.fuse.mounting import Mount, environment
@@ -307,7 +308,7 @@ def test_after_fsync_the_object_is_in_the_store_though_the_file_is_open(mounted:
     with open(here / "file", "wb", buffering=0) as file:
         file.write(b"synced")
         sync(file.fileno())  # type: ignore[operator]
-        info = mounted.elsewhere(lambda store: store.head(f"{here.name}/file"))  # type: ignore[arg-type, return-value]
+        info = mounted.elsewhere(lambda store: store.head(Key(f"{here.name}/file")))
         assert info.size == 6
 
 
@@ -319,13 +320,13 @@ def test_fsync_of_a_directory_commits_what_lies_below(mounted: Mount, here: Path
         os.fsync(folder)
         os.close(folder)
         # The kernel keeps written pages to itself until the file is synced: what we know of must be there.
-        found = mounted.elsewhere(lambda store: store.find(f"{here.name}/a/b/file"))  # type: ignore[arg-type, return-value]
+        found = mounted.elsewhere(lambda store: store.find(f"{here.name}/a/b/file"))
         assert found.object is not None
 
 
 def test_a_closed_file_is_in_the_store(mounted: Mount, here: Path) -> None:
     (here / "file").write_bytes(b"closed")
-    info = mounted.elsewhere(lambda store: store.head(f"{here.name}/file"))  # type: ignore[arg-type, return-value]
+    info = mounted.elsewhere(lambda store: store.head(Key(f"{here.name}/file")))
     assert info.size == 6
 
 
