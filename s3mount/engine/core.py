@@ -1,6 +1,6 @@
-"""What every theme of the engine stands on: the parts of an open folder, fresh ids and tags, reservations, leases.
+"""What every theme of the engine stands on: the parts of an open folder, fresh ids and tags, reservations.
 
-Owns: the parts' lifetime; names claimed before they are committed; bodies kept for readers that hold no descriptor.
+Owns: names claimed before they are committed; what makes ids and tags fresh.
 Must not know: objects, uploads, renames.
 """
 
@@ -9,36 +9,21 @@ from __future__ import annotations
 import itertools
 import secrets
 import sqlite3
-import threading
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.engine import queries
-from s3mount.engine.bodies import Bodies
 from s3mount.engine.commit import Answer, Commits, T, Transaction
 from s3mount.engine.contents import Fresh
-from s3mount.engine.disk import Disk
-from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout
-from s3mount.engine.lock import Owner, WriteLock, is_alive
-from s3mount.engine.log import Log
+from s3mount.engine.known import KnownSpans
+from s3mount.engine.leases import Leases
+from s3mount.engine.lock import is_alive
 from s3mount.engine.names import key_bytes
-from s3mount.engine.reader import HELD_BODIES, Reader
-from s3mount.engine.records import Piece
-from s3mount.engine.spans import Spans
-from s3mount.engine.sync import Sync
+from s3mount.engine.parts import Parts
 from s3mount.engine.values import ETAG_SUFFIX
 from s3mount.errors import FROM_OS, AlreadyExists, PreconditionFailed, Unavailable
-from s3mount.model import ETag, Key, ObjectInfo
-
-# Extents that are read in less time than a hop to a thread takes (100 us).
-QUICK_SPANS = 64
-
-# Files whose spans are remembered: those being edited in small pieces now. A hundred thousand spans take 20 MiB.
-KNOWN_FILES = 8
+from s3mount.model import ETag, Key
 
 
 def exists(key: str) -> AlreadyExists:
@@ -47,20 +32,6 @@ def exists(key: str) -> AlreadyExists:
 
 def changed(key: str) -> PreconditionFailed:
     return PreconditionFailed(f"{key!r} is another version by now.")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """An open folder, in pieces."""
-
-    layout: Layout
-    disk: Disk
-    lock: WriteLock
-    log: Log
-    index: Index
-    owner: Owner
-    bodies: Bodies
-    sync: Sync
 
 
 class Core:
@@ -174,83 +145,3 @@ class Core:
         if (bucket, key) in self._reserved:
             self._reserved.discard((bucket, key))
             db.execute("DELETE FROM reservation WHERE bucket = ? AND key = ? AND owner = ?", (bucket, key, self.owner.id))
-
-
-class Leases:
-    """Readers of manifests with many bodies: rows in the index keep the bodies that no descriptor holds.
-
-    A lease is written in the transaction that reads the manifest, under the write lock: a body that is not dead then is not deleted
-    before the lease goes. Ended leases are removed with the next ones, at a sync, and at the end.
-    """
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._numbers = itertools.count(1)
-        self._ended: deque[int] = deque()
-
-    def needed(self, spans: Spans) -> bool:
-        return len(spans) > HELD_BODIES and sum(1 for _ in spans.bodies) > HELD_BODIES
-
-    def reader(self, info: ObjectInfo, spans: Spans) -> Reader:
-        """Raises FileNotFoundError when a body is gone: look again."""
-        return Reader(info, spans, self._parts.bodies, self._parts.log)
-
-    def leased_reader(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Spans]]) -> Reader:
-        """As `reader`, of what *look* finds, with leases on all its bodies."""
-        number = next(self._numbers)
-        with self._parts.lock, self._parts.index.write() as db:
-            self._forget_ended(db)
-            info, spans = look(db)
-            rows = ((self._parts.owner.id, number, name) for name in spans.bodies)
-            db.executemany("INSERT INTO lease (owner, reader, name) VALUES (?, ?, ?)", rows)
-        return Reader(info, spans, self._parts.bodies, self._parts.log, on_close=lambda: self._ended.append(number))
-
-    def forget_ended(self) -> None:
-        if self._ended:
-            with self._parts.lock, self._parts.index.write() as db:
-                self._forget_ended(db)
-
-    def forget_all(self, db: sqlite3.Connection) -> None:
-        """This process ends: nothing is read any more, nothing is claimed."""
-        db.execute("DELETE FROM lease WHERE owner = ?", (self._parts.owner.id,))
-        db.execute("DELETE FROM reservation WHERE owner = ?", (self._parts.owner.id,))
-
-    def _forget_ended(self, db: sqlite3.Connection) -> None:
-        while self._ended:
-            db.execute("DELETE FROM lease WHERE owner = ? AND reader = ?", (self._parts.owner.id, self._ended.popleft()))
-
-
-class KnownSpans:
-    """Spans of contents with many extents, by file and ETag: a file that is edited and read in turn is not walked anew each time.
-
-    An edit takes them from version to version. Compaction may move what they name: whoever finds a file gone forgets them.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._known: OrderedDict[int, tuple[str, Spans]] = OrderedDict()
-
-    def get(self, file: int, etag: str) -> Spans | None:
-        with self._mutex:
-            known = self._known.get(file)
-            return known[1] if known is not None and known[0] == etag else None
-
-    def put(self, file: int, etag: str, spans: Spans) -> None:
-        if len(spans) <= QUICK_SPANS:
-            return
-        with self._mutex:
-            self._known[file] = (etag, spans)
-            self._known.move_to_end(file)
-            while len(self._known) > KNOWN_FILES:
-                self._known.popitem(last=False)
-
-    def edit(self, db: sqlite3.Connection, file: int, etags: tuple[str, str], pieces: Iterable[Piece], size: int) -> None:
-        """*file* went from one ETag to the other, with *pieces* laid over it: the index knows where these lie."""
-        known = self.get(file, etags[0])
-        if known is not None:
-            new = [span for piece in pieces for span in queries.spans_between(db, file, piece[0], piece[0] + piece[1])]
-            self.put(file, etags[1], known.spliced(new, size))
-
-    def forget(self, file: int) -> None:
-        with self._mutex:
-            self._known.pop(file, None)

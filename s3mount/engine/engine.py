@@ -14,11 +14,11 @@ from pathlib import Path
 from s3mount.engine import queries, recovery
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.buckets import Buckets
-from s3mount.engine.core import Parts
 from s3mount.engine.disk import Disk
 from s3mount.engine.layout import machine_boot_id, prepare
 from s3mount.engine.lock import Owner, WriteLock
 from s3mount.engine.maintenance import Maintenance
+from s3mount.engine.parts import Parts
 from s3mount.engine.renames import Renames
 from s3mount.engine.sync import Sync
 from s3mount.engine.uploads import Uploads

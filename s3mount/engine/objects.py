@@ -13,7 +13,8 @@ from s3mount.engine import contents, queries
 from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Laid
-from s3mount.engine.core import QUICK_SPANS, Core, changed, exists
+from s3mount.engine.core import Core, changed, exists
+from s3mount.engine.known import QUICK_SPANS
 from s3mount.engine.merging import Merger
 from s3mount.engine.names import key_bytes
 from s3mount.engine.reader import Reader
