@@ -151,8 +151,8 @@ class Mount:
             status = await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
         except OSError as error:
             raise Unavailable(f"{self._options.source} does not answer at {path}: {error.strerror}") from None
-        tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
         log.info("%s is mounted on %s", self._options.source, path)
+        tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
         self.was_ready = True
         self._ready()
         notify(READY="1", STATUS=f"{self._options.source} on {path}")

@@ -280,7 +280,10 @@ def test_the_log_level_decides_what_is_logged(new_mount: NewMount) -> None:
 def test_a_foreground_mount_logs_to_stderr(tmp_path: Path, place: Path) -> None:
     command = [sys.executable, "-m", "s3mount", "mount", "-f", URL, str(place), "--create", "--data", str(tmp_path / "data")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
-        assert process.stderr is not None
-        assert "is mounted on" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.stderr is not None
+            assert "is mounted on" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
