@@ -214,8 +214,8 @@ class Filesystem:
     async def _sync_soon(self) -> None:
         while True:
             await self._volume.unsynced.wait()
-            self._volume.unsynced = trio.Event()
             await trio.sleep(SYNC_SECONDS)
+            self._volume.unsynced = trio.Event()
             try:
                 await self._store.sync()
             except S3MountError:
