@@ -29,7 +29,7 @@ from s3mount.engine.codec import Buffer
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.index import Index, translated
 from s3mount.engine.layout import SEQ_DIGITS, Layout
-from s3mount.engine.lock import WriteLock
+from s3mount.engine.lock import WouldWait, WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
 from s3mount.engine.replay import catch_up
@@ -130,13 +130,17 @@ class Commits:
     def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
         """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
 
-        Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown.
+        Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown; WouldWait to somebody in a
+        hurry when the lock is not free, a checkpoint is due, or others appended to the log.
         """
         try:
             with self._lock:
+                if self._lock.hurried and self._index.is_checkpoint_due():
+                    raise WouldWait
                 transaction = Transaction(self._index.writer, self._bodies, self._log, self._clock_ns())
                 answer, older = self._transact(transaction, decide, durable=durable)
-                self._index.checkpoint_if_due()
+                if not self._lock.hurried and self._index.is_checkpoint_due():
+                    self._index.checkpoint()
         except sqlite3.DatabaseError as error:
             raise translated(error) from error
         except OSError as error:
@@ -178,6 +182,8 @@ class Commits:
     def _catch_up(self, db: sqlite3.Connection) -> None:
         position = self._index.position(db)
         if position != self._log.end() or self._others_appended(position):
+            if self._lock.hurried:
+                raise WouldWait
             catch_up(self._log, db)
 
     def _others_appended(self, end: Position) -> bool:

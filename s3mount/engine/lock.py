@@ -23,6 +23,10 @@ from s3mount.engine.disk import Disk
 OWNER_LOCK = "owner.lock"
 
 
+class WouldWait(Exception):
+    """Somebody in a hurry would have to wait: nothing happened; do it again where one may wait (see `WriteLock.in_a_hurry`)."""
+
+
 class WriteLock:
     """Held around each transaction; not re-entrant. Raises OSError where the folder's medium cannot lock."""
 
@@ -30,18 +34,38 @@ class WriteLock:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._thread_lock = threading.Lock()
         self._holder: int | None = None
+        self._hurry = threading.local()
 
     @property
     def held(self) -> bool:
         """Whether the calling thread holds it."""
         return self._holder == threading.get_ident()
 
+    @property
+    def hurried(self) -> bool:
+        """Whether the calling thread must not wait."""
+        return getattr(self._hurry, "on", False)
+
+    @contextmanager
+    def in_a_hurry(self) -> Iterator[None]:
+        """In the calling thread, what would wait for others (or for the medium, see `commit`) raises WouldWait instead."""
+        self._hurry.on = True
+        try:
+            yield
+        finally:
+            self._hurry.on = False
+
     def __enter__(self) -> WriteLock:
         if self.held:
             raise AssertionError("the write lock is not re-entrant")
-        self._thread_lock.acquire()
+        hurried = self.hurried
+        if not self._thread_lock.acquire(blocking=not hurried):
+            raise WouldWait
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if hurried else fcntl.LOCK_EX)
+        except BlockingIOError:
+            self._thread_lock.release()
+            raise WouldWait from None
         except BaseException:
             self._thread_lock.release()
             raise

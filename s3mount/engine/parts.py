@@ -1,4 +1,7 @@
-"""An open data folder, in pieces. Owns nothing but the list of them."""
+"""An open data folder, in pieces.
+
+Owns: the list of them. Must not know: what is done with them.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def usable_index(layout: Layout, journal: Log, *, examine: bool) -> Index | None
         return None
     try:
         reason = _fault(index, journal, examine=examine)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, Corrupt) as error:
         reason = str(error)
     if reason is None:
         return index
