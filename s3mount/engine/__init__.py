@@ -52,6 +52,7 @@ Files
     commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)  merging (small edits)
     objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
     parts, core, leases (readers), known (spans of much-edited files)    what the themes stand on
+    spare       room kept for deleting on a full medium
     engine      Engine: all of it under one name
     layout, disk, lock, codec, log, bodies, reader    folder, system calls, write lock, frames, segments, body files, open objects
     recovery, sync, check, sweep, scrub, compact      open and rebuild, durability, invariants, leftovers, verification, snapshots

@@ -34,8 +34,9 @@ from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
 from s3mount.engine.replay import catch_up
 from s3mount.engine.segment import Position
+from s3mount.engine.spare import Spare
 from s3mount.engine.sync import Sync
-from s3mount.errors import FROM_OS, OutcomeUnknown, StoreError, Unavailable
+from s3mount.errors import FROM_OS, NoSpace, OutcomeUnknown, StoreError, Unavailable
 
 T = TypeVar("T")
 
@@ -117,7 +118,16 @@ class Commits:
     """The write path of one engine. Thread-safe."""
 
     def __init__(
-        self, *, layout: Layout, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync, clock_ns: Callable[[], int]
+        self,
+        *,
+        layout: Layout,
+        lock: WriteLock,
+        log: Log,
+        index: Index,
+        bodies: Bodies,
+        sync: Sync,
+        spare: Spare,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._log_folder = str(layout.log)
         self._lock = lock
@@ -125,14 +135,24 @@ class Commits:
         self._index = index
         self._bodies = bodies
         self._sync = sync
+        self._spare = spare
         self._clock_ns = clock_ns
 
-    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
+    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, frees: bool = False) -> T:
         """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
 
+        What *frees* space may use the room kept for that (`spare`), and is then decided once more.
         Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown; WouldWait to somebody in a
         hurry when the lock is not free, a checkpoint is due, or others appended to the log.
         """
+        try:
+            return self._run(decide, durable=durable)
+        except (NoSpace, OutcomeUnknown):
+            if not (frees and self._spare.give()):
+                raise
+        return self._run(decide, durable=durable)
+
+    def _run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
         try:
             with self._lock:
                 if self._lock.hurried and self._index.is_checkpoint_due():
@@ -157,7 +177,7 @@ class Commits:
             answer = decide(transaction)
             position = self._append(transaction) if transaction.ops else None
         except BaseException:
-            db.execute("COMMIT")  # what was caught up with stays; nothing else was written
+            _keep_what_was_caught_up(db)
             raise
         if position is None:
             return self._finish(db, answer), set()
@@ -223,6 +243,15 @@ class Commits:
         for file in older:
             self._sync.file(file)
         self._sync.commit(transaction.names())
+
+
+def _keep_what_was_caught_up(db: sqlite3.Connection) -> None:
+    """Nothing else was written; where it cannot be kept, the next holder of the lock does it again."""
+    try:
+        if db.in_transaction:
+            db.execute("COMMIT")
+    except sqlite3.DatabaseError:
+        _roll_back(db)
 
 
 def _roll_back(db: sqlite3.Connection) -> None:

@@ -21,6 +21,7 @@ from s3mount.engine.leases import Leases
 from s3mount.engine.lock import is_alive
 from s3mount.engine.names import key_bytes
 from s3mount.engine.parts import Parts
+from s3mount.engine.spare import SPARE_NAME, Spare
 from s3mount.engine.values import ETAG_SUFFIX
 from s3mount.errors import FROM_OS, AlreadyExists, PreconditionFailed, Unavailable
 from s3mount.model import ETag, Key
@@ -47,6 +48,7 @@ class Core:
         self.bodies = parts.bodies
         self.syncing = parts.sync
         self.clock_ns = clock_ns
+        self.spare = Spare(self.layout.folder / SPARE_NAME)
         self.commits = Commits(
             layout=parts.layout,
             lock=parts.lock,
@@ -54,6 +56,7 @@ class Core:
             index=parts.index,
             bodies=parts.bodies,
             sync=parts.sync,
+            spare=self.spare,
             clock_ns=clock_ns,
         )
         self.leases = Leases(parts)

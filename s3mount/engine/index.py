@@ -11,6 +11,7 @@ the write lock, and connections are closed under it as well (the last one to clo
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -23,6 +24,8 @@ from s3mount.engine.schema import SCHEMA_VERSION, create
 from s3mount.engine.segment import Position
 from s3mount.errors import Corrupt, NoSpace, StoreError, Unavailable
 from s3mount.model import MiB
+
+log = logging.getLogger(__name__)
 
 # A checkpoint copies the latest of each page that the write-ahead log holds and syncs them. A small commit writes about 28 KiB of pages:
 # at 16 MiB the checkpoints took a third of the time of small puts, at 64 MiB a tenth.
@@ -149,9 +152,12 @@ class Index:
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database. It syncs.
 
-        Readers are not disturbed; what they still need stays in the write-ahead log until the next time.
+        Readers are not disturbed; what they still need stays in the write-ahead log until the next time; all of it, on a full medium.
         """
-        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.OperationalError as error:
+            log.info("The index was not checkpointed now: %s.", error)
 
     def close(self) -> None:
         """Idempotent. Nobody may be reading."""

@@ -273,7 +273,7 @@ class Objects(Core):
                 tx.ops.append(Remove(where, (raw,), tx.time_ns))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
 
     def delete_many(self, bucket: str, keys: Sequence[Key], *, durable: bool = True) -> Sequence[Failed]:
         """Up to 1000 keys in one transaction; what is no valid key comes back with the reason. Raises NoSuchBucket, ValueError."""
@@ -288,7 +288,7 @@ class Objects(Core):
                 tx.ops.append(Remove(where, there, tx.time_ns))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
         return bad
 
     # -- which file -------------------------------------------------------------------

@@ -147,7 +147,7 @@ class Uploads(Objects):
                 tx.ops.append(EndUpload(upload.upload_id))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
 
     def uploads(self, bucket: str, prefix: str = "") -> Sequence[Upload]:
         """Those under way, by key, then by age. Raises NoSuchBucket."""

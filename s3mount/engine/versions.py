@@ -55,4 +55,4 @@ class Versions(Objects):
                 tx.ops.append(RemoveVersion(where, raw, version))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)

@@ -24,13 +24,14 @@ BIG = bytes(range(256)) * 100
 
 
 class FullDisk(Disk):
-    """Has no room for writes while `full`, and does not rename while `stuck`."""
+    """Has no room for writes while `full`, or while the file `full_while` takes it, and does not rename while `stuck`."""
 
     full = False
     stuck = False
+    full_while: Path | None = None
 
     def write_all(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
-        if self.full:
+        if self.full or (self.full_while is not None and self.full_while.exists()):
             raise OSError(errno.ENOSPC, "No space left on device")
         super().write_all(fd, buffers, offset)
 
@@ -88,6 +89,20 @@ def test_a_body_that_cannot_be_published_is_no_commit(on_disk: Engine, disk: Ful
     disk.stuck = False
     assert keys(on_disk) == []
     on_disk.put(BUCKET, key("a"), BIG)
+
+
+def test_on_a_full_disk_one_can_still_delete(on_disk: Engine, disk: FullDisk) -> None:
+    for name in ("a", "b", "c"):
+        on_disk.put(BUCKET, key(name), BIG + name.encode())
+    disk.full_while = on_disk.folder / "spare"
+    with pytest.raises(NoSpace):
+        on_disk.put(BUCKET, key("d"), b"more")
+    on_disk.delete(BUCKET, key("a"))
+    on_disk.delete_many(BUCKET, [key("b")])
+    assert keys(on_disk) == ["c"]
+    on_disk.sync()
+    assert len(body_files(on_disk)) == 1
+    assert disk.full_while.exists()
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch) -> None:
