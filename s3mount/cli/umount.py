@@ -89,11 +89,12 @@ def _failure(outcome: Outcome, mountpoint: Path) -> S3MountError | None:
 def flush(*, mountpoint: Path) -> None:
     """Return when everything written so far is in the store.
 
-    MOUNTPOINT is any directory of a mount; everything written to the whole mount before is committed, and safe from a power cut.
+    MOUNTPOINT is a mount or a directory in one; everything written to the whole mount before is committed, and safe from a power cut.
     """
+    mounted = place.mount_above(place.resolve(mountpoint))
+    if mounted is None:
+        raise UsageError(f"{mountpoint} is not in an s3mount file system.")
     try:
-        place.sync_all(mountpoint)
-    except NotADirectoryError:
-        raise UsageError(f"{mountpoint} is not a directory.") from None
+        place.sync_all(mounted.path)
     except OSError as error:
         raise Unavailable(f"{mountpoint} could not be flushed: {os.strerror(error.errno or 0)}.") from None

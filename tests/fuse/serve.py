@@ -32,7 +32,10 @@ FAULTS = {
 
 
 def plan(op: Op) -> Fault:
+    """Raises LookupError below defect/."""
     top, _, below = op.key.partition("/")
+    if top == "defect" and below and op.kind is Kind.COMMIT:
+        raise LookupError("a defect")
     return FAULTS.get(top, NOTHING) if below and op.kind is Kind.COMMIT else NOTHING
 
 

@@ -169,9 +169,14 @@ def test_flush_returns_when_everything_is_in_the_store(new_mount: NewMount) -> N
     mount = new_mount()
     with open(mount.path / "file", "wb", buffering=0) as file:
         file.write(b"flushed")
-        assert (done := s3mount("flush", mount.path)).returncode == 0, done.stderr
+        (mount.path / "folder").mkdir()
+        assert (done := s3mount("flush", mount.path / "folder")).returncode == 0, done.stderr
         info = mount.elsewhere(lambda store: store.head(Key("file")))
         assert info.size == 7
+
+
+def test_flush_of_what_is_no_mount_is_refused(tmp_path: Path) -> None:
+    refused(s3mount("flush", tmp_path), 2, "not in an s3mount file system")
 
 
 def test_flush_says_what_could_not_be_committed(new_mount: NewMount) -> None:

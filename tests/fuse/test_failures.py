@@ -135,6 +135,20 @@ def test_what_could_not_be_committed_can_be_saved_by_renaming_it(new_mount: NewM
             (mount.path / "refused/file").unlink()
 
 
+def test_a_defect_is_an_input_output_error_with_one_traceback_and_the_mount_lives_on(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    mount.expected = ["failed unexpectedly", "a defect"]
+    (mount.path / "defect").mkdir()
+    for name in ("one", "two"):
+        fd = os.open(mount.path / "defect" / name, os.O_CREAT | os.O_WRONLY)
+        os.write(fd, b"x")
+        assert errno_of(lambda fd=fd: os.close(fd)) == errno.EIO  # type: ignore[misc]
+        (mount.path / "defect" / name).unlink()
+    (mount.path / "fine").write_bytes(b"fine")
+    assert (mount.path / "fine").read_bytes() == b"fine"
+    assert mount.log.read_text().count("LookupError: a defect") == 1
+
+
 # -- other clients --------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -362,6 +363,25 @@ def test_a_position_in_a_listing_can_be_returned_to(here: Path) -> None:
         assert d_name(libc.readdir(folder)) == positions[index + 1][0]
     libc.closedir(folder)
     assert len({position for _, position in positions}) == len(positions) == 302
+
+
+def test_many_who_make_rename_list_and_remove_in_one_directory_get_along(here: Path) -> None:
+    def busy(me: int) -> None:
+        for n in range(25):
+            path = here / f"{me} {n}"
+            path.mkdir()
+            (path / "inside").write_text(str(n))
+            path.rename(here / f"{me} {n} moved")
+            assert f"{me} {n} moved" in os.listdir(here)
+            if n % 2:
+                (here / f"{me} {n} moved/inside").rename(here / f"{me} {n} file")
+                (here / f"{me} {n} moved").rmdir()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(busy, me) for me in range(6)]:
+            done.result()
+    expected = {f"{me} {n} {'file' if n % 2 else 'moved'}" for me in range(6) for n in range(25)}
+    assert set(os.listdir(here)) == expected
 
 
 def test_a_directory_notices_new_and_gone_entries(here: Path) -> None:
