@@ -25,9 +25,9 @@ from pathlib import Path
 
 from s3mount.engine import records, snapshot
 from s3mount.engine.apply import apply
-from s3mount.engine.core import Parts
 from s3mount.engine.index import Index
 from s3mount.engine.lock import turn
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import catch_up
 from s3mount.errors import StoreError, Unavailable
 from s3mount.model import MiB

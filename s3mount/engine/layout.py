@@ -13,6 +13,8 @@ Must not know: what the files hold, locks, the index.
     log/voids            records that a power cut made unusable (`recovery`)
     bodies/xx/yy/<name>  immutable bodies; a name is <hash>-<xxyy and more digits>
     staging/<owner>/     files of one live process (`lock.Owner`)
+    spare                room for deleting on a full medium (`spare`)
+    index.clean          how the index looked when it was closed in order (`recovery`)
     quarantine/          what was damaged, kept for a human
 
 No folder grows without bound: 65 536 body folders share the bodies, a segment has 64 MiB, staging and quarantine are swept or rare.
@@ -149,7 +151,7 @@ def _make(layout: Layout, disk: Disk, *, create: bool) -> None:
 
 
 def _ours(layout: Layout) -> bool:
-    ours = {"log", "bodies", "staging", "quarantine", "lock", "format"}
+    ours = {"log", "bodies", "staging", "quarantine", "lock", "format", "spare"}
     return all(name in ours or name.startswith("format.") for name in os.listdir(layout.folder))
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from s3mount.engine import recovery
 from s3mount.engine.check import Checker
 from s3mount.engine.compact import Compactor, CompactReport
-from s3mount.engine.core import Core, Parts
+from s3mount.engine.core import Core
+from s3mount.engine.parts import Parts
 from s3mount.engine.recovery import RebuildReport
 from s3mount.engine.replay import Progress
 from s3mount.engine.scrub import Scrubber, ScrubReport

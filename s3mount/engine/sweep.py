@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from s3mount.engine.core import Parts
 from s3mount.engine.lock import is_alive
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import catch_up
 from s3mount.engine.snapshot import ASIDE_SUFFIX
 
@@ -57,7 +57,7 @@ class Sweeper:
         """Idempotent. Files in bodies/ and files written aside go when nobody touched them for *grace_seconds*."""
         self._bytes = 0
         oldest_kept = time.time() - grace_seconds
-        owners = self._sweep_owners()
+        owners = self.sweep_owners()
         self._sync.all()
         bodies = sum(self._sweep_bodies(paths) for paths in _chunks(self._orphans(oldest_kept)))
         asides = sum(self._remove(path) for path in self._asides() if _is_older(path, oldest_kept))
@@ -65,7 +65,8 @@ class Sweeper:
 
     # -- owners -----------------------------------------------------------------------
 
-    def _sweep_owners(self) -> int:
+    def sweep_owners(self) -> int:
+        """Remove folders and rows of ended processes; how many there were. A free lock is proof: no grace."""
         with self._lock, self._index.write() as db:
             ended = [name for name in os.listdir(self._layout.staging) if not is_alive(self._layout.staging / name)]
             living = set(os.listdir(self._layout.staging)) - set(ended)

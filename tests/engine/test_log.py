@@ -234,6 +234,19 @@ def test_a_segment_that_ends_too_soon_is_a_gap(layout: Layout) -> None:
     assert [(gap.end.seq, gap.lost) for gap in gaps] == [(5, f"records 6 to {second - 1}")]
 
 
+def test_a_record_left_over_from_another_history_does_not_join(layout: Layout, expect_logs: ExpectLogs) -> None:
+    expect_logs("The log was cut")
+    log = opened(layout)
+    ends = fill(log, 3)
+    left_over = layout.segment(1).read_bytes()[ends[1].offset :]
+    log.cut(ends[0])
+    log.append(b"payload X")
+    lengthen(layout.segment(1), left_over)
+    items = list(Log(layout, Disk()).walk(None))
+    assert [item.payload for item in items if isinstance(item, Entry)][:2] == [b"payload 0", b"payload X"]
+    assert isinstance(items[2], Gap)
+
+
 def test_void_records_are_passed_over_for_good(layout: Layout) -> None:
     log = opened(layout)
     ends = fill(log, 40)
