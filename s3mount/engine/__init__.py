@@ -54,6 +54,9 @@ Files
     parts, core, leases (readers), known (spans of much-edited files)    what the themes stand on
     spare       room kept for deleting on a full medium
     engine      Engine: all of it under one name
-    layout, disk, lock, codec, log, bodies, reader    folder, system calls, write lock, frames, segments, body files, open objects
-    recovery, sync, check, sweep, scrub, compact      open and rebuild, durability, invariants, leftovers, verification, snapshots
+    layout, disk, lock                   folder, system calls, write lock and owners
+    codec, segment, log, snapshot        frames, one segment, all of them, the state at one record
+    bodies, reader                       body files, open objects
+    recovery, replay, sync               opening and rebuilding, catching up, durability
+    maintenance                          check (invariants), sweep (leftovers), scrub (hashes), compact (the log)
 """
