@@ -64,8 +64,8 @@ class Filesystem:
         self._namespace = namespace = Namespace(volume)
         self._files = files = Files(volume, namespace)
         self._entries = entries = Entries(volume, namespace, files)
-        self._renames = Renames(volume, namespace, files, entries)
-        self._metadata = Metadata(volume, namespace, files)
+        self._metadata = metadata = Metadata(volume, namespace, files)
+        self._renames = Renames(volume, namespace, files, entries, metadata)
         self._directories = Directories(volume, namespace)
 
     # -- names ------------------------------------------------------------------------
