@@ -26,9 +26,6 @@ from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout
 from s3mount.model import MiB
 
-# Smaller bodies live in the log record: one write and one sync instead of two, no file.
-INLINE_BYTES = 16 * 1024
-
 # BLAKE3 gains from several threads only when each gets this much.
 PARALLEL_BYTES = 8 * MiB
 

@@ -240,9 +240,12 @@ class Commits:
         return {file for file, name in rows if name not in own}
 
     def _make_durable(self, transaction: Transaction, older: set[int]) -> None:
-        for file in older:
-            self._sync.file(file)
-        self._sync.commit(transaction.names())
+        try:
+            for file in older:
+                self._sync.file(file)
+            self._sync.commit(transaction.names())
+        except StoreError as error:
+            raise OutcomeUnknown(f"The change was made, but a power cut may take it back: {error}") from error
 
 
 def _keep_what_was_caught_up(db: sqlite3.Connection) -> None:
