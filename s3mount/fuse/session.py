@@ -20,6 +20,7 @@ I3  The main loop starts as many tasks as there are requests: a request that wai
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -140,7 +141,7 @@ class Mount:
             try:
                 async with trio.open_nursery() as loop:
                     loop.start_soon(self._announce)
-                    await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+                    await _main_loop()
             finally:
                 _close(invalidator, unmount=not self._detached)
 
@@ -249,6 +250,15 @@ def _init(operations: Operations, options: MountOptions) -> None:
         except RuntimeError:
             reason = said().splitlines()
             raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else 'no reason given'}") from None
+
+
+async def _main_loop() -> None:
+    """Serve requests until the mount is gone. One that is taken off while a request is being read says ECONNABORTED: an ordinary end too."""
+    try:
+        await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+    except* OSError as group:
+        if any(isinstance(leaf, OSError) and leaf.errno != errno.ECONNABORTED for leaf in _leaves(group)):
+            raise
 
 
 def _close(invalidator: Invalidator, *, unmount: bool) -> None:
