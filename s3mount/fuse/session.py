@@ -253,7 +253,7 @@ def _init(operations: Operations, options: MountOptions) -> None:
 
 
 async def _main_loop() -> None:
-    """Serve requests until the mount is gone. If that happens while one is being read, the kernel says ECONNABORTED: an ordinary end too."""
+    """Serve requests until the mount is gone. If that happens while one is being read, it ends with ECONNABORTED: an ordinary end too."""
     try:
         await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
     except* OSError as group:
