@@ -24,6 +24,7 @@ from s3mount.engine.maintenance import Maintenance
 from s3mount.engine.parts import Parts
 from s3mount.engine.renames import Renames
 from s3mount.engine.spare import SPARE_NAME, Spare
+from s3mount.engine.sweep import Sweeper
 from s3mount.engine.sync import Sync
 from s3mount.engine.uploads import Uploads
 from s3mount.engine.versions import Versions
@@ -64,7 +65,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             if not Spare(folder / SPARE_NAME).give():
                 raise
             engine = attempt()
-        engine.spare.keep()
+        engine._tidy()
         return engine
 
     @classmethod
@@ -73,6 +74,14 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             return cls(_parts(prepare(folder, disk, create=create), disk, boot_id), clock_ns)
         except OSError as error:
             raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder {folder} cannot be opened: {error.strerror}.") from error
+
+    def _tidy(self) -> None:
+        """What processes that were killed left in staging goes; room for deleting is kept."""
+        try:
+            Sweeper(self._parts()).sweep_owners()
+        except (StoreError, OSError) as error:
+            log.info("Leftovers of ended processes stay for now: %s", error)
+        self.spare.keep()
 
     def close(self) -> None:
         """Idempotent. Syncs nothing; nobody may be using the engine or its readers any more."""

@@ -45,10 +45,10 @@ def orphan(engine: Engine) -> str:
 
 
 def test_a_dead_processs_staging_folder_goes_and_a_living_ones_stays(engine: Engine) -> None:
-    gone = abandoned(engine)
     (engine.staging / "mine").write_bytes(b"being written")
     with Engine.open(engine.folder, boot_id="boot") as other:
         (other.staging / "theirs").write_bytes(b"being written")
+        gone = abandoned(engine)
         report = engine.sweep(grace_seconds=0)
         assert report.owners == 1
         assert report.bytes >= len(LARGE)
