@@ -226,6 +226,28 @@ def test_a_signal_commits_what_is_open_unmounts_and_exits_0(new_mount: NewMount,
     assert (mount.path / "open").read_bytes() == b"open when the signal came"
 
 
+def test_a_signal_to_a_mount_that_nobody_uses_ends_it_without_a_word(new_mount: NewMount) -> None:
+    mount = new_mount()
+    (mount.path / "file").write_text("text")
+    mount.process.send_signal(signal.SIGTERM)
+    mount.wait(0)
+    mount.judge()
+    assert mountpoint.mounted_at(mount.path) is None
+
+
+def test_a_commit_that_takes_too_long_is_given_up(new_mount: NewMount) -> None:
+    mount = new_mount("--commit-timeout=200ms", program=[SERVE])
+    mount.expected = ["longer than its deadline", "hung"]
+    (mount.path / "hung").mkdir()
+    fd = os.open(mount.path / "hung/file", os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b"x")
+    with pytest.raises(TimeoutError):
+        os.fsync(fd)
+    (mount.path / "hung/file").unlink()
+    abandon(fd)
+    assert os.listdir(mount.path) == ["hung"]
+
+
 def test_a_second_signal_stops_at_once(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
     (mount.path / "hung").mkdir()
