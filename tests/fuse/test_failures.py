@@ -101,7 +101,7 @@ def test_after_kill_9_nothing_is_left_in_the_staging_folder(new_mount: NewMount)
     abandon(fd)
     mount.start()
     mount.stop()
-    assert sum(path.stat().st_size for path in mount.data.rglob("*") if path.is_file()) < 1_000_000
+    assert [path for path in (mount.data / "staging").rglob("*") if path.is_file()] == []
 
 
 # -- refusals -----------------------------------------------------------------------------
