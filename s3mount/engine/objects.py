@@ -7,12 +7,12 @@ Must not know: how records reach the log and the index.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from s3mount.engine import contents, queries
 from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
-from s3mount.engine.contents import Laid
+from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.core import Core, changed, exists
 from s3mount.engine.known import QUICK_SPANS
 from s3mount.engine.merging import Merger
@@ -31,6 +31,7 @@ from s3mount.model import (
     Key,
     Matches,
     Metadata,
+    MiB,
     ObjectInfo,
     Page,
 )
@@ -38,8 +39,9 @@ from s3mount.model import (
 # How often a body may vanish between a look at the index and opening it before that is damage: each time somebody must have committed.
 OPEN_ATTEMPTS = 20
 
-# Objects per record of put_many: bounds the memory that a record takes.
+# Objects and bytes per record of put_many: they bound the memory that it takes.
 MANY = 5000
+MANY_BYTES = 16 * MiB
 
 # Key, how, content, size.
 Batch = list[tuple[bytes, How, Sequence[Laid], int]]
@@ -175,16 +177,30 @@ class Objects(Core):
 
     def put_many(self, bucket: str, items: Iterable[tuple[Key, Buffer, How]], *, durable: bool = True) -> None:
         """Put many objects, a few thousand per transaction: each batch happens whole, an error leaves those before it. Raises as `put`."""
-        batch: Batch = []
-        for key, data, how in items:
-            batch.append((key_bytes(key), how, contents.from_bytes(self.bodies, data), memoryview(data).nbytes))
-            if len(batch) == MANY:
-                self._put_batch(bucket, batch, durable=durable)
-                batch = []
-        if batch:
-            self._put_batch(bucket, batch, durable=durable)
+        pending = iter(items)
+        while self._put_batch(bucket, pending, durable=durable):
+            pass
 
-    def _put_batch(self, bucket: str, batch: Batch, *, durable: bool) -> None:
+    def _put_batch(self, bucket: str, items: Iterator[tuple[Key, Buffer, How]], *, durable: bool) -> bool:
+        """One transaction's worth of *items*; False when there were none left."""
+        batch: Batch = []
+        try:
+            with self.os_errors():
+                self._fill(batch, items)
+            if batch:
+                self._commit_batch(bucket, batch, durable=durable)
+        finally:
+            contents.discard(_fresh(batch))
+        return bool(batch)
+
+    def _fill(self, batch: Batch, items: Iterator[tuple[Key, Buffer, How]]) -> None:
+        size = 0
+        while len(batch) < MANY and size < MANY_BYTES and (item := next(items, None)) is not None:
+            key, data, how = item
+            batch.append((key_bytes(key), how, contents.from_bytes(self.bodies, data), memoryview(data).nbytes))
+            size += batch[-1][3]
+
+    def _commit_batch(self, bucket: str, batch: Batch, *, durable: bool) -> None:
         def decide(tx: Transaction) -> Answer[None]:
             where = queries.require_bucket(tx.db, bucket).id
             for key, how, laid, size in batch:
@@ -198,13 +214,9 @@ class Objects(Core):
 
             return free_all
 
-        fresh = contents.bodies_of(each for _, _, laid, _ in batch for each in laid)
-        try:
-            if durable:
-                self.sync_staged(fresh)
-            self.commits.run(decide, durable=durable)
-        finally:
-            contents.discard(fresh)
+        if durable:
+            self.sync_staged(_fresh(batch))
+        self.commits.run(decide, durable=durable)
 
     def update(
         self, bucket: str, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0, durable: bool = True
@@ -323,6 +335,10 @@ class Objects(Core):
             return info
 
         return answer
+
+
+def _fresh(batch: Batch) -> list[Fresh]:
+    return contents.bodies_of(each for _, _, laid, _ in batch for each in laid)
 
 
 def _write(
