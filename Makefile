@@ -27,7 +27,7 @@ check: setup-test ## format, lint, types, import arrows, fast tests: under a min
 	$(RUN) -m ruff format --check --quiet $(PYTHON_FILES)
 	$(RUN) -m ruff check --quiet $(PYTHON_FILES)
 	$(RUN) -m mypy $(PYTHON_FILES)
-	$(PYTEST) -q -m "not slow and not fuse and not soak"
+	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak"
 
 fmt: setup-test ## format the code and mend what ruff can mend
 	$(RUN) -m ruff format $(PYTHON_FILES)

@@ -1,7 +1,7 @@
 """What every test gets: fixed seeds, a look at the log, and one line that says why nothing was mounted.
 
 Owns: the hypothesis profiles, the rule that an unexpected warning in the log fails the test, the skip of tests marked `fuse`.
-Must not know: any part of s3mount.
+Must not know: any part of s3mount but the name of its log.
 
 A test that looks at the log itself (fixture `caplog`) or announces what it provokes (fixture `expect_logs`) is its own judge:
 
@@ -54,13 +54,19 @@ ALARMS = pytest.StashKey[Alarms]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that passed and yet logged a warning or an error that it did not announce."""
+    """Fail a test that passed and yet logged a warning or an error that it did not announce.
+
+    A program that ran within the test may have set up the log as it likes; the next test finds it as it was.
+    """
     alarms = item.stash.setdefault(ALARMS, Alarms())
+    ours = logging.getLogger("s3mount")
+    before = (ours.level, ours.propagate, list(ours.handlers))
     logging.getLogger().addHandler(alarms)
     try:
         result = yield
     finally:
         logging.getLogger().removeHandler(alarms)
+        ours.level, ours.propagate, ours.handlers[:] = before
     if alarms.unexpected() and "caplog" not in getattr(item, "fixturenames", ()):
         pytest.fail("unexpected in the log:\n" + "\n".join(alarms.unexpected()), pytrace=False)
     return result

@@ -4,7 +4,7 @@ Owns: which single copies a request means, in which direction each goes, where a
 Must not know: options' spelling, how bytes move (transfer does).
 
 A source directory keeps its name at a target directory, as with cp(1); its empty directories become markers (`name/`), and markers become
-empty directories. Symbolic links are followed to files; what is neither file nor directory is passed over with a warning.
+empty directories. Symbolic links are followed to files; links to directories, and what is neither, are passed over with a warning.
 """
 
 from __future__ import annotations
@@ -101,12 +101,14 @@ class Copier:
         store = await self.stores.open(source)
         found = await store.find(plain_name(source))
         if (info := object_at(source, found)) is not None:
-            both = recursive and found.is_directory
+            both = recursive and found.is_directory and not isinstance(target, Pipe)
             yield Item(source, beside_folder(target) if both else target, info.size)
             if not both:
                 return
         elif not found.is_directory:
             raise NotFound(f"There is nothing at {source}.")
+        elif isinstance(target, Pipe):
+            raise UsageError(f"{source} is a prefix: standard output takes one object.")
         elif not recursive:
             raise UsageError(f"{source} is a prefix: copy what is below it with -r.")
         prefix = as_prefix(source.key)
@@ -174,11 +176,20 @@ class Copier:
         return transfer.new_commit(self.content_type, Commit(metadata=info.metadata or {}, storage_class=info.storage_class))
 
     async def remove_source(self, item: Item) -> None:
-        """What makes a copy a move. Idempotent for objects."""
+        """What makes a copy a move: from here on the copy is the only one, so it is made safe from a power cut first."""
+        await self._make_durable(item.target)
         if isinstance(item.source, StoreUrl):
             await (await self.stores.open(item.source)).delete(Key(item.source.key))
         elif isinstance(item.source, File) and not item.empty_directory:
             item.source.path.unlink()
+
+    async def _make_durable(self, target: Place) -> None:
+        if isinstance(target, File):
+            await trio.to_thread.run_sync(transfer.sync_file, target.path)
+        elif isinstance(target, StoreUrl):
+            store = await self.stores.open(target)
+            if not store.capabilities.durable:
+                await store.sync(Key(target.key))
 
 
 def require_store(source: Place, target: Place) -> None:
@@ -205,6 +216,9 @@ def files_below(source: Path, target: Place, *, recursive: bool) -> Iterator[Ite
         raise UsageError(f"{source} is a directory: copy it with -r.")
     for folder, folders, files in os.walk(source, onerror=_raise):
         folders.sort()
+        for path in (Path(folder, name) for name in folders):
+            if path.is_symlink():
+                logger.warning("%s is a link to a directory: passed over.", path)
         for path in (Path(folder, name) for name in sorted(files)):
             place = inside(target, key_of(path.relative_to(source)))
             if path.is_file():

@@ -24,6 +24,7 @@ from s3mount.fs.options import FsOptions
 from s3mount.fuse.daemon import Ready, in_background
 from s3mount.fuse.logs import log_to
 from s3mount.fuse.mountpoint import require_fit
+from s3mount.fuse.operations import Deadlines
 from s3mount.fuse.runtime import log_fallback
 from s3mount.fuse.session import MountOptions, run_mount
 
@@ -65,6 +66,12 @@ def octal(text: str) -> int:
     help="What makes data safe from a power cut: fsync (and 5 seconds), or each close too.",
 )
 @click.option("--no-xattr", is_flag=True, help="Have no extended attributes; small writes become faster.")
+@click.option(
+    "--request-timeout", type=parse_duration, metavar="SECONDS", default="2m", show_default=True, help="Give up a request after this."
+)
+@click.option(
+    "--commit-timeout", type=parse_duration, metavar="SECONDS", default="6h", show_default=True, help="Give up a commit after this."
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much to log.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log into this file. Default: the system log; stderr with -f.")
 @data_option
@@ -86,6 +93,8 @@ def mount(
     metadata_ttl: float,
     sync: Literal["fsync", "close"],
     no_xattr: bool,
+    request_timeout: float,
+    commit_timeout: float,
     log_level: str,
     log_file: Path | None,
     data: Path | None,
@@ -112,6 +121,7 @@ def mount(
         ),
         allow_other=allow_other,
         kernel=kernel,
+        deadlines=Deadlines(request_s=request_timeout, commit_s=commit_timeout),
     )
     data = data and data.expanduser().absolute()
     log_file = log_file and log_file.expanduser().absolute()

@@ -17,7 +17,7 @@ from typing import Any, Self
 import click
 import trio
 
-from s3mount.cli.report import os_sentence
+from s3mount.cli.report import os_reason
 from s3mount.config import StoreUrl
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import BucketInfo
@@ -57,7 +57,7 @@ def open_engine(folder: Path, *, create: bool) -> Engine:
         return Engine.open(folder, create=create)
     except OSError as error:
         kind = FROM_OS.get(error.errno or 0, Unavailable)
-        raise kind(f"The data folder {folder} cannot be used: {os_sentence(error)}.") from error
+        raise kind(f"The data folder {folder} cannot be used: {os_reason(error)}.") from error
 
 
 class Stores:

@@ -14,7 +14,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -77,9 +79,24 @@ def _where_help_is(error: click.UsageError) -> str:
 
 def os_sentence(error: OSError) -> str:
     """The operating system's reason with the files it is about."""
-    reason = "no space left on the device" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
     names = " -> ".join(_names(error.filename, error.filename2))
-    return f"{names}: {reason}" if names else reason
+    return f"{names}: {os_reason(error)}" if names else os_reason(error)
+
+
+def os_reason(error: OSError) -> str:
+    """The operating system's reason alone."""
+    return "no space left on the device" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let failures inside be about *path*, where the operating system did not say which file it meant (read, write, sync)."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def _names(*files: object) -> Iterable[str]:

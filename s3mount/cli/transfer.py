@@ -22,6 +22,7 @@ from typing import BinaryIO
 import trio
 
 from s3mount.cli.output import Progress
+from s3mount.cli.report import naming
 from s3mount.model import Content, Hole, Key, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore, Pin
 
@@ -174,9 +175,11 @@ def _read_much(stream: BinaryIO) -> bytes:
 @contextmanager
 def staged_file(store: ObjectStore) -> Iterator[tuple[Path, int]]:
     """A new file where the store can take it over, open for reading and writing; what is left of its name goes afterwards."""
-    fd, name = tempfile.mkstemp(prefix="cp-", dir=store.staging)
+    folder = store.staging or Path(tempfile.gettempdir())
+    fd, name = tempfile.mkstemp(prefix="cp-", dir=folder)
     try:
-        yield Path(name), fd
+        with naming(folder):
+            yield Path(name), fd
     finally:
         os.close(fd)
         Path(name).unlink(missing_ok=True)
@@ -207,8 +210,9 @@ async def download(pin: Pin, path: Path, progress: Progress) -> None:
     partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.part")
     fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        await read_object(pin, lambda data, at: write_sparse(fd, data, at), progress)
-        await trio.to_thread.run_sync(_finish, fd, partial, path, pin.info.size)
+        with naming(path):
+            await read_object(pin, lambda data, at: write_sparse(fd, data, at), progress)
+            await trio.to_thread.run_sync(_finish, fd, partial, path, pin.info.size)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -221,6 +225,17 @@ def _finish(fd: int, partial: Path, path: Path, size: int) -> None:
     if path.exists():
         os.fchmod(fd, path.stat().st_mode & 0o777)
     partial.replace(path)
+
+
+def sync_file(path: Path) -> None:
+    """On return the file or folder *path*, and its name, survive a power cut."""
+    for place in (path, path.parent):
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with naming(place):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def write_sparse(fd: int, data: memoryview, offset: int) -> None:

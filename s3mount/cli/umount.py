@@ -9,6 +9,9 @@ Must not know: how a mount commits.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -16,6 +19,9 @@ import click
 from s3mount.errors import S3MountError, Unavailable, UsageError
 from s3mount.fuse import mountpoint as place
 from s3mount.fuse.runtime import Outcome, Watch, watch
+
+# Longer than this is "more than a moment", and is said.
+MOMENT_S = 1.0
 
 
 @click.command()
@@ -34,10 +40,11 @@ def umount(*, mountpoint: Path, lazy: bool, force: bool) -> None:
     record = watch(path, owner=mounted.owner if mounted else os.getuid())
     if mounted is None and (record is None or not record.is_alive()):
         raise UsageError(f"Nothing is mounted at {mountpoint}.")
-    if mounted is not None:
-        _take_off(mounted, lazily=lazy)
-    if record is not None and not lazy:
-        _wait(record, mountpoint)
+    with _said_if_it_takes_long():
+        if mounted is not None:
+            _take_off(mounted, lazily=lazy)
+        if record is not None and not lazy:
+            _wait(record, mountpoint)
 
 
 def _take_off(mounted: place.Mounted, *, lazily: bool) -> None:
@@ -49,9 +56,20 @@ def _take_off(mounted: place.Mounted, *, lazily: bool) -> None:
         place.unmount(mounted.path)
 
 
+@contextmanager
+def _said_if_it_takes_long() -> Iterator[None]:
+    """The kernel writes dirty pages back before it lets go, and the mount's process commits after that: either may take its time."""
+    timer = threading.Timer(MOMENT_S, lambda: click.echo("Waiting until everything that was written is committed.", err=True))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _wait(record: Watch, mountpoint: Path) -> None:
     try:
-        outcome = record.wait(told=lambda pid: click.echo(f"Process {pid} is still committing what was written; waiting for it.", err=True))
+        outcome = record.wait()
     finally:
         record.close()
     if (error := _failure(outcome, mountpoint)) is not None:
@@ -71,11 +89,12 @@ def _failure(outcome: Outcome, mountpoint: Path) -> S3MountError | None:
 def flush(*, mountpoint: Path) -> None:
     """Return when everything written so far is in the store.
 
-    MOUNTPOINT is any directory of a mount; everything written to the whole mount before is committed, and safe from a power cut.
+    MOUNTPOINT is a mount or a directory in one; everything written to the whole mount before is committed, and safe from a power cut.
     """
+    mounted = place.mount_above(place.resolve(mountpoint))
+    if mounted is None:
+        raise UsageError(f"{mountpoint} is not in an s3mount file system.")
     try:
-        place.sync_all(mountpoint)
-    except NotADirectoryError:
-        raise UsageError(f"{mountpoint} is not a directory.") from None
+        place.sync_all(mounted.path)
     except OSError as error:
         raise Unavailable(f"{mountpoint} could not be flushed: {os.strerror(error.errno or 0)}.") from None

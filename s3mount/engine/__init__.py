@@ -35,7 +35,7 @@ I3  A file's extents join without gap or overlap from 0 to its size. An empty fi
 I4  A body's `refs` counts the extents that lie in it and is never 0; every extent lies inside its body.
 I5  A body that is not inline has its file, of its size; a file in bodies/ belongs to a body row or to a dead row (else it is swept).
 I6  A dead body's file is deleted only behind a mark that covers its death, and not while a lease names it.
-I7  What a record behind the last mark wrote into a body file is listed in `unsynced` unless the record says it was synced first.
+I7  A body file that a record behind the last mark brought is listed in `unsynced`, with the file it was written for.
 I8  A history row's file has a negative id and exactly that one row; a delete marker has none.
 I9  A part's extents are kept under the part's own negative file id; a part belongs to an upload that is under way.
 I10 Engine-made ids (bodies, history files, parts, ranks) come from the record's sequence number: replay makes the same ones.
@@ -48,10 +48,15 @@ Files
     schema      the index's tables, column by column
     apply       record -> rows: the state machine;  extents (file contents, body references)  history (what versions keep)
     index       connections, transactions, position, checkpoints
-    queries     head, find, list, spans
+    queries     head, find, list, spans of a file;  spans (where the bytes of one version lie)
     commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)  merging (small edits)
     objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
+    parts, core, leases (readers), known (spans of much-edited files)    what the themes stand on
+    spare       room kept for deleting on a full medium
     engine      Engine: all of it under one name
-    layout, disk, lock, codec, log, bodies, reader    folder, system calls, write lock, frames, segments, body files, open objects
-    recovery, sync, check, sweep, scrub, compact      open and rebuild, durability, invariants, leftovers, verification, snapshots
+    layout, disk, lock                   folder, system calls, write lock and owners
+    codec, segment, log, snapshot        frames, one segment, all of them, the state at one record
+    bodies, reader                       body files, open objects
+    recovery, replay, sync               opening and rebuilding, catching up, durability
+    maintenance                          check (invariants), sweep (leftovers), scrub (hashes), compact (the log)
 """

@@ -3,7 +3,8 @@
 Owns: their names, hashing, publishing, syncing, opening, removing, and this process's staging files.
 Must not know: which object uses which body, or how often (the index does).
 
-B1  A body's name is its BLAKE3 hash and a random id: the same bytes may be there twice, and a name is never used twice.
+B1  A body's name is its BLAKE3 hash and a random id: the same bytes may be there twice, and a name is never used twice. The id begins with
+    the body's folder: a process fills one folder after another, drawn by lot, so that few have to be made and synced.
 B2  A published body never changes. It comes into bodies/ by one rename, whole, under the write lock, just before the record that names it.
 B3  A body is durable when its bytes, its name and the fan-out folders above it are synced. Fan-out folders are never removed,
     so one that this process once synced stays so.
@@ -12,24 +13,27 @@ B4  An open descriptor keeps the bytes of a removed body (Linux); hence readers 
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
 
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout
 from s3mount.model import MiB
-
-# Smaller bodies live in the log record: one write and one sync instead of two, no file.
-INLINE_BYTES = 16 * 1024
 
 # BLAKE3 gains from several threads only when each gets this much.
 PARALLEL_BYTES = 8 * MiB
 
-HASH_BYTES = 32
+# A file is hashed in windows: mapped whole, all of it would count as this process's memory.
+WINDOW_BYTES = 4 * MiB
+
+# Bodies that a process puts into one folder before it draws another: few folders to sync, and none of them large.
+BODIES_PER_FOLDER = 1000
 
 
 class Bodies:
@@ -44,6 +48,8 @@ class Bodies:
         self._staging = staging
         self.device = layout.bodies.stat().st_dev
         self._synced_folders: set[Path] = set()
+        self._folder = ""
+        self._numbers = itertools.count()
 
     # -- making -----------------------------------------------------------------------
 
@@ -71,20 +77,29 @@ class Bodies:
 
     def hash_file(self, path: Path) -> bytes:
         """The BLAKE3 hash of a file's bytes, whatever its size, in constant memory."""
-        threads = blake3.AUTO if path.stat().st_size >= PARALLEL_BYTES else 1
-        return bytes(blake3(max_threads=threads).update_mmap(path).digest())
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = blake3(max_threads=blake3.AUTO if size >= PARALLEL_BYTES else 1)
+            window = memoryview(bytearray(min(max(size, 1), WINDOW_BYTES)))
+            while count := file.readinto(window):
+                digest.update(window[:count])
+        return bytes(digest.digest())
 
     def new_name(self, digest: bytes) -> str:
         """A name that no body has had (B1)."""
-        return f"{digest.hex()}-{secrets.token_hex(4)}"
+        if next(self._numbers) % BODIES_PER_FOLDER == 0:
+            self._folder = secrets.token_hex(2)
+        return f"{digest.hex()}-{self._folder}{secrets.token_hex(4)}"
 
     def publish(self, staged: Path, name: str) -> None:
         """Make *staged* the body *name* (B2); its bytes must be final. The caller syncs before (bytes) or after (`sync`)."""
         target = self.path(name)
-        for folder in (target.parent.parent, target.parent):
-            if folder not in self._synced_folders:
-                self._disk.mkdir(folder)
-        self._disk.rename(staged, target)
+        try:
+            self._disk.rename(staged, target)
+        except FileNotFoundError:
+            self._disk.mkdir(target.parent.parent)
+            self._disk.mkdir(target.parent)
+            self._disk.rename(staged, target)
 
     # -- durability -------------------------------------------------------------------
 
@@ -133,11 +148,10 @@ class Bodies:
         except FileNotFoundError:
             return False
 
-    def names(self) -> Iterable[str]:
+    def files(self) -> Iterator[Path]:
         """Every file in bodies/, folder by folder."""
-        for upper in sorted(os.listdir(self._layout.bodies)):
-            for lower in sorted(os.listdir(self._layout.bodies / upper)):
-                yield from sorted(os.listdir(self._layout.bodies / upper / lower))
+        for folder, _, names in os.walk(self._layout.bodies):
+            yield from (Path(folder, name) for name in names)
 
     # -- removing ---------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Buckets(Core):
             tx.ops.append(DropBucket(where))
             return lambda db: None
 
-        self.commits.run(decide, durable=True)
+        self.commits.run(decide, durable=True, frees=True)
 
     def set_versioning(self, bucket: str, state: Versioning) -> None:
         """Once enabled it can only be suspended: ValueError for "off" then. Raises NoSuchBucket."""

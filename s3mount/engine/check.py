@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from s3mount.engine import schema, snapshot
-from s3mount.engine.core import Parts
 from s3mount.engine.index import Index
 from s3mount.engine.log import Gap
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import apply_entry
 from s3mount.engine.segment import BEGINNING, Position
 from s3mount.errors import Corrupt

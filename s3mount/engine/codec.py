@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3mount.engine.disk import Buffer
+Buffer = bytes | bytearray | memoryview
 
 MAGIC = b"s3L\x01"
 _HEADER = struct.Struct("<4sIIQQI")

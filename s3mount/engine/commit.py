@@ -25,17 +25,18 @@ from typing import TypeVar
 
 from s3mount.engine.apply import apply
 from s3mount.engine.bodies import Bodies
+from s3mount.engine.codec import Buffer
 from s3mount.engine.contents import Fresh, Laid
-from s3mount.engine.disk import Buffer
 from s3mount.engine.index import Index, translated
 from s3mount.engine.layout import SEQ_DIGITS, Layout
-from s3mount.engine.lock import WriteLock
+from s3mount.engine.lock import WouldWait, WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
 from s3mount.engine.replay import catch_up
 from s3mount.engine.segment import Position
+from s3mount.engine.spare import Spare
 from s3mount.engine.sync import Sync
-from s3mount.errors import FROM_OS, OutcomeUnknown, StoreError, Unavailable
+from s3mount.errors import FROM_OS, NoSpace, OutcomeUnknown, StoreError, Unavailable
 
 T = TypeVar("T")
 
@@ -117,7 +118,16 @@ class Commits:
     """The write path of one engine. Thread-safe."""
 
     def __init__(
-        self, *, layout: Layout, lock: WriteLock, log: Log, index: Index, bodies: Bodies, sync: Sync, clock_ns: Callable[[], int]
+        self,
+        *,
+        layout: Layout,
+        lock: WriteLock,
+        log: Log,
+        index: Index,
+        bodies: Bodies,
+        sync: Sync,
+        spare: Spare,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._log_folder = str(layout.log)
         self._lock = lock
@@ -125,18 +135,32 @@ class Commits:
         self._index = index
         self._bodies = bodies
         self._sync = sync
+        self._spare = spare
         self._clock_ns = clock_ns
 
-    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
+    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, frees: bool = False) -> T:
         """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
 
-        Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown.
+        What *frees* space may use the room kept for that (`spare`), and is then decided once more.
+        Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown; WouldWait to somebody in a
+        hurry when the lock is not free, a checkpoint is due, or others appended to the log.
         """
         try:
+            return self._run(decide, durable=durable)
+        except (NoSpace, OutcomeUnknown):
+            if not (frees and self._spare.give()):
+                raise
+        return self._run(decide, durable=durable)
+
+    def _run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
+        try:
             with self._lock:
+                if self._lock.hurried and self._index.is_checkpoint_due():
+                    raise WouldWait
                 transaction = Transaction(self._index.writer, self._bodies, self._log, self._clock_ns())
                 answer, older = self._transact(transaction, decide, durable=durable)
-                self._index.checkpoint_if_due()
+                if not self._lock.hurried and self._index.is_checkpoint_due():
+                    self._index.checkpoint()
         except sqlite3.DatabaseError as error:
             raise translated(error) from error
         except OSError as error:
@@ -153,7 +177,7 @@ class Commits:
             answer = decide(transaction)
             position = self._append(transaction) if transaction.ops else None
         except BaseException:
-            db.execute("COMMIT")  # what was caught up with stays; nothing else was written
+            _keep_what_was_caught_up(db)
             raise
         if position is None:
             return self._finish(db, answer), set()
@@ -178,6 +202,8 @@ class Commits:
     def _catch_up(self, db: sqlite3.Connection) -> None:
         position = self._index.position(db)
         if position != self._log.end() or self._others_appended(position):
+            if self._lock.hurried:
+                raise WouldWait
             catch_up(self._log, db)
 
     def _others_appended(self, end: Position) -> bool:
@@ -214,9 +240,21 @@ class Commits:
         return {file for file, name in rows if name not in own}
 
     def _make_durable(self, transaction: Transaction, older: set[int]) -> None:
-        for file in older:
-            self._sync.file(file)
-        self._sync.commit(transaction.names())
+        try:
+            for file in older:
+                self._sync.file(file)
+            self._sync.commit(transaction.names())
+        except StoreError as error:
+            raise OutcomeUnknown(f"The change was made, but a power cut may take it back: {error}") from error
+
+
+def _keep_what_was_caught_up(db: sqlite3.Connection) -> None:
+    """Nothing else was written; where it cannot be kept, the next holder of the lock does it again."""
+    try:
+        if db.in_transaction:
+            db.execute("COMMIT")
+    except sqlite3.DatabaseError:
+        _roll_back(db)
 
 
 def _roll_back(db: sqlite3.Connection) -> None:

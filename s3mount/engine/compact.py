@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,13 +25,18 @@ from pathlib import Path
 
 from s3mount.engine import records, snapshot
 from s3mount.engine.apply import apply
-from s3mount.engine.core import Parts
 from s3mount.engine.index import Index
+from s3mount.engine.lock import turn
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import catch_up
+from s3mount.errors import StoreError, Unavailable
 from s3mount.model import MiB
 
 # A segment with less of it alive than this is worth moving: at most as many bytes are written as are freed.
 LIVE_SHARE = 0.5
+
+# Dead bytes of the log that are worth a compaction by themselves.
+DUE_BYTES = 256 * MiB
 
 # Inline bytes moved in one record.
 MOVED_BYTES = 1 * MiB
@@ -66,9 +72,33 @@ class Compactor:
         self._sync = parts.sync
         self._staging = parts.owner.folder
         self._clock_ns = clock_ns
+        self._stopped = threading.Event()
 
-    def compact(self) -> CompactReport:
-        """Raises NoSpace, Unavailable; then the log is as good as before."""
+    def is_due(self) -> bool:
+        """Whether compacting now frees much more than it writes."""
+        segments = self._layout.segments()[:-1]
+        stored = sum(map(self._size, segments))
+        worth = max(DUE_BYTES, *(2 * self._layout.snapshot(seq).stat().st_size for seq in self._layout.snapshots()), 0)
+        if stored < worth:
+            return False
+        with self._index.read() as db:
+            (live,) = db.execute("SELECT coalesce(sum(size), 0) FROM body WHERE segment <= ?", (segments[-1],)).fetchone()
+        return stored - int(live) >= worth
+
+    def compact(self, *, wait: bool = True) -> CompactReport:
+        """Raises NoSpace, Unavailable; then the log is as good as before. Without *wait*: nothing, if another process is at it."""
+        with turn(self._layout.compacting, wait=wait) as ours:
+            return self._compact() if ours else CompactReport(0, 0, 0)
+
+    def stop(self) -> None:
+        """Let a compaction in another thread end soon, its work undone; it raises Unavailable."""
+        self._stopped.set()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Unavailable("The compaction of the log was stopped.")
+
+    def _compact(self) -> CompactReport:
         moved = sum(self._evacuate(segment) for segment in self._mostly_dead())
         seq = self._publish_snapshot()
         dropped = [self._drop(segment) for segment in self._droppable(seq)]
@@ -93,6 +123,7 @@ class Compactor:
         moved = 0
         last = -1
         while True:
+            self._go_on()
             with self._lock, self._index.write() as db:
                 catch_up(self._log, db)
                 batch = _batch(db, segment, last)
@@ -132,8 +163,8 @@ class Compactor:
             position = Index.position(db)
             writer = snapshot.SnapshotWriter(self._layout, self._disk, position, self._staging)
             try:
-                writer.write_state(db)
-            except OSError:
+                writer.write_state(db, self._go_on)
+            except (OSError, StoreError):
                 writer.discard()
                 raise
         self._sync.all()

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount.engine.bodies import INLINE_BYTES, Bodies
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.bodies import Bodies
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
+from s3mount.engine.values import INLINE_BYTES
 from s3mount.model import Content, Hole, Kept, MiB, Staged, StagedBytes
 
 # What is copied at once from a source into a staged file.

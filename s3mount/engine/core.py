@@ -1,6 +1,6 @@
-"""What every theme of the engine stands on: the parts of an open folder, fresh ids and tags, reservations, leases.
+"""What every theme of the engine stands on: the parts of an open folder, fresh ids and tags, reservations.
 
-Owns: the parts' lifetime; names claimed before they are committed; bodies kept for readers that hold no descriptor.
+Owns: names claimed before they are committed; what makes ids and tags fresh.
 Must not know: objects, uploads, renames.
 """
 
@@ -9,27 +9,22 @@ from __future__ import annotations
 import itertools
 import secrets
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.engine import queries
-from s3mount.engine.bodies import Bodies
 from s3mount.engine.commit import Answer, Commits, T, Transaction
 from s3mount.engine.contents import Fresh
-from s3mount.engine.disk import Disk
-from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout
-from s3mount.engine.lock import Owner, WriteLock, is_alive
-from s3mount.engine.log import Log
+from s3mount.engine.known import KnownSpans
+from s3mount.engine.leases import Leases
+from s3mount.engine.lock import is_alive
 from s3mount.engine.names import key_bytes
-from s3mount.engine.reader import HELD_BODIES, InBody, Reader, Span
-from s3mount.engine.sync import Sync
+from s3mount.engine.parts import Parts
+from s3mount.engine.spare import SPARE_NAME, Spare
 from s3mount.engine.values import ETAG_SUFFIX
 from s3mount.errors import FROM_OS, AlreadyExists, PreconditionFailed, Unavailable
-from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.model import ETag, Key
 
 
 def exists(key: str) -> AlreadyExists:
@@ -38,20 +33,6 @@ def exists(key: str) -> AlreadyExists:
 
 def changed(key: str) -> PreconditionFailed:
     return PreconditionFailed(f"{key!r} is another version by now.")
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """An open folder, in pieces."""
-
-    layout: Layout
-    disk: Disk
-    lock: WriteLock
-    log: Log
-    index: Index
-    owner: Owner
-    bodies: Bodies
-    sync: Sync
 
 
 class Core:
@@ -67,6 +48,7 @@ class Core:
         self.bodies = parts.bodies
         self.syncing = parts.sync
         self.clock_ns = clock_ns
+        self.spare = Spare(self.layout.folder / SPARE_NAME)
         self.commits = Commits(
             layout=parts.layout,
             lock=parts.lock,
@@ -74,9 +56,11 @@ class Core:
             index=parts.index,
             bodies=parts.bodies,
             sync=parts.sync,
+            spare=self.spare,
             clock_ns=clock_ns,
         )
         self.leases = Leases(parts)
+        self.known_spans = KnownSpans()
         # A run of numbers from a random place: two processes do not meet, and neighbours in time are neighbours in the index.
         self._file_ids = itertools.count(secrets.randbits(61) + 2)
         self._reserved: set[tuple[int, bytes]] = set()
@@ -164,51 +148,3 @@ class Core:
         if (bucket, key) in self._reserved:
             self._reserved.discard((bucket, key))
             db.execute("DELETE FROM reservation WHERE bucket = ? AND key = ? AND owner = ?", (bucket, key, self.owner.id))
-
-
-class Leases:
-    """Readers of manifests with many bodies: rows in the index keep the bodies that no descriptor holds.
-
-    A lease is written in the transaction that reads the manifest, under the write lock: a body that is not dead then is not deleted
-    before the lease goes. Ended leases are removed with the next ones, at a sync, and at the end.
-    """
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._numbers = itertools.count(1)
-        self._ended: deque[int] = deque()
-
-    def needed(self, spans: Sequence[Span]) -> bool:
-        return len(spans) > HELD_BODIES and len(_names(spans)) > HELD_BODIES
-
-    def reader(self, info: ObjectInfo, spans: Sequence[Span]) -> Reader:
-        """Raises FileNotFoundError when a body is gone: look again."""
-        return Reader(info, spans, self._parts.bodies, self._parts.log)
-
-    def leased_reader(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
-        """As `reader`, of what *look* finds, with leases on all its bodies."""
-        number = next(self._numbers)
-        with self._parts.lock, self._parts.index.write() as db:
-            self._forget_ended(db)
-            info, spans = look(db)
-            rows = ((self._parts.owner.id, number, name) for name in _names(spans))
-            db.executemany("INSERT INTO lease (owner, reader, name) VALUES (?, ?, ?)", rows)
-        return Reader(info, spans, self._parts.bodies, self._parts.log, on_close=lambda: self._ended.append(number))
-
-    def forget_ended(self) -> None:
-        if self._ended:
-            with self._parts.lock, self._parts.index.write() as db:
-                self._forget_ended(db)
-
-    def forget_all(self, db: sqlite3.Connection) -> None:
-        """This process ends: nothing is read any more, nothing is claimed."""
-        db.execute("DELETE FROM lease WHERE owner = ?", (self._parts.owner.id,))
-        db.execute("DELETE FROM reservation WHERE owner = ?", (self._parts.owner.id,))
-
-    def _forget_ended(self, db: sqlite3.Connection) -> None:
-        while self._ended:
-            db.execute("DELETE FROM lease WHERE owner = ? AND reader = ?", (self._parts.owner.id, self._ended.popleft()))
-
-
-def _names(spans: Sequence[Span]) -> set[str]:
-    return {span.place.name for span in spans if isinstance(span.place, InBody)}

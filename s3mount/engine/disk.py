@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-Buffer = bytes | bytearray | memoryview
+from s3mount.engine.codec import Buffer
 
 # pwritev takes at most this many buffers at once (IOV_MAX on Linux).
 BUFFERS_AT_ONCE = 1024

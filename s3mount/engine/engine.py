@@ -6,24 +6,32 @@ Must not know: how anything is done.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from s3mount.engine import queries, recovery
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.buckets import Buckets
-from s3mount.engine.core import Parts
 from s3mount.engine.disk import Disk
-from s3mount.engine.layout import machine_boot_id, prepare
+from s3mount.engine.layout import Layout, machine_boot_id, prepare
 from s3mount.engine.lock import Owner, WriteLock
 from s3mount.engine.maintenance import Maintenance
+from s3mount.engine.parts import Parts
 from s3mount.engine.renames import Renames
+from s3mount.engine.spare import SPARE_NAME, Spare
+from s3mount.engine.sweep import Sweeper
 from s3mount.engine.sync import Sync
 from s3mount.engine.uploads import Uploads
 from s3mount.engine.versions import Versions
+from s3mount.errors import FROM_OS, NoSpace, StoreError, Unavailable
 from s3mount.model import Key, Space
+
+log = logging.getLogger(__name__)
 
 
 class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
@@ -49,24 +57,38 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
 
         *boot_id* tells the machine's boots apart (default: the kernel's). Raises NotFound, NewerFormat, Corrupt, AccessDenied, Busy.
         """
-        disk = disk or Disk()
-        layout = prepare(folder, disk, create=create)
-        lock = WriteLock(layout.lock)
+        boot = machine_boot_id() if boot_id is None else boot_id
+        attempt = partial(cls._opened, folder, create=create, disk=disk or Disk(), clock_ns=clock_ns, boot_id=boot)
         try:
-            with lock:
-                log, index = recovery.open_state(layout, disk, boot_id if boot_id is not None else machine_boot_id())
-                owner = Owner(layout.staging, disk)
-        except BaseException:
-            lock.close()
-            raise
-        bodies = Bodies(layout, disk, owner.folder)
-        return cls(Parts(layout, disk, lock, log, index, owner, bodies, Sync(lock, log, index, bodies)), clock_ns)
+            engine = attempt()
+        except NoSpace:
+            if not Spare(folder / SPARE_NAME).give():
+                raise
+            engine = attempt()
+        engine._tidy()
+        return engine
+
+    @classmethod
+    def _opened(cls, folder: Path, *, create: bool, disk: Disk, clock_ns: Callable[[], int], boot_id: str) -> Engine:
+        try:
+            return cls(_parts(prepare(folder, disk, create=create), disk, boot_id), clock_ns)
+        except OSError as error:
+            raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder {folder} cannot be opened: {error.strerror}.") from error
+
+    def _tidy(self) -> None:
+        """What processes that were killed left in staging goes; room for deleting is kept."""
+        try:
+            Sweeper(self._parts()).sweep_owners()
+        except (StoreError, OSError) as error:
+            log.info("Leftovers of ended processes stay for now: %s", error)
+        self.spare.keep()
 
     def close(self) -> None:
         """Idempotent. Syncs nothing; nobody may be using the engine or its readers any more."""
         if not self._open:
             return
         self._open = False
+        self.stop_compacting()
         try:
             self._close_index()
         finally:
@@ -79,9 +101,12 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             try:
                 with self.index.write() as db:
                     self.leases.forget_all(db)
+            except StoreError as error:
+                log.info("Leases and claims are left to the sweeper: %s", error)
             finally:
                 self.index.close()
             recovery.note_clean(self.layout)
+        self.spare.keep()
 
     def __enter__(self) -> Engine:
         return self
@@ -102,6 +127,8 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
         self.leases.forget_ended()
         if bucket is None or key is None:
             self.syncing.all()
+            self.spare.keep()
+            self.compact_when_due()
             return
         with self.index.read() as db:
             found = queries.find(db, bucket, key).object
@@ -113,3 +140,17 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
     def space(self) -> Space:
         found = os.statvfs(self.folder)
         return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
+def _parts(layout: Layout, disk: Disk, boot_id: str) -> Parts:
+    with ExitStack() as undo:
+        lock = WriteLock(layout.lock)
+        undo.callback(lock.close)
+        with lock:
+            journal, index = recovery.open_state(layout, disk, boot_id)
+            undo.callback(journal.close)
+            undo.callback(index.close)
+            owner = Owner(layout.staging, disk)
+        undo.pop_all()
+    bodies = Bodies(layout, disk, owner.folder)
+    return Parts(layout, disk, lock, journal, index, owner, bodies, Sync(lock, journal, index, bodies))

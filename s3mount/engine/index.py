@@ -11,6 +11,7 @@ the write lock, and connections are closed under it as well (the last one to clo
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -24,16 +25,27 @@ from s3mount.engine.segment import Position
 from s3mount.errors import Corrupt, NoSpace, StoreError, Unavailable
 from s3mount.model import MiB
 
+log = logging.getLogger(__name__)
+
 # A checkpoint copies the latest of each page that the write-ahead log holds and syncs them. A small commit writes about 28 KiB of pages:
 # at 16 MiB the checkpoints took a third of the time of small puts, at 64 MiB a tenth.
 CHECKPOINT_BYTES = 64 * MiB
 
 # Page cache of the writer: what a rename of a million keys touches, so that its pages are written once. Used only as far as needed.
 WRITER_CACHE_KIB = 256 * 1024
-READER_CACHE_KIB = 4 * 1024
+READER_CACHE_KIB = 8 * 1024
 
-# Readers map this much of the file instead of copying pages out of it.
-MAPPED_BYTES = 1024 * MiB
+# Errors of SQLite that speak of the moment, and not of what is in the file.
+_PASSING = (
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_IOERR",
+    "SQLITE_CANTOPEN",
+    "SQLITE_READONLY",
+    "SQLITE_NOMEM",
+    "SQLITE_INTERRUPT",
+    "SQLITE_PERM",
+)
 
 # Only recovery of the write-ahead log (after a crash, by the first to open it) makes anybody wait.
 BUSY_SECONDS = 30.0
@@ -42,7 +54,7 @@ BUSY_SECONDS = 30.0
 class Index:
     """The index file at *path*, made if it is not there. Opened under the write lock.
 
-    Raises sqlite3.DatabaseError where it is no database, or has other tables than ours.
+    Raises sqlite3.DatabaseError where it is no database, or has other tables than ours; NoSpace, Unavailable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,12 +63,15 @@ class Index:
         self._idle: deque[sqlite3.Connection] = deque()
         self._all: list[sqlite3.Connection] = []
         self._closed = False
-        self._writer = _connect(path, WRITER_CACHE_KIB)
+        try:
+            self._writer = _connect(path, WRITER_CACHE_KIB)
+        except sqlite3.DatabaseError as error:
+            raise _unless_damaged(error) from error
         try:
             _prepare(self._writer)
-        except BaseException:
+        except sqlite3.DatabaseError as error:
             self._writer.close()
-            raise
+            raise _unless_damaged(error) from error
 
     # -- reading ----------------------------------------------------------------------
 
@@ -98,16 +113,25 @@ class Index:
         """The writing connection, for statements inside `write`."""
         return self._writer
 
+    def begin(self) -> None:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.DatabaseError as error:
+            raise translated(error) from error
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: committed at the end, rolled back by an exception."""
-        self._writer.execute("BEGIN IMMEDIATE")
+        self.begin()
         try:
             yield self._writer
-        except BaseException:
-            self._writer.execute("ROLLBACK")
+            self._writer.execute("COMMIT")
+        except BaseException as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            if isinstance(error, sqlite3.DatabaseError):
+                raise translated(error) from error
             raise
-        self._writer.execute("COMMIT")
 
     @staticmethod
     def position(db: sqlite3.Connection) -> Position:
@@ -118,18 +142,22 @@ class Index:
     def set_position(db: sqlite3.Connection, at: Position) -> None:
         db.execute("UPDATE state SET segment = ?, offset = ?, seq = ?, chain = ?", (at.segment, at.offset, at.seq, at.chain))
 
-    def checkpoint_if_due(self) -> None:
-        """Move what the write-ahead log holds into the database when there is much of it."""
+    def is_checkpoint_due(self) -> bool:
+        """Whether the write-ahead log holds much."""
         try:
-            due = os.stat(self._wal).st_size > CHECKPOINT_BYTES
+            return os.stat(self._wal).st_size > CHECKPOINT_BYTES
         except FileNotFoundError:
-            return
-        if due:
-            self.checkpoint()
+            return False
 
     def checkpoint(self) -> None:
-        """Readers are not disturbed; what they still need stays in the write-ahead log until the next time."""
-        self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        """Move what the write-ahead log holds into the database. It syncs.
+
+        Readers are not disturbed; what they still need stays in the write-ahead log until the next time; all of it, on a full medium.
+        """
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.OperationalError as error:
+            log.info("The index was not checkpointed now: %s.", error)
 
     def close(self) -> None:
         """Idempotent. Nobody may be reading."""
@@ -161,24 +189,36 @@ class Borrowed:
 
 def translated(error: sqlite3.DatabaseError) -> StoreError:
     """What an error of SQLite means to our caller."""
-    if isinstance(error, sqlite3.OperationalError):
-        kind = NoSpace if "full" in str(error) else Unavailable
-        return kind(f"The index cannot be used now: {error}.")
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_WRITE")):
+        return NoSpace("The medium of the data folder is full: free some space.")
+    if name.startswith(_PASSING):
+        return Unavailable(f"The index cannot be used now: {error}.")
     return Corrupt(f"The index is damaged ({error}); 's3mount store rebuild' makes a new one.")
+
+
+def _unless_damaged(error: sqlite3.DatabaseError) -> Exception:
+    """The StoreError for an error that passes; *error* itself where the file is no index, so that another can be made."""
+    meaning = translated(error)
+    return error if isinstance(meaning, Corrupt) else meaning
 
 
 def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256)
-    for setting in (
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "wal_autocheckpoint = 0",
-        "temp_store = MEMORY",
-        f"cache_size = -{cache_kib}",
-        f"mmap_size = {MAPPED_BYTES}",
-        f"journal_size_limit = {CHECKPOINT_BYTES}",
-    ):
-        db.execute(f"PRAGMA {setting}").fetchall()
+    try:
+        for setting in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "wal_autocheckpoint = 0",
+            "temp_store = MEMORY",
+            f"cache_size = -{cache_kib}",
+            "mmap_size = 0",  # an I/O error in a mapped page would kill the process, and little is gained
+            f"journal_size_limit = {CHECKPOINT_BYTES}",
+        ):
+            db.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

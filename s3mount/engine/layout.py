@@ -5,13 +5,16 @@ Must not know: what the files hold, locks, the index.
 
     format               {"format": 1, "id": hex}; written once, when the folder is made
     lock                 the write lock (`lock.WriteLock`)
+    compacting           the lock of whoever compacts the log
     boot                 boot id of the machine when the folder was last opened and found whole
     index.db             SQLite, derived from the log, expendable (with its -wal and -shm)
     log/<seq>.log        segments, named by the first record in them
     log/<seq>.snap       the state behind record <seq>: a replay may begin there
     log/voids            records that a power cut made unusable (`recovery`)
-    bodies/xx/yy/<name>  immutable bodies; xx and yy are the first digits of the name
+    bodies/xx/yy/<name>  immutable bodies; a name is <hash>-<xxyy and more digits>
     staging/<owner>/     files of one live process (`lock.Owner`)
+    spare                room for deleting on a full medium (`spare`)
+    index.clean          how the index looked when it was closed in order (`recovery`)
     quarantine/          what was damaged, kept for a human
 
 No folder grows without bound: 65 536 body folders share the bodies, a segment has 64 MiB, staging and quarantine are swept or rare.
@@ -52,6 +55,10 @@ class Layout:
         return self.folder / "lock"
 
     @property
+    def compacting(self) -> Path:
+        return self.folder / "compacting"
+
+    @property
     def boot(self) -> Path:
         return self.folder / "boot"
 
@@ -86,7 +93,8 @@ class Layout:
         return self.log / f"{seq:0{SEQ_DIGITS}d}.snap"
 
     def body(self, name: str) -> Path:
-        return self.bodies / name[:2] / name[2:4] / name
+        at = name.rindex("-") + 1
+        return self.bodies / name[at : at + 2] / name[at + 2 : at + 4] / name
 
     def segments(self) -> list[int]:
         """First record numbers of the segments that are there, rising."""
@@ -143,7 +151,7 @@ def _make(layout: Layout, disk: Disk, *, create: bool) -> None:
 
 
 def _ours(layout: Layout) -> bool:
-    ours = {"log", "bodies", "staging", "quarantine", "lock", "format"}
+    ours = {"log", "bodies", "staging", "quarantine", "lock", "format", "spare"}
     return all(name in ours or name.startswith("format.") for name in os.listdir(layout.folder))
 
 

@@ -1,6 +1,6 @@
 """The locks of a data folder: who may write, and which processes live.
 
-Owns: the write lock (one holder on the machine) and owner folders (one per live process).
+Owns: the write lock (one holder on the machine), owner folders (one per live process), turns at upkeep.
 Must not know: what is done under them.
 
 Both are flock(2): the kernel gives them back when a process ends, however it ends. A flock belongs to an open file description, so two
@@ -13,12 +13,18 @@ import fcntl
 import os
 import secrets
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from s3mount.engine.disk import Disk
 
 OWNER_LOCK = "owner.lock"
+
+
+class WouldWait(Exception):
+    """Somebody in a hurry would have to wait: nothing happened; do it again where one may wait (see `WriteLock.in_a_hurry`)."""
 
 
 class WriteLock:
@@ -28,18 +34,38 @@ class WriteLock:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._thread_lock = threading.Lock()
         self._holder: int | None = None
+        self._hurry = threading.local()
 
     @property
     def held(self) -> bool:
         """Whether the calling thread holds it."""
         return self._holder == threading.get_ident()
 
+    @property
+    def hurried(self) -> bool:
+        """Whether the calling thread must not wait."""
+        return getattr(self._hurry, "on", False)
+
+    @contextmanager
+    def in_a_hurry(self) -> Iterator[None]:
+        """In the calling thread, what would wait for others (or for the medium, see `commit`) raises WouldWait instead."""
+        self._hurry.on = True
+        try:
+            yield
+        finally:
+            self._hurry.on = False
+
     def __enter__(self) -> WriteLock:
         if self.held:
             raise AssertionError("the write lock is not re-entrant")
-        self._thread_lock.acquire()
+        hurried = self.hurried
+        if not self._thread_lock.acquire(blocking=not hurried):
+            raise WouldWait
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if hurried else fcntl.LOCK_EX)
+        except BlockingIOError:
+            self._thread_lock.release()
+            raise WouldWait from None
         except BaseException:
             self._thread_lock.release()
             raise
@@ -58,6 +84,20 @@ class WriteLock:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+@contextmanager
+def turn(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Work that one process at a time does: True while it is ours; False, at once, if somebody else is at it and we do not *wait*."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
 
 
 class Owner:

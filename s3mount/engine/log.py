@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.engine import codec
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout, publish
 from s3mount.engine.segment import BEGINNING, Position, SegmentReader
 from s3mount.errors import FROM_OS, Corrupt, StoreError, Unavailable

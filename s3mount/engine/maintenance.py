@@ -6,16 +6,23 @@ Must not know: how any of it is done.
 
 from __future__ import annotations
 
+import logging
+import threading
 from pathlib import Path
 
 from s3mount.engine import recovery
 from s3mount.engine.check import Checker
 from s3mount.engine.compact import Compactor, CompactReport
-from s3mount.engine.core import Core, Parts
+from s3mount.engine.core import Core
+from s3mount.engine.parts import Parts
 from s3mount.engine.recovery import RebuildReport
 from s3mount.engine.replay import Progress
 from s3mount.engine.scrub import Scrubber, ScrubReport
+from s3mount.engine.segment import BEGINNING
 from s3mount.engine.sweep import Sweeper, SweepReport
+from s3mount.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 # Leftovers younger than this stay: whoever looks into a crash finds its traces for an hour.
 GRACE_SECONDS = 3600.0
@@ -23,6 +30,10 @@ GRACE_SECONDS = 3600.0
 
 class Maintenance(Core):
     """Every method is safe beside any number of threads and processes that use the folder, and can be repeated."""
+
+    _looked_at = BEGINNING.segment
+    _compactor: Compactor | None = None
+    _thread: threading.Thread | None = None
 
     def check(self) -> list[str]:
         """One sentence for each invariant that does not hold; empty: all is well. Changes nothing."""
@@ -41,6 +52,24 @@ class Maintenance(Core):
         """Write a snapshot of the state and drop the log that it makes superfluous. Raises NoSpace, Unavailable; nothing is lost then."""
         return Compactor(self._parts(), self.clock_ns).compact()
 
+    def compact_when_due(self) -> None:
+        """Begin a compaction in a thread of its own if much of the log is dead. Looks once per segment; called at each sync."""
+        segment = self.log.end().segment
+        if segment == self._looked_at or (self._thread is not None and self._thread.is_alive()):
+            return
+        self._looked_at = segment
+        compactor = Compactor(self._parts(), self.clock_ns)
+        if compactor.is_due():
+            self._compactor = compactor
+            self._thread = threading.Thread(target=_compact_aside, args=(compactor,), name="s3mount-compact", daemon=True)
+            self._thread.start()
+
+    def stop_compacting(self) -> None:
+        """On return no thread of ours compacts. Idempotent."""
+        if self._compactor is not None and self._thread is not None:
+            self._compactor.stop()
+            self._thread.join()
+
     def _parts(self) -> Parts:
         return Parts(self.layout, self.disk, self.lock, self.log, self.index, self.owner, self.bodies, self.syncing)
 
@@ -48,3 +77,13 @@ class Maintenance(Core):
     def rebuild(folder: Path, *, salvage: bool = False, progress: Progress | None = None) -> RebuildReport:
         """See `recovery.rebuild`: make the index of a folder that nobody has open anew."""
         return recovery.rebuild(folder, salvage=salvage, progress=progress)
+
+
+def _compact_aside(compactor: Compactor) -> None:
+    try:
+        report = compactor.compact(wait=False)
+        log.info("The log was compacted: %d segments dropped, %d bytes freed.", report.segments, report.bytes)
+    except StoreError as error:
+        log.info("The log was not compacted now: %s", error)
+    except Exception:
+        log.exception("The log could not be compacted.")

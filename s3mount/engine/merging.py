@@ -15,9 +15,10 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3mount.engine.bodies import INLINE_BYTES, Bodies
+from s3mount.engine.bodies import Bodies
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.log import Log
+from s3mount.engine.values import INLINE_BYTES
 
 _NEIGHBOUR = """
     SELECT e.offset, e.length, e.body_offset, b.digest, b.size, b.segment, b.offset FROM extent e JOIN body b ON b.id = e.body

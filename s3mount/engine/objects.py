@@ -7,17 +7,19 @@ Must not know: how records reach the log and the index.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from s3mount.engine import contents, queries
+from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
-from s3mount.engine.contents import Laid
+from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.core import Core, changed, exists
-from s3mount.engine.disk import Buffer
+from s3mount.engine.known import QUICK_SPANS
 from s3mount.engine.merging import Merger
 from s3mount.engine.names import key_bytes
-from s3mount.engine.reader import Reader, Span
+from s3mount.engine.reader import Reader
 from s3mount.engine.records import Piece, Remove, SetMetadata, Write, pack_metadata
+from s3mount.engine.spans import Spans
 from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, PLAIN, Failed, How
 from s3mount.errors import Corrupt, InvalidName, TooLarge
 from s3mount.model import (
@@ -29,6 +31,7 @@ from s3mount.model import (
     Key,
     Matches,
     Metadata,
+    MiB,
     ObjectInfo,
     Page,
 )
@@ -36,11 +39,9 @@ from s3mount.model import (
 # How often a body may vanish between a look at the index and opening it before that is damage: each time somebody must have committed.
 OPEN_ATTEMPTS = 20
 
-# Extents that are read in less time than a hop to a thread takes (100 us).
-QUICK_SPANS = 64
-
-# Objects per record of put_many: bounds the memory that a record takes.
+# Objects and bytes per record of put_many: they bound the memory that it takes.
 MANY = 5000
+MANY_BYTES = 16 * MiB
 
 # Key, how, content, size.
 Batch = list[tuple[bytes, How, Sequence[Laid], int]]
@@ -73,13 +74,9 @@ class Objects(Core):
 
     def open_object(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader:
         """The current version, kept readable until the reader is closed. Raises NotFound, NoSuchBucket, PreconditionFailed, Corrupt."""
+        return self.opened(lambda db: self._look(db, bucket, key, if_match))
 
-        def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Sequence[Span]]:
-            return _look(db, bucket, key, if_match)
-
-        return self.opened(look)
-
-    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Sequence[Span]]]) -> Reader:
+    def opened(self, look: Callable[[sqlite3.Connection], tuple[ObjectInfo, Spans]]) -> Reader:
         """A reader of what *look* finds; looks again when a body vanished in between."""
         for _ in range(OPEN_ATTEMPTS):
             with self.index.snapshot() as db:
@@ -87,19 +84,31 @@ class Objects(Core):
             try:
                 return self.leases.leased_reader(look) if self.leases.needed(spans) else self.leases.reader(info, spans)
             except FileNotFoundError as error:
+                self.known_spans.forget(info.file_id)
                 missing = error
         raise Corrupt(f"A body of the object {info.key!r} is missing; run 's3mount store scrub'.") from missing
 
     def open_object_nowait(self, bucket: str, key: Key, *, if_match: ETag | None = None) -> Reader | None:
         """As `open_object` where that takes microseconds; None where it may have to wait for somebody, or has many extents to read."""
         with self.index.snapshot() as db:
-            info, spans = _look(db, bucket, key, if_match, limit=QUICK_SPANS + 1)
-        if len(spans) > QUICK_SPANS or self.leases.needed(spans):
+            info, spans = self._look(db, bucket, key, if_match, limit=QUICK_SPANS + 1)
+        if spans.size < info.size or self.leases.needed(spans):
             return None
         try:
             return self.leases.reader(info, spans)
         except FileNotFoundError:
+            self.known_spans.forget(info.file_id)
             return None
+
+    def _look(self, db: sqlite3.Connection, bucket: str, key: Key, if_match: ETag | None, limit: int = -1) -> tuple[ObjectInfo, Spans]:
+        """An object and its spans, or the first *limit* of them. Raises NotFound, NoSuchBucket, PreconditionFailed."""
+        info = queries.head(db, bucket, key)
+        if if_match is not None and info.etag != if_match:
+            raise changed(key)
+        spans = self.known_spans.get(info.file_id, info.etag) or queries.spans(db, info.file_id, limit)
+        if limit < 0:
+            self.known_spans.put(info.file_id, info.etag, spans)
+        return info, spans
 
     # -- committing -------------------------------------------------------------------
 
@@ -134,7 +143,13 @@ class Objects(Core):
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
             tx.files.add(file)
-            return self.freeing(where, key, self.info(where, file, key))
+
+            def answer(db: sqlite3.Connection) -> ObjectInfo:
+                if base == file:
+                    self.known_spans.edit(db, file, (base_etag, tag), pieces, size)
+                return self.info(where, file, key)(db)
+
+            return self.freeing(where, key, answer)
 
         return self.commit_laid(laid, decide, durable=durable)
 
@@ -162,16 +177,30 @@ class Objects(Core):
 
     def put_many(self, bucket: str, items: Iterable[tuple[Key, Buffer, How]], *, durable: bool = True) -> None:
         """Put many objects, a few thousand per transaction: each batch happens whole, an error leaves those before it. Raises as `put`."""
-        batch: Batch = []
-        for key, data, how in items:
-            batch.append((key_bytes(key), how, contents.from_bytes(self.bodies, data), memoryview(data).nbytes))
-            if len(batch) == MANY:
-                self._put_batch(bucket, batch, durable=durable)
-                batch = []
-        if batch:
-            self._put_batch(bucket, batch, durable=durable)
+        pending = iter(items)
+        while self._put_batch(bucket, pending, durable=durable):
+            pass
 
-    def _put_batch(self, bucket: str, batch: Batch, *, durable: bool) -> None:
+    def _put_batch(self, bucket: str, items: Iterator[tuple[Key, Buffer, How]], *, durable: bool) -> bool:
+        """One transaction's worth of *items*; False when there were none left."""
+        batch: Batch = []
+        try:
+            with self.os_errors():
+                self._fill(batch, items)
+            if batch:
+                self._commit_batch(bucket, batch, durable=durable)
+        finally:
+            contents.discard(_fresh(batch))
+        return bool(batch)
+
+    def _fill(self, batch: Batch, items: Iterator[tuple[Key, Buffer, How]]) -> None:
+        size = 0
+        while len(batch) < MANY and size < MANY_BYTES and (item := next(items, None)) is not None:
+            key, data, how = item
+            batch.append((key_bytes(key), how, contents.from_bytes(self.bodies, data), memoryview(data).nbytes))
+            size += batch[-1][3]
+
+    def _commit_batch(self, bucket: str, batch: Batch, *, durable: bool) -> None:
         def decide(tx: Transaction) -> Answer[None]:
             where = queries.require_bucket(tx.db, bucket).id
             for key, how, laid, size in batch:
@@ -185,13 +214,9 @@ class Objects(Core):
 
             return free_all
 
-        fresh = contents.bodies_of(each for _, _, laid, _ in batch for each in laid)
-        try:
-            if durable:
-                self.sync_staged(fresh)
-            self.commits.run(decide, durable=durable)
-        finally:
-            contents.discard(fresh)
+        if durable:
+            self.sync_staged(_fresh(batch))
+        self.commits.run(decide, durable=durable)
 
     def update(
         self, bucket: str, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0, durable: bool = True
@@ -260,7 +285,7 @@ class Objects(Core):
                 tx.ops.append(Remove(where, (raw,), tx.time_ns))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
 
     def delete_many(self, bucket: str, keys: Sequence[Key], *, durable: bool = True) -> Sequence[Failed]:
         """Up to 1000 keys in one transaction; what is no valid key comes back with the reason. Raises NoSuchBucket, ValueError."""
@@ -275,7 +300,7 @@ class Objects(Core):
                 tx.ops.append(Remove(where, there, tx.time_ns))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
         return bad
 
     # -- which file -------------------------------------------------------------------
@@ -312,6 +337,10 @@ class Objects(Core):
         return answer
 
 
+def _fresh(batch: Batch) -> list[Fresh]:
+    return contents.bodies_of(each for _, _, laid, _ in batch for each in laid)
+
+
 def _write(
     bucket: int,
     key: bytes | None,
@@ -328,14 +357,6 @@ def _write(
     return Write(
         bucket, key, file, base, base_etag, size, etag, time_ns, how.content_type, how.storage_class, pack_metadata(metadata), pieces
     )
-
-
-def _look(db: sqlite3.Connection, bucket: str, key: Key, if_match: ETag | None, limit: int = -1) -> tuple[ObjectInfo, Sequence[Span]]:
-    """An object and at most *limit* of its spans. Raises NotFound, NoSuchBucket, PreconditionFailed."""
-    info = queries.head(db, bucket, key)
-    if if_match is not None and info.etag != if_match:
-        raise changed(key)
-    return info, queries.spans(db, info.file_id, limit)
 
 
 def _sorted_out(keys: Sequence[Key]) -> tuple[Sequence[bytes], Sequence[Failed]]:

@@ -14,8 +14,8 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from s3mount.engine.names import end_of, rolled_up, sought_bytes
-from s3mount.engine.reader import InBody, InLog, Span
 from s3mount.engine.records import unpack_metadata
+from s3mount.engine.spans import InBody, InLog, Span, Spans
 from s3mount.engine.values import BucketInfo, VersionInfo
 from s3mount.errors import NoSuchBucket, NotFound
 from s3mount.model import ETag, Found, Key, ObjectInfo, Page
@@ -35,7 +35,7 @@ _HEAD_IN = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.
 _HEAD_BY_FILE = f"SELECT {_COLUMNS} FROM file f JOIN name n ON n.file = f.id WHERE f.id = ? ORDER BY n.key LIMIT 1"
 _SPANS = """
     SELECT e.offset, e.length, e.body, b.name, b.segment, coalesce(b.offset, 0) + e.body_offset
-    FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? ORDER BY e.offset LIMIT ?
+    FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? AND e.offset >= ? AND e.offset < ? ORDER BY e.offset LIMIT ?
 """
 _VERSIONS = """
     SELECT h.key, h.version, h.file, h.mtime_ns, f.size, f.etag FROM history h LEFT JOIN file f ON f.id = h.file
@@ -47,6 +47,9 @@ _VERSION = f"""
     UNION ALL
     SELECT {_COLUMNS} FROM history n JOIN file f ON f.id = n.file WHERE n.bucket = ?1 AND n.key = ?2 AND n.version = ?3
 """
+
+# No offset is higher: SQLite's integers end there.
+MOST = (1 << 63) - 1
 
 # What S3 calls the version that was made without versioning.
 NULL_ID = "null"
@@ -185,12 +188,19 @@ def _groups_behind(
 # -- contents -------------------------------------------------------------------------
 
 
-def spans(db: sqlite3.Connection, file: int, limit: int = -1) -> list[Span]:
-    """Where the bytes of a file lie, in order; holes too. At most *limit* of them (-1: all)."""
-    return [
-        Span(offset, length, None if body is None else InBody(name, place) if name else InLog(segment, place))
-        for offset, length, body, name, segment, place in db.execute(_SPANS, (file, limit)).fetchall()
-    ]
+def spans(db: sqlite3.Connection, file: int, limit: int = -1) -> Spans:
+    """Where the bytes of a file lie, in order; holes too. At most *limit* spans (-1: all)."""
+    return Spans(map(_span, db.execute(_SPANS, (file, 0, MOST, limit)).fetchall()))
+
+
+def spans_between(db: sqlite3.Connection, file: int, start: int, stop: int) -> list[Span]:
+    """Those that begin between *start* and *stop*."""
+    return [_span(row) for row in db.execute(_SPANS, (file, start, stop, -1)).fetchall()]
+
+
+def _span(row: Row) -> Span:
+    offset, length, body, name, segment, place = row
+    return Span(offset, length, None if body is None else InBody(name, place) if name else InLog(segment, place))
 
 
 def versions(db: sqlite3.Connection, bucket: str, prefix: str) -> list[VersionInfo]:

@@ -15,45 +15,17 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.log import Log
+from s3mount.engine.spans import File, InBody, InLog, Span, Spans, file_of
 from s3mount.errors import Corrupt
 from s3mount.model import ObjectInfo
 
 # Descriptors are a scarce resource of the process (often 1024); most objects need one.
 HELD_BODIES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class InBody:
-    """At *offset* in the body *name*."""
-
-    name: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class InLog:
-    """At *offset* in the log segment *segment*."""
-
-    segment: int
-    offset: int
-
-
-Place = InBody | InLog | None
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """*length* bytes of the object from *offset* on stand at *place* (None: a hole, zeros)."""
-
-    offset: int
-    length: int
-    place: Place
 
 
 class Reader:
@@ -62,15 +34,13 @@ class Reader:
     *spans* are in order and cover the object; *on_close* is called once, when the last read has ended after `close`.
     """
 
-    def __init__(
-        self, info: ObjectInfo, spans: Sequence[Span], bodies: Bodies, log: Log, *, on_close: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, info: ObjectInfo, spans: Spans, bodies: Bodies, log: Log, *, on_close: Callable[[], None] | None = None) -> None:
         self.info = info
-        self._spans = spans
-        self._starts = [span.offset for span in spans]
+        self._spans = spans.items
+        self._starts = spans.starts
         self._files = _Files(bodies, log, on_close)
         try:
-            self._files.hold({_file_of(span.place) for span in spans if span.place is not None})
+            self._files.hold(spans.files)
         except BaseException:
             self._files.close()
             raise
@@ -110,7 +80,7 @@ class Reader:
             number += 1
 
     def _read(self, place: InBody | InLog, at: int, view: memoryview) -> None:
-        with self._files.use(_file_of(place)) as fd:
+        with self._files.use(file_of(place)) as fd:
             done = 0
             while done < len(view):
                 count = os.preadv(fd, [view[done:]], place.offset + at + done)
@@ -119,19 +89,11 @@ class Reader:
                 done += count
 
     def _read_cached(self, place: InBody | InLog, at: int, view: memoryview) -> bool:
-        with self._files.use(_file_of(place)) as fd:
+        with self._files.use(file_of(place)) as fd:
             try:
                 return os.preadv(fd, [view], place.offset + at, os.RWF_NOWAIT) == len(view)
             except OSError:
                 return False
-
-
-File = str | int
-
-
-def _file_of(place: InBody | InLog) -> File:
-    """A body's name or a segment's number."""
-    return place.name if isinstance(place, InBody) else place.segment
 
 
 class _Files:
@@ -146,7 +108,8 @@ class _Files:
         self._users: dict[File, int] = {}
         self._closed = False
 
-    def hold(self, files: set[File]) -> None:
+    def hold(self, files: Iterable[File]) -> None:
+        files = list(files)
         bodies = [file for file in files if isinstance(file, str)]
         for file in files:
             if isinstance(file, int) or len(bodies) <= HELD_BODIES:

@@ -115,7 +115,7 @@ def usable_index(layout: Layout, journal: Log, *, examine: bool) -> Index | None
         return None
     try:
         reason = _fault(index, journal, examine=examine)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, Corrupt) as error:
         reason = str(error)
     if reason is None:
         return index
@@ -304,6 +304,6 @@ def _set_aside_orphans(layout: Layout, disk: Disk, index: Index) -> None:
     bodies = Bodies(layout, disk, layout.staging)
     with index.read() as db:
         known = {name for (name,) in db.execute("SELECT name FROM body WHERE name IS NOT NULL UNION ALL SELECT name FROM dead")}
-    for name in bodies.names():
-        if name not in known:
-            bodies.quarantine(name)
+    for path in bodies.files():
+        if path.name not in known:
+            disk.rename(path, layout.quarantine / path.name)

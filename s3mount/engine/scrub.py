@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from s3mount.engine import snapshot
-from s3mount.engine.core import Parts
 from s3mount.engine.layout import Layout
 from s3mount.engine.log import Gap, Log
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import Progress
 from s3mount.engine.segment import BEGINNING
 from s3mount.errors import Corrupt

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
@@ -47,13 +47,14 @@ class SnapshotWriter:
         self._seq = 0
         self._chain = 0
 
-    def write_state(self, db: sqlite3.Connection) -> None:
-        """Write all of *db*, a read transaction at the snapshot's position."""
+    def write_state(self, db: sqlite3.Connection, go_on: Callable[[], None] = lambda: None) -> None:
+        """Write all of *db*, a read transaction at the snapshot's position. *go_on* is called now and then and may raise to stop it."""
         at = self._position
         self._append(msgpack.packb((at.segment, at.offset, at.seq, at.chain)))
         for table in schema.LOGGED_TABLES:
             cursor = db.execute(f"SELECT * FROM {table}")  # a name of ours
             while rows := cursor.fetchmany(ROWS_PER_FRAME):
+                go_on()
                 op = records.Rows(table=table, rows=tuple(tuple(row) for row in rows))
                 self._append(records.encode(records.Record(time_ns=0, bodies=(), ops=(op,))))
         self._append(b"")

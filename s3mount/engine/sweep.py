@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from s3mount.engine.core import Parts
 from s3mount.engine.lock import is_alive
+from s3mount.engine.parts import Parts
 from s3mount.engine.replay import catch_up
 from s3mount.engine.snapshot import ASIDE_SUFFIX
 
@@ -57,15 +57,16 @@ class Sweeper:
         """Idempotent. Files in bodies/ and files written aside go when nobody touched them for *grace_seconds*."""
         self._bytes = 0
         oldest_kept = time.time() - grace_seconds
-        owners = self._sweep_owners()
+        owners = self.sweep_owners()
         self._sync.all()
-        bodies = sum(self._sweep_bodies(names) for names in _chunks(self._orphans(oldest_kept)))
+        bodies = sum(self._sweep_bodies(paths) for paths in _chunks(self._orphans(oldest_kept)))
         asides = sum(self._remove(path) for path in self._asides() if _is_older(path, oldest_kept))
         return SweepReport(owners=owners, bodies=bodies, asides=asides, bytes=self._bytes)
 
     # -- owners -----------------------------------------------------------------------
 
-    def _sweep_owners(self) -> int:
+    def sweep_owners(self) -> int:
+        """Remove folders and rows of ended processes; how many there were. A free lock is proof: no grace."""
         with self._lock, self._index.write() as db:
             ended = [name for name in os.listdir(self._layout.staging) if not is_alive(self._layout.staging / name)]
             living = set(os.listdir(self._layout.staging)) - set(ended)
@@ -99,18 +100,18 @@ class Sweeper:
 
     # -- bodies -----------------------------------------------------------------------
 
-    def _orphans(self, oldest_kept: float) -> Iterator[str]:
+    def _orphans(self, oldest_kept: float) -> Iterator[Path]:
         """Candidates: looked up without the lock, so each may still be on its way into the log."""
         with self._index.read() as db:
-            for name in self._bodies.names():
-                if not _is_known(db, name) and _is_older(self._bodies.path(name), oldest_kept):
-                    yield name
+            for path in self._bodies.files():
+                if not _is_known(db, path.name) and _is_older(path, oldest_kept):
+                    yield path
 
-    def _sweep_bodies(self, names: list[str]) -> int:
+    def _sweep_bodies(self, paths: list[Path]) -> int:
         with self._lock, self._index.write() as db:
             catch_up(self._log, db)
-            doomed = [name for name in names if not _is_known(db, name)]
-        return sum(self._remove(self._bodies.path(name)) for name in doomed)
+            doomed = [path for path in paths if not _is_known(db, path.name)]
+        return sum(self._remove(path) for path in doomed)
 
     # -- files written aside ----------------------------------------------------------
 
@@ -144,6 +145,6 @@ def _is_older(path: Path, moment: float) -> bool:
         return False
 
 
-def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(names, BODIES_AT_ONCE)):
+def _chunks(paths: Iterator[Path]) -> Iterator[list[Path]]:
+    while chunk := list(islice(paths, BODIES_AT_ONCE)):
         yield chunk

@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from s3mount.engine import contents, queries
+from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Laid
 from s3mount.engine.core import changed
-from s3mount.engine.disk import Buffer
 from s3mount.engine.names import end_of, key_bytes, sought_bytes
 from s3mount.engine.objects import Objects
 from s3mount.engine.records import BeginUpload, Complete, EndUpload, Piece, PutPart, pack_metadata
@@ -147,7 +147,7 @@ class Uploads(Objects):
                 tx.ops.append(EndUpload(upload.upload_id))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)
 
     def uploads(self, bucket: str, prefix: str = "") -> Sequence[Upload]:
         """Those under way, by key, then by age. Raises NoSuchBucket."""

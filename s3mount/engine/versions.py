@@ -12,8 +12,9 @@ from s3mount.engine import queries
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.names import key_bytes, sought_bytes
 from s3mount.engine.objects import Objects
-from s3mount.engine.reader import Reader, Span
+from s3mount.engine.reader import Reader
 from s3mount.engine.records import RemoveVersion
+from s3mount.engine.spans import Spans
 from s3mount.engine.values import VersionInfo
 from s3mount.model import Key, ObjectInfo
 
@@ -32,7 +33,7 @@ class Versions(Objects):
     def open_version(self, bucket: str, key: Key, version_id: str) -> Reader:
         """As `open_object`, of this version."""
 
-        def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Sequence[Span]]:
+        def look(db: sqlite3.Connection) -> tuple[ObjectInfo, Spans]:
             info = queries.version(db, bucket, key, version_id)
             return info, queries.spans(db, info.file_id)
 
@@ -54,4 +55,4 @@ class Versions(Objects):
                 tx.ops.append(RemoveVersion(where, raw, version))
             return lambda db: None
 
-        self.commits.run(decide, durable=durable)
+        self.commits.run(decide, durable=durable, frees=True)

@@ -1,1 +1,26 @@
-"""(to be written)"""
+"""POSIX semantics over any object store; knows neither pyfuse3 nor aiobotocore, and is tested without either.
+
+filesystem   one method per operation; composes the rest
+
+the namespace
+options      what the caller chooses and gets back
+names        keys and names, one reversible escape (pure)
+attrs        attributes in metadata (pure)
+listing      pages of a listing to entries (pure)
+inodes       numbers, lookup counts, which key names which inode; nothing awaits
+live         what an inode carries while somebody holds it
+volume       what all share: store, table, gate, and what only this mount knows
+gate         keeps commits off names that move; tells answers that came too late
+namespace    looking: name -> object -> inode -> stat
+files        handles and commits
+entries      create, mkdir, mknod, symlink, link, unlink, rmdir
+rename       rename, exchange
+metadata     setattr, extended attributes, times of directories
+dirs         reading directories
+
+one inode's bytes
+content      base version + what was written since; the commit
+layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
+delivery     lost replies;  pinned: versions kept readable
+staging      bytes that wait for a commit;  buffers: for replies to reads
+"""

@@ -25,6 +25,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import quote, unquote
 
@@ -34,6 +35,7 @@ from s3mount.store.api import COMMIT_ID
 OURS = frozenset({"mode", "uid", "gid", "mtime", "ctime", "atime", "xattr", "rdev"})
 
 PERMISSIONS = 0o7777
+MODE_LIMIT = 0o177777
 SECOND_NS = 1_000_000_000
 
 # Of the types that st_mode can name, those a file system may be asked to keep.
@@ -89,8 +91,9 @@ class Defaults:
 
 def decode(metadata: Metadata, *, directory: bool, mtime_ns: int, defaults: Defaults) -> Attributes:
     """The attributes of an object last written at *mtime_ns*. Whether it is a directory is not for the metadata to say."""
-    mtime = _time(metadata.get("mtime"), mtime_ns)
-    ctime = _time(metadata.get("ctime"), max(mtime, mtime_ns) if "mtime" in metadata else mtime)
+    written, changed_at = metadata.get("mtime"), metadata.get("ctime")
+    mtime = _time(written, mtime_ns)
+    ctime = mtime if changed_at == written else _time(changed_at, max(mtime, mtime_ns))
     return Attributes(
         mode=_mode(metadata.get("mode"), directory=directory, defaults=defaults),
         uid=_number(metadata.get("uid"), defaults.uid),
@@ -150,7 +153,11 @@ def _rfc_3339(text: str) -> int:
 
 
 def _time(text: str | None, default: int) -> int:
-    time_ns = read_time(text) if text is not None else None
+    if text is None:
+        return default
+    if len(text) == 20 and text[10] == "." and text.replace(".", "", 1).isdecimal():  # as we write it, from 2001 to 2286
+        return int(text[:10]) * SECOND_NS + int(text[11:])
+    time_ns = read_time(text)
     return default if time_ns is None else time_ns
 
 
@@ -167,15 +174,16 @@ def _mode(text: str | None, *, directory: bool, defaults: Defaults) -> int:
     return (kind if kind in TYPES and kind != stat.S_IFDIR else stat.S_IFREG) | permissions
 
 
+@lru_cache(maxsize=256)
 def _read_mode(text: str) -> int | None:
     """Decimal as s3fs writes it, unless only octal makes a known type of it; without type bits decimal permissions."""
     mode = _number(text, -1)
     if mode < 0:
         return None
-    if stat.S_IFMT(mode) in TYPES and mode <= 0o177777:
+    if mode <= MODE_LIMIT and stat.S_IFMT(mode) in TYPES:
         return mode
     octal = int(text, 8) if len(text) <= 7 and not set(text) & set("89") else -1
-    if octal >= 0 and stat.S_IFMT(octal) in TYPES and octal <= 0o177777:
+    if 0 <= octal <= MODE_LIMIT and stat.S_IFMT(octal) in TYPES:
         return octal
     return mode if mode <= PERMISSIONS else None
 

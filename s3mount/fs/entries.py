@@ -85,6 +85,8 @@ class Entries:
             if reserved:
                 await self._reserve(sight.key)
             if not self._is_free(directory, name, sight.key):
+                if reserved:
+                    await self._store.release(Key(sight.key))
                 continue
             return self._create(
                 directory, sight.key, self._attributes(directory, stat.S_IFREG | mode & PERMISSIONS, caller), flags, reserved
@@ -127,6 +129,7 @@ class Entries:
         volume.fresh[key] = inode
         volume.changes.note(key)
         volume.touch(directory)
+        self._namespace.expel()
         return self._files.handle(inode), live_attr(inode, live)
 
     # -- objects at once --------------------------------------------------------------
@@ -174,6 +177,7 @@ class Entries:
             return directory_attr(inode)
         file = self._namespace.file_inode(key, info)
         inodes.remember(file)
+        self._namespace.expel()
         return attr_of(file.ino, attributes, size=info.size, nlink=info.links)
 
     def key_of(self, directory: DirInode, name: bytes) -> str:

@@ -50,6 +50,9 @@ log = logging.getLogger(__name__)
 # Trying again cannot help: somebody else was faster, or the store does not take it.
 FINAL = (Stale, PreconditionFailed, AlreadyExists, InvalidName, TooLarge)
 
+# For giving a reservation back when the request was cancelled; it ends with this process in any case.
+RELEASE_SECONDS = 5.0
+
 
 class Files:
     """Handles and commits of one volume."""
@@ -120,7 +123,8 @@ class Files:
     async def release_reservation(self, live: Live) -> None:
         if live.reserved is not None:
             key, live.reserved = live.reserved, None
-            await self._store.release(key)
+            with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                await self._store.release(key)
 
     # -- handles ----------------------------------------------------------------------
 

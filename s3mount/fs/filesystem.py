@@ -64,8 +64,8 @@ class Filesystem:
         self._namespace = namespace = Namespace(volume)
         self._files = files = Files(volume, namespace)
         self._entries = entries = Entries(volume, namespace, files)
-        self._renames = Renames(volume, namespace, files, entries)
-        self._metadata = Metadata(volume, namespace, files)
+        self._metadata = metadata = Metadata(volume, namespace, files)
+        self._renames = Renames(volume, namespace, files, entries, metadata)
         self._directories = Directories(volume, namespace)
 
     # -- names ------------------------------------------------------------------------
@@ -214,8 +214,8 @@ class Filesystem:
     async def _sync_soon(self) -> None:
         while True:
             await self._volume.unsynced.wait()
-            self._volume.unsynced = trio.Event()
             await trio.sleep(SYNC_SECONDS)
+            self._volume.unsynced = trio.Event()
             try:
                 await self._store.sync()
             except S3MountError:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed
+from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed, StoreError
 from s3mount.fs.attrs import AttrChange, Attributes, changed, encode
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
@@ -148,9 +148,19 @@ class Metadata:
                 self._volume.touched.discard(inode)
 
     async def save_all_times(self, prefix: str = "") -> None:
+        """As `save_times` for all directories below *prefix*. Raises the last failure, when all have been tried."""
+        failure: StoreError | None = None
         for inode in [inode for inode in self._volume.touched if inode.key.startswith(prefix)]:
-            await self.save_times(inode)
+            try:
+                await self.save_times(inode)
+            except NotFound:
+                self._volume.touched.discard(inode)
+                inode.touched_ns = 0
+            except StoreError as error:
+                failure = error
             self._volume.inodes.drop_if_unused(inode)
+        if failure is not None:
+            raise failure
 
     # -- extended attributes ------------------------------------------------------------
 

@@ -166,7 +166,7 @@ class Namespace:
         """The number of the directory in which *inode* shows, and its name there; None where that is not known."""
         stem = inode.key[: inode.key.rfind("/") + 1]
         parent = self._inodes.directory_at(stem)
-        shown = name_in(stem, inode.key)
+        shown = name_in(stem, inode.key, shadowed=self._inodes.directory_at(inode.key + "/") is not None)
         return (parent.ino, shown.name) if parent is not None and shown is not None and not shown.continued else None
 
     # -- inodes -----------------------------------------------------------------------

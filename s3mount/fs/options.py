@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from s3mount.model import Attr
+from s3mount.model import KEY_BYTES, Attr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,9 @@ class FsOptions:
     """When what was committed is made safe from a power cut, where the store does not do so by itself."""
     metadata_ttl_s: float = 1.0
     inode_limit: int = 100_000
-    """Inodes that the kernel may make us remember; beyond, cold ones are expelled. About 0.7 KiB each."""
+    """Inodes that the kernel may make us remember; beyond, cold files are expelled. About 0.5 KiB each."""
+    key_bytes: int = KEY_BYTES
+    """The longest key that the store takes (S3: 1024)."""
     xattrs: bool = True
 
     def __post_init__(self) -> None:

@@ -17,10 +17,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry, NotADirectory, NotEmpty, NotFound, NotSupported
+from s3mount.errors import (
+    AlreadyExists,
+    Exists,
+    Invalid,
+    InvalidName,
+    IsADirectory,
+    NameTooLong,
+    NoEntry,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    NotSupported,
+)
 from s3mount.fs.entries import LOCAL_BYTES, Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.metadata import Metadata
 from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
 from s3mount.fs.volume import Volume
@@ -42,11 +55,12 @@ class End:
 class Renames:
     """Renames of one volume."""
 
-    def __init__(self, volume: Volume, namespace: Namespace, files: Files, entries: Entries) -> None:
+    def __init__(self, volume: Volume, namespace: Namespace, files: Files, entries: Entries, metadata: Metadata) -> None:
         self._volume = volume
         self._namespace = namespace
         self._files = files
         self._entries = entries
+        self._metadata = metadata
         self._store = volume.store
 
     async def rename(self, source: End, target: End, *, flags: int) -> None:
@@ -56,6 +70,8 @@ class Renames:
             raise Invalid("Unknown flags of a rename.")
         for end in (source, target) if flags & EXCHANGE else (source,):
             await self._make_object(end)
+        if flags & EXCHANGE:
+            await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
             before = await self._namespace.see(source.directory, source.name)
             after = await self._namespace.see(target.directory, target.name)
@@ -80,6 +96,16 @@ class Renames:
             inode = (await self._namespace.see(end.directory, end.name)).fresh
             if inode is not None and inode.live is not None:
                 await self._files.save(inode)
+
+    async def _make_markers(self, *ends: End) -> None:
+        """Directories that this mount alone keeps get markers: the store can only exchange what it has."""
+        for end in ends:
+            sight = await self._namespace.see(end.directory, end.name)
+            if sight.directory and sight.marker is None and sight.stem in self._volume.kept:
+                inode = self._namespace.directory_inode(sight.stem, None)
+                self._volume.inodes.remember(inode)
+                await self._metadata.change(inode, lambda attributes: attributes)
+                self._volume.inodes.forget(inode.ino, 1)
 
     def _require_possible(self, before: Sight, after: Sight) -> None:
         if not before.exists:
@@ -195,12 +221,14 @@ class Renames:
         except AlreadyExists:
             self._volume.changes.note_all()
             raise (NotEmpty("The target is not empty.") if replace else Exists("The name is taken.")) from None
+        except InvalidName:
+            raise NameTooLong("A path below would make a key longer than the store takes.") from None
         except NotFound:
             if source not in self._volume.kept:
                 raise NoEntry("There is no such name.") from None
 
     async def _copy_prefix(self, source: str, target: str) -> None:
-        """Copy all, then delete all; the marker goes last."""
+        """Copy all, then delete all; the marker goes last. A marker that *target* had is replaced, or goes."""
         keys: list[Key] = []
         after = ""
         while True:
@@ -213,6 +241,8 @@ class Renames:
             raise NotFound("Nothing lies there.")
         for key in keys:
             await self._copy_key(key, Key(target + key[len(source) :]), self._volume.inodes.file_at(key))
+        if source not in keys:
+            await self._store.delete(Key(target))
         for key in reversed(keys):
             await self._store.delete(key)
 

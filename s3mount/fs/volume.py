@@ -21,7 +21,7 @@ from s3mount.fs.gate import Changes, Gate
 from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes, number_of
 from s3mount.fs.options import FsOptions, Invalidate
 from s3mount.fs.staging import StagingArea
-from s3mount.model import KEY_BYTES, NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo
+from s3mount.model import NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 
 
@@ -57,8 +57,9 @@ class Volume:
 
     def require_key(self, key: str) -> None:
         """Raise NameTooLong for a key (or prefix) that no store takes."""
-        if len(key) > KEY_BYTES // 4 and len(key.encode()) > KEY_BYTES:
-            raise NameTooLong(f"The path makes a key of more than {KEY_BYTES} bytes.")
+        limit = self.options.key_bytes
+        if len(key) > limit // 4 and len(key.encode()) > limit:
+            raise NameTooLong(f"The path makes a key of more than {limit} bytes.")
 
     def mutated(self, key: str) -> None:
         """The store has carried out a mutation of *key*."""

@@ -32,6 +32,7 @@ def log_to(place: Path | None, *, level: str, foreground: bool, fallback: Path) 
     handler = _file(place) if place else logging.StreamHandler(sys.stderr) if foreground else _system(fallback)
     if not isinstance(handler, SysLogHandler):
         handler.setFormatter(logging.Formatter(LINE))
+    handler.addFilter(_has_listener)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a log that cannot be written must not print tracebacks over the terminal
     for name in LOGGERS:
@@ -39,6 +40,11 @@ def log_to(place: Path | None, *, level: str, foreground: bool, fallback: Path) 
         logger.handlers = [handler]
         logger.propagate = False
         logger.setLevel(level.upper())
+
+
+def _has_listener(record: logging.LogRecord) -> bool:
+    """Not so for replies that the kernel no longer wants, because the mount was taken off meanwhile: RELEASEs that commit, above all."""
+    return not (record.name == "pyfuse3" and "fuse_reply_* failed" in record.getMessage())
 
 
 def _file(place: Path) -> logging.Handler:

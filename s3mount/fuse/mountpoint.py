@@ -59,6 +59,12 @@ def mounted_at(path: Path, *, mountinfo: Path = MOUNTINFO) -> Mounted | None:
     return found
 
 
+def mount_above(path: Path) -> Mounted | None:
+    """The mount of ours that *path* (resolved) lies in, or None."""
+    nearest = next((mounted for place in (path, *path.parents) if (mounted := mounted_at(place)) is not None), None)
+    return nearest if nearest is not None and nearest.is_ours else None
+
+
 def require_fit(path: Path, *, nonempty: bool) -> Path:
     """*path* resolved, if a mount may go there. Raises UsageError or Busy, with the sentence to print."""
     place = resolve(path)

@@ -80,7 +80,7 @@ def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answe
 
 
 def _guarded(handler: Handler[Args, Answer], limited: Callable[[Deadlines, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
-    name = handler.__name__
+    name = handler.__name__.lstrip("_")
 
     @functools.wraps(handler)
     async def reply(self: Operations, /, *args: Args.args, **kwargs: Args.kwargs) -> Answer:
@@ -119,7 +119,7 @@ class Refusals:
         while site is not None and site.tb_next is not None:
             site = site.tb_next
         place = (site.tb_frame.f_code, site.tb_lineno) if site else ()
-        if self._is_new((request, type(error), place)):
+        if self._is_new((type(error), place)):
             log.error("%s failed unexpectedly, and answers EIO", request, exc_info=error)
         return errno.EIO
 
@@ -294,21 +294,21 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """Never fails: the kernel has nobody to tell. The reason is in the log, and `Filesystem.aclose` tries again."""
         if self._releasing < RELEASES_IN_PLACE:
-            await self._release(fh)
+            await self._end(fh)
         else:
-            self._nursery.start_soon(self._release, fh)
+            self._nursery.start_soon(self._end, fh)
 
-    async def _release(self, fh: int) -> None:
+    async def _end(self, fh: int) -> None:
         self._releasing += 1
         try:
-            await self._release_guarded(fh)
+            await self._release(fh)
         except FUSEError:
             pass
         finally:
             self._releasing -= 1
 
     @reply_errno_of_commit
-    async def _release_guarded(self, fh: int) -> None:
+    async def _release(self, fh: int) -> None:
         await self._fs.release(fh)
 
     # -- directories ------------------------------------------------------------------------

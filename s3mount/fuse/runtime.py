@@ -22,7 +22,6 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +31,7 @@ from s3mount.errors import AccessDenied, Busy, S3MountError, Unavailable
 PREDECESSOR_S = 60.0
 POLL_S = 0.05
 
-# "says so if it takes more than a moment"
-MOMENT_S = 1.0
+RECORD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +83,18 @@ class Watch:
             return False
         return True
 
-    def wait(self, *, told: Callable[[int], None]) -> Outcome:
-        """Wait for the end of the process, however long that takes; *told* is called once with its pid if that is more than a moment."""
-        deadline = time.monotonic() + MOMENT_S
-        while time.monotonic() < deadline:
-            if _lock_nowait(self._fd, fcntl.LOCK_SH):
-                return self.outcome()
-            time.sleep(POLL_S)
-        told(self.outcome().pid)
+    def wait(self) -> Outcome:
+        """Wait for the end of the process, however long that takes."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         return self.outcome()
 
     def outcome(self) -> Outcome:
-        """What the record says now."""
+        """What the record says now. One that makes no sense says nothing: it may be somebody else's."""
         try:
-            values = json.loads(os.pread(self._fd, 65536, 0))
-        except ValueError:
+            values = json.loads(os.pread(self._fd, RECORD_BYTES, 0))
+            return Outcome(pid=int(values["pid"]), finished=values["finished"] is True, error=values["error"] and str(values["error"]))
+        except (OSError, ValueError, LookupError, TypeError):
             return Outcome(pid=0, finished=False, error=None)
-        return Outcome(pid=values["pid"], finished=values["finished"], error=values["error"])
 
     def close(self) -> None:
         os.close(self._fd)
@@ -127,7 +119,7 @@ def watch(mountpoint: Path, *, owner: int) -> Watch | None:
     found: Watch | None = None
     for folder in folders(owner):
         try:
-            candidate = Watch(os.open(folder / _name(mountpoint), os.O_RDONLY | os.O_CLOEXEC))
+            candidate = Watch(os.open(folder / _name(mountpoint), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
         except OSError:
             continue
         if found is not None and not candidate.is_alive():

@@ -20,6 +20,7 @@ I3  The main loop starts as many tasks as there are requests: a request that wai
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -105,6 +106,7 @@ class Mount:
         self._options = options
         self._ready = ready
         self._finishing = False
+        self._detached = False
         self._stop_now = trio.CancelScope()
 
     async def run(self, open_store: OpenStore) -> None:
@@ -139,9 +141,9 @@ class Mount:
             try:
                 async with trio.open_nursery() as loop:
                     loop.start_soon(self._announce)
-                    await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+                    await _main_loop()
             finally:
-                _close(invalidator)
+                _close(invalidator, unmount=not self._detached)
 
     async def _announce(self) -> None:
         """Ready, once a request has gone all the way: into the kernel, to our handlers and back."""
@@ -150,8 +152,8 @@ class Mount:
             status = await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
         except OSError as error:
             raise Unavailable(f"{self._options.source} does not answer at {path}: {error.strerror}") from None
-        tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
         log.info("%s is mounted on %s", self._options.source, path)
+        tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
         self.was_ready = True
         self._ready()
         notify(READY="1", STATUS=f"{self._options.source} on {path}")
@@ -179,6 +181,7 @@ class Mount:
             await _in_thread(mountpoint.unmount, path)
         except Busy:
             log.info("%s is in use: it ends under its users", path)
+            self._detached = True
             await _in_thread(_detach_and_push, path)
             pyfuse3.terminate()
         except (OSError, S3MountError) as error:
@@ -249,9 +252,19 @@ def _init(operations: Operations, options: MountOptions) -> None:
             raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else 'no reason given'}") from None
 
 
-def _close(invalidator: Invalidator) -> None:
+async def _main_loop() -> None:
+    """Serve requests until the mount is gone. If that happens while one is being read, it ends with ECONNABORTED: an ordinary end too."""
+    try:
+        await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+    except* OSError as group:
+        if any(isinstance(leaf, OSError) and leaf.errno != errno.ECONNABORTED for leaf in _leaves(group)):
+            raise
+
+
+def _close(invalidator: Invalidator, *, unmount: bool) -> None:
+    """*unmount* unless the mount is out of the tree already: what stands in its place may be somebody else's."""
     if invalidator.close(patience_s=INVALIDATOR_PATIENCE_S):
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=unmount)
     else:
         log.warning("A request to the kernel did not come back; its session is left to the end of the process")
 

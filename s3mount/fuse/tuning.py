@@ -4,9 +4,9 @@ Owns: the knobs below /sys/class/bdi and /sys/fs/fuse/connections, and one log l
 Must not know: the file system.
 
 The kernel sends reads of at most the readahead of the mount's device (128 KiB at first): with 1 MiB sequential reads are several times
-faster. It runs at most `max_background` readaheads, writebacks and releases at once (12 at first). And it lets a FUSE mount have only one
-per cent of the dirty pages that a disk may have, strictly, so that big writes are slowed down early. The first and the last are root's; the
-queue belongs to whoever mounted.
+faster: root may raise that. It runs at most `max_background` readaheads, writebacks and releases at once (12 at first): that belongs to
+whoever mounted. Left as it is: `max_ratio` and `strict_limit`, which keep a FUSE mount to one per cent of the system's dirty pages. Raised,
+write(2) returns sooner and close(2) later (the sum stayed the same), and a slow store could hold up everybody who writes to a disk.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ READ_AHEAD_KB = 4096
 MAX_BACKGROUND = 256
 # Three quarters, as the kernel's own default ratio.
 CONGESTION_THRESHOLD = 192
-# Per cent of the system's dirty pages; any other file system has 100.
-MAX_RATIO = 100
 
 
 def raise_limits(device: str, *, sysfs: Path = Path("/sys")) -> None:
@@ -31,8 +29,6 @@ def raise_limits(device: str, *, sysfs: Path = Path("/sys")) -> None:
     queue = sysfs / "fs/fuse/connections" / device.partition(":")[2]
     wanted = {
         bdi / "read_ahead_kb": READ_AHEAD_KB,
-        bdi / "strict_limit": 0,
-        bdi / "max_ratio": MAX_RATIO,
         queue / "max_background": MAX_BACKGROUND,
         queue / "congestion_threshold": CONGESTION_THRESHOLD,
     }

@@ -5,11 +5,13 @@ Must not know: how the engine stores anything.
 
 L1  Looks at the index (`head`, `find`, short pages), opening a version, and reads that the page cache answers run on the loop: they take
     some ten microseconds, a thread hop a hundred.
-L2  Everything else runs in worker threads, each kind with a limiter of its own, so that any number of slow commits holds up neither reads
+L2  So do changes of one key that fit into a record and need not be durable, when nobody else holds the write lock and nothing else is
+    due: they write to the page cache only, some hundred microseconds. Where they would have to wait they are done in a thread.
+L3  Everything else runs in worker threads, each kind with a limiter of its own, so that any number of slow commits holds up neither reads
     nor looks nor renames.
-L3  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
+L4  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
     owner's back. A cancellation that comes while a call waits for its turn means that it did not happen.
-L4  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
+L5  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
 
 The engine belongs to whoever opened it: `aclose` leaves it open.
 """
@@ -24,8 +26,9 @@ from typing import TypeVar
 import trio
 
 from s3mount.engine.engine import Engine
+from s3mount.engine.lock import WouldWait
 from s3mount.engine.reader import Reader
-from s3mount.engine.values import How
+from s3mount.engine.values import INLINE_BYTES, How
 from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure
 
@@ -61,6 +64,18 @@ class LocalStore:
 
     def __repr__(self) -> str:
         return f"<LocalStore {self._bucket!r} in {self._engine.folder}>"
+
+    async def _at_once(self, limiter: trio.CapacityLimiter, call: Callable[..., T], *args: object, **options: object) -> T:
+        """A small change: on the loop if nothing stands in its way, else in a thread."""
+        call = partial(call, self._bucket, *args, **options)
+        if not self._durable:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                with self._engine.lock.in_a_hurry():
+                    return call()
+            except WouldWait:
+                pass
+        return await _in_thread(limiter, call)
 
     async def _commit(self, call: Callable[..., T], *args: object, **options: object) -> T:
         return await _in_thread(self._commits, partial(call, self._bucket, *args, durable=self._durable, **options))
@@ -110,16 +125,20 @@ class LocalStore:
     # -- committing -------------------------------------------------------------------
 
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        if len(data) <= INLINE_BYTES:
+            return await self._at_once(self._commits, self._engine.put, key, data, _how(commit), durable=self._durable)
         return await self._commit(self._engine.put, key, data, _how(commit))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         return await self._commit(self._engine.adopt, key, content, _how(commit))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
-        return await self._change(self._engine.update, key, metadata, if_match=if_match, file_id=file_id)
+        return await self._at_once(
+            self._changes, self._engine.update, key, metadata, if_match=if_match, file_id=file_id, durable=self._durable
+        )
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
-        await self._change(self._engine.delete, key, if_match=if_match)
+        await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable)
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         failed = await self._change(self._engine.delete_many, keys)
@@ -132,7 +151,7 @@ class LocalStore:
     # -- names ------------------------------------------------------------------------
 
     async def rename(self, source: Key, target: Key, *, replace: bool = True) -> None:
-        await self._change(self._engine.rename, source, target, replace=replace)
+        await self._at_once(self._changes, self._engine.rename, source, target, replace=replace, durable=self._durable)
 
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         return await self._change(self._engine.rename_prefix, source, target, replace=replace)
@@ -141,13 +160,13 @@ class LocalStore:
         await self._change(self._engine.exchange, a, b)
 
     async def link(self, source: Key, target: Key) -> ObjectInfo:
-        return await self._change(self._engine.link, source, target)
+        return await self._at_once(self._changes, self._engine.link, source, target, durable=self._durable)
 
     async def reserve(self, key: Key) -> None:
-        await _in_thread(self._changes, partial(self._engine.reserve, self._bucket, key))
+        await self._at_once(self._changes, self._engine.reserve, key)
 
     async def release(self, key: Key) -> None:
-        await _in_thread(self._changes, partial(self._engine.release, self._bucket, key))
+        await self._at_once(self._changes, self._engine.release, key)
 
     # -- multipart --------------------------------------------------------------------
 

@@ -37,8 +37,9 @@ class Bytes:
         buffer[:] = self._data[position : position + len(buffer)]
 
 
-def report(what: str, value: float, unit: str) -> None:
-    sys.stdout.write(f"{what:<58}{value:>12,.1f} {unit}\n")
+def report(what: str, value: float, unit: str, cpu: float | None = None) -> None:
+    tail = "" if cpu is None else f"   (processor {cpu:,.1f})"
+    sys.stdout.write(f"{what:<58}{value:>12,.1f} {unit}{tail}\n")
     sys.stdout.flush()
 
 
@@ -52,9 +53,10 @@ def each(keys: Sequence[Key], run: Callable[[Key], object]) -> Callable[[], None
 
 def timed(what: str, run: Callable[[], object], *, count: int = 1, unit: str = "s") -> None:
     scale = {"s": 1.0, "ms": 1e3, "us": 1e6}[unit]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     run()
-    report(what, (time.perf_counter() - start) / count * scale, unit)
+    wall, used = time.perf_counter() - start, time.process_time() - used
+    report(what, wall / count * scale, unit, used / count * scale)
 
 
 def names(count: int, prefix: str) -> Iterator[Key]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.model import MiB
+from s3mount.model import Key, MiB
+from s3mount.store.local import LocalStore
 from tests.cli.conftest import KEYS, Command
 
 
@@ -89,6 +90,7 @@ def test_ls_for_programs_is_one_record_per_line(s3mount: Command, filled: str) -
     assert records[0]["size"] == 1
 
 
+@pytest.mark.slow
 def test_a_listing_of_more_than_a_page_is_whole(s3mount: Command, bucket: str, here: Path) -> None:
     (here / "tree").mkdir()
     for number in range(1203):
@@ -220,11 +222,16 @@ def test_a_symbolic_link_is_followed_to_its_file(s3mount: Command, bucket: str, 
 def test_what_is_no_file_is_passed_over_with_a_warning(s3mount: Command, bucket: str, here: Path, expect_logs: Command) -> None:
     (here / "tree").mkdir()
     (here / "tree" / "gone").symlink_to("nowhere")
+    (here / "tree" / "loop").symlink_to(".")
     (here / "tree" / "file").touch()
     expect_logs("tree/gone is neither a file nor a directory")
+    expect_logs("tree/loop is a link to a directory")
     outcome = s3mount("cp", "-r", "tree", bucket)
     assert outcome.status == 0
-    assert outcome.err == "s3mount: warning: tree/gone is neither a file nor a directory: passed over.\n"
+    assert outcome.err.splitlines() == [
+        "s3mount: warning: tree/loop is a link to a directory: passed over.",
+        "s3mount: warning: tree/gone is neither a file nor a directory: passed over.",
+    ]
     assert keys(s3mount, bucket) == ["tree/file"]
 
 
@@ -235,6 +242,11 @@ def test_several_sources_go_into_a_directory(s3mount: Command, bucket: str, here
     assert keys(s3mount, bucket) == ["one", "two"]
     assert s3mount("cp", "one", "two", f"{bucket}/new").status == 2
     assert s3mount("cp", f"{bucket}/one", f"{bucket}/two", ".").status == 0
+
+
+def test_standard_output_takes_one_object(s3mount: Command, filled: str) -> None:
+    assert s3mount("cp", "-r", f"{filled}/a", "-").out == b"a"
+    assert s3mount("cp", "-r", f"{filled}/a/", "-").status == 2
 
 
 # -- moving -------------------------------------------------------------------------------
@@ -267,6 +279,39 @@ def test_a_prefix_moves_to_another_bucket(s3mount: Command, filled: str) -> None
     assert s3mount("mv", f"{filled}/a/", "local://other").status == 0
     assert keys(s3mount, "local://other") == ["a/b", "a/c/d"]
     assert keys(s3mount, filled) == ["a", "a-", "empty/.", "z"]
+
+
+def test_what_cannot_move_stays_and_is_said(s3mount: Command, bucket: str, here: Path, expect_logs: Command) -> None:
+    expect_logs("passed over")
+    (here / "tree").mkdir()
+    (here / "tree" / "file").write_bytes(b"x")
+    os.mkfifo(here / "tree" / "fifo")
+    outcome = s3mount("mv", "tree", bucket)
+    assert outcome.status == 1
+    assert "tree: directory not empty" in outcome.err
+    assert os.listdir(here / "tree") == ["fifo"]
+    assert keys(s3mount, bucket) == ["tree/file"]
+
+
+def test_a_source_goes_only_when_its_copy_survives_a_power_cut(
+    s3mount: Command, bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, unlink = LocalStore.sync, Path.unlink
+
+    async def noted_sync(store: LocalStore, key: Key | None = None) -> None:
+        steps.append(f"sync {key}")
+        await sync(store, key)
+
+    def noted_unlink(path: Path, missing_ok: bool = False) -> None:
+        steps.append(f"unlink {path}")
+        unlink(path, missing_ok)
+
+    (here / "file").write_bytes(b"x")
+    monkeypatch.setattr(LocalStore, "sync", noted_sync)
+    monkeypatch.setattr(Path, "unlink", noted_unlink)
+    assert s3mount("mv", "file", f"{bucket}/key").status == 0
+    assert steps[:2] == ["sync key", "unlink file"]
 
 
 # -- removing -----------------------------------------------------------------------------

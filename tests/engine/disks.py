@@ -16,7 +16,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
 
 INDEX_FILES = ("index.db", "index.db-wal", "index.db-shm", "index.clean")
 

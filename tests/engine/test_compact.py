@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from s3mount.engine import compact
 from s3mount.engine import log as log_module
 from s3mount.engine.engine import Engine
-from s3mount.errors import Corrupt
+from s3mount.errors import Corrupt, Unavailable
 from s3mount.model import Key
 from tests.conftest import ExpectLogs
 from tests.engine.disks import Crash, ShadowDisk, StoppingDisk, killed
@@ -137,6 +139,44 @@ def test_a_damaged_snapshot_is_never_papered_over(engine: Engine, tmp_path: Path
     (folder / "index.db").unlink()
     with pytest.raises(Corrupt, match="snapshot"):
         opened(folder)
+
+
+def test_a_log_that_is_mostly_dead_is_compacted_by_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "DUE_BYTES", 10 * SEGMENT)
+    with opened(tmp_path / "data") as engine:
+        engine.create_bucket(BUCKET)
+        most = 0
+        for number in range(1000):
+            engine.put(BUCKET, Key("key"), b"%d" % number * 500, durable=False)
+            if number % 20 == 0:
+                engine.sync()
+                most = max(most, len(engine.layout.segments()))
+        engine.stop_compacting()
+        assert len(engine.layout.snapshots()) == 1
+        assert most < 60
+        assert engine.check() == []
+
+
+def test_closing_stops_a_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, stopped = threading.Event(), threading.Event()
+
+    def go_on(self: compact.Compactor) -> None:
+        started.set()
+        assert self._stopped.wait(30)
+        stopped.set()
+        raise Unavailable("stopped")
+
+    monkeypatch.setattr(compact, "DUE_BYTES", 1)
+    monkeypatch.setattr(compact.Compactor, "_go_on", go_on)
+    with opened(tmp_path / "data") as engine:
+        fill(engine)
+        engine.sync()
+        assert started.wait(30)
+    assert stopped.is_set()
+    with opened(tmp_path / "data") as engine:
+        assert engine.layout.snapshots() == []
+        assert engine.check() == []
+        assert leftovers(engine) == []
 
 
 @pytest.mark.slow

@@ -193,6 +193,17 @@ def test_a_reservation_ends_with_its_process(engine: Engine) -> None:
     other.close()
 
 
+def test_what_a_killed_process_had_staged_goes_with_the_next_opening(engine: Engine) -> None:
+    other = Engine.open(engine.folder)
+    (other.staging / "half").write_bytes(b"half an object")
+    other.owner.close()  # as the kernel does when the process is killed
+    assert (other.staging / "half").exists()
+    with Engine.open(engine.folder):
+        assert not other.staging.exists()
+        assert engine.staging.exists()
+    other.close()
+
+
 def test_a_refused_commit_leaves_the_reservation(engine: Engine, tmp_path: Path) -> None:
     base = engine.put(BUCKET, key("base"), b"one")
     engine.put(BUCKET, key("base"), b"two", How(file_id=base.file_id))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.engine.disk import Buffer, Disk
+from s3mount.engine.codec import Buffer
+from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout, prepare
 from s3mount.engine.log import Damaged, Entry, Gap, Log
 from s3mount.engine.segment import BEGINNING, Position
@@ -231,6 +232,19 @@ def test_a_segment_that_ends_too_soon_is_a_gap(layout: Layout) -> None:
     second = layout.segments()[1]
     gaps = [item for item in Log(layout, Disk()).walk(None) if isinstance(item, Gap)]
     assert [(gap.end.seq, gap.lost) for gap in gaps] == [(5, f"records 6 to {second - 1}")]
+
+
+def test_a_record_left_over_from_another_history_does_not_join(layout: Layout, expect_logs: ExpectLogs) -> None:
+    expect_logs("The log was cut")
+    log = opened(layout)
+    ends = fill(log, 3)
+    left_over = layout.segment(1).read_bytes()[ends[1].offset :]
+    log.cut(ends[0])
+    log.append(b"payload X")
+    lengthen(layout.segment(1), left_over)
+    items = list(Log(layout, Disk()).walk(None))
+    assert [item.payload for item in items if isinstance(item, Entry)][:2] == [b"payload 0", b"payload X"]
+    assert isinstance(items[2], Gap)
 
 
 def test_void_records_are_passed_over_for_good(layout: Layout) -> None:

@@ -157,8 +157,12 @@ def prepare(machine: Machine) -> None:
     put(machine.engine, "loose", b"l" * LARGE)
 
 
+# What `make check` looks at.
+QUICK = {"put large", "edit"}
+
+
 @EVERY_INDEX
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OPERATIONS])
 def test_what_was_acknowledged_as_durable_is_there(machine: Machine, name: str, index: Index) -> None:
     prepare(machine)
     before = observe(machine.engine).contents()
@@ -223,6 +227,7 @@ def test_an_edit_of_a_version_that_was_lost_does_not_happen(machine: Machine) ->
     assert after_cut(machine.cut("ahead")) == {"old": b"o" * 3 * LARGE}
 
 
+@pytest.mark.slow
 def test_what_died_and_was_deleted_before_the_cut_is_not_missed(machine: Machine) -> None:
     for turn in range(3):
         put(machine.engine, "again", bytes([turn]) * LARGE)
@@ -233,6 +238,7 @@ def test_what_died_and_was_deleted_before_the_cut_is_not_missed(machine: Machine
             assert after_cut(machine.cut(index, random.Random(seed))) == {"again": b"last" * LARGE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_body_is_deleted_only_behind_a_mark_that_is_itself_synced(machine: Machine, seed: int) -> None:
     """Else the record that brought it would be taken for one whose body was lost, and all edits that build on it with it."""
@@ -243,6 +249,7 @@ def test_a_body_is_deleted_only_behind_a_mark_that_is_itself_synced(machine: Mac
     assert after_cut(machine.cut("absent", random.Random(seed))) == {"edited": b"2" * LARGE + b"3" * LARGE}
 
 
+@pytest.mark.slow
 def test_what_dies_while_a_sync_is_under_way_outlives_that_sync(tmp_path: Path) -> None:
     class Meanwhile(ShadowDisk):
         act: Callable[[], None] | None = None
@@ -267,6 +274,7 @@ def test_what_dies_while_a_sync_is_under_way_outlives_that_sync(tmp_path: Path) 
     disk.close()
 
 
+@pytest.mark.slow
 def test_settling_is_repeated_when_the_power_fails_again(machine: Machine) -> None:
     """A cut at every step of the first boot after a cut."""
 

@@ -115,6 +115,7 @@ def settle(folder: Path, children: Sequence[Child]) -> None:
         assert engine.check() == []
 
 
+@pytest.mark.slow
 def test_two_processes_write_rename_and_sweep_at_once(folder: Path) -> None:
     children = [Child(folder, name, seed, turns=150) for seed, name in enumerate(("ann", "bob"))]
     run_all(children)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from s3mount.engine import sweep
+from s3mount.engine.codec import Buffer
 from s3mount.engine.engine import Engine
 from s3mount.errors import AlreadyExists
 from s3mount.model import Key
+from tests.engine.disks import Crash, StoppingDisk
 from tests.engine.observe import BUCKET, body_files, leftovers, observe
 
 LARGE = b"large" * 8000
@@ -40,10 +45,10 @@ def orphan(engine: Engine) -> str:
 
 
 def test_a_dead_processs_staging_folder_goes_and_a_living_ones_stays(engine: Engine) -> None:
-    gone = abandoned(engine)
     (engine.staging / "mine").write_bytes(b"being written")
     with Engine.open(engine.folder, boot_id="boot") as other:
         (other.staging / "theirs").write_bytes(b"being written")
+        gone = abandoned(engine)
         report = engine.sweep(grace_seconds=0)
         assert report.owners == 1
         assert report.bytes >= len(LARGE)
@@ -98,6 +103,43 @@ def test_a_reader_of_many_bodies_keeps_them_all(engine: Engine) -> None:
     reader.close()
     engine.sweep(grace_seconds=0)
     assert leftovers(engine) == []
+
+
+def test_a_body_whose_record_came_while_the_sweeper_looked_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.put(BUCKET, Key("key"), LARGE)
+    looked: set[str] = set()
+
+    def too_early(db: sqlite3.Connection, name: str) -> bool:
+        first = name not in looked
+        looked.add(name)
+        return not first and is_known(db, name)
+
+    is_known = sweep._is_known
+    monkeypatch.setattr(sweep, "_is_known", too_early)
+    before = observe(engine)
+    assert engine.sweep(grace_seconds=0).bodies == 0
+    assert observe(engine) == before
+
+
+def test_a_body_whose_process_died_before_the_index_knew_it_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    class DiesBehindAppend(StoppingDisk):
+        def write_all(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
+            super().write_all(fd, buffers, offset)
+            if os.readlink(f"/proc/self/fd/{fd}").endswith(".log"):
+                raise Crash("behind the append")
+
+    victim = Engine.open(engine.folder, boot_id="boot", disk=DiesBehindAppend())
+    files = engine.bodies.files
+
+    def meanwhile() -> Iterator[Path]:
+        with pytest.raises(Crash):
+            victim.put(BUCKET, Key("late"), LARGE)
+        return files()
+
+    monkeypatch.setattr(engine.bodies, "files", meanwhile)
+    assert engine.sweep(grace_seconds=-60).bodies == 0
+    assert observe(engine).contents() == {"late": LARGE}
+    victim.close()
 
 
 def test_leases_and_reservations_of_a_dead_process_end(engine: Engine) -> None:

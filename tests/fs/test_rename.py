@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from s3mount.errors import Exists, Invalid, IsADirectory, NoEntry, NotADirectory, NotEmpty, NotSupported
+from s3mount.errors import Exists, Invalid, IsADirectory, NameTooLong, NoEntry, NotADirectory, NotEmpty, NotSupported
 from s3mount.fs.rename import EXCHANGE, NOREPLACE
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -234,3 +234,31 @@ async def test_hard_links_move_one_by_one() -> None:
     await mount.close(fh)
     assert await body(store, "e/b") == await body(store, "e/z") == b"y"
     assert (await mount.stat("e/b")).nlink == 2
+
+
+async def test_directories_that_this_mount_alone_keeps_can_be_exchanged() -> None:
+    store = MemoryStore()
+    mount = Mounted(store)
+    await store.put(Key("d/x"), b"")
+    await mount.unlink("d/x")
+    await mount.write("f", b"f")
+    await mount.rename("d", "f", flags=EXCHANGE)
+    assert await mount.names() == ["d", "f"]
+    assert await mount.read("d") == b"f"
+    assert await mount.names("f") == []
+
+
+async def test_a_path_that_becomes_too_long_is_refused() -> None:
+    store = MemoryStore(key_bytes=1024)
+    mount = Mounted(store, key_bytes=1024)
+    deep = "/".join(["d" * 200] * 4)
+    for depth in range(1, 5):
+        await mount.mkdir("/".join(["d" * 200] * depth))
+    await mount.write(f"{deep}/f", b"")
+    with pytest.raises(NameTooLong):
+        await mount.write(f"{deep}/{'k' * 250}", b"")
+    await mount.mkdir("s")
+    await store.put(Key("s/" + "k" * 250), b"")
+    with pytest.raises(NameTooLong):
+        await mount.rename("s", f"{deep}/s")
+    assert await mount.names("s") == ["k" * 250]

@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,6 +70,7 @@ class Mount:
 
     def start(self) -> Mount:
         """Return once the mount answers; fails with what the process said otherwise."""
+        former = self._process
         with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
             command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
             command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
@@ -77,6 +78,8 @@ class Mount:
             while b"READY=1" not in _received(channel):
                 if self._process.poll() is not None:
                     raise AssertionError(f"no mount, status {self._process.returncode}: {self.stderr.read_text()}")
+        if former is not None:
+            former.wait(PATIENCE_S)
         return self
 
     def stop(self) -> None:
@@ -129,20 +132,22 @@ class Mount:
         finally:
             timer.cancel()
 
-    def elsewhere(self, act: Callable[[ObjectStore], T]) -> T:
-        """What the coroutine function *act* returns for the bucket, opened by this process: another client."""
+    def elsewhere(self, act: Callable[[ObjectStore], Awaitable[T]]) -> T:
+        """What *act* returns for the bucket, opened by this process: another client."""
 
         async def client() -> T:
-            async with _client(self.data) as store:
-                return await act(store)  # type: ignore[misc, no-any-return]
+            async with open_store(parse_url(URL), data=self.data) as store:
+                return await act(store)
 
         return trio.run(client)
 
 
-@asynccontextmanager
-async def _client(data: Path) -> Iterator[ObjectStore]:  # type: ignore[misc]
-    async with open_store(parse_url(URL), data=data) as store:
-        yield store
+def abandon(fd: int) -> None:
+    """Close a descriptor of a mount that is no more."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
 
 
 @contextmanager

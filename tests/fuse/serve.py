@@ -9,36 +9,42 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from s3mount.cli import main, mount
 from s3mount.cli import open_store as opener
+from s3mount.config import StoreUrl
 from s3mount.errors import AccessDenied
 from s3mount.store.api import ObjectStore
 from s3mount.store.wrap.base import Kind, Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 
 SLOW_S = 2.0
+SLOWER_S = 5.0
 HANG_S = 1e6
 
 FAULTS = {
     "slow": Fault(delay=SLOW_S),
+    "slower": Fault(delay=SLOWER_S),
     "refused": Fault(before=AccessDenied("This bucket takes nothing below refused/.")),
     "hung": Fault(delay=HANG_S),
 }
 
 
 def plan(op: Op) -> Fault:
-    if op.kind is Kind.COMMIT:
-        return FAULTS.get(op.key.partition("/")[0], NOTHING)
-    return NOTHING
+    """Raises LookupError below defect/."""
+    top, _, below = op.key.partition("/")
+    if top == "defect" and below and op.kind is Kind.COMMIT:
+        raise LookupError("a defect")
+    return FAULTS.get(top, NOTHING) if below and op.kind is Kind.COMMIT else NOTHING
 
 
 @asynccontextmanager
-async def open_faulty(*args: object, **kwargs: object) -> AsyncIterator[ObjectStore]:
-    async with opener.open_store(*args, **kwargs) as store:  # type: ignore[arg-type]
+async def open_faulty(url: StoreUrl, *, data: Path | None, create_bucket: bool) -> AsyncIterator[ObjectStore]:
+    async with opener.open_store(url, data=data, create_bucket=create_bucket) as store:
         yield Faulty(store, plan)
 
 
 if __name__ == "__main__":
-    mount.open_store = open_faulty  # type: ignore[assignment]
+    setattr(mount, "open_store", open_faulty)  # noqa: B010 (it is not exported, on purpose)
     main.main()

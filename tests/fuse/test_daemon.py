@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from s3mount.fuse import mountpoint, runtime
+from s3mount.model import Key
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, URL, Mount, environment, s3mount
+from tests.fuse.late_writer import write_late
+from tests.fuse.mounting import SERVE, URL, Mount, abandon, environment, s3mount
 
 pytestmark = pytest.mark.fuse
 
@@ -143,48 +144,39 @@ def test_umount_of_a_busy_mount_is_refused_and_lazy_is_not(new_mount: NewMount) 
 @pytest.mark.slow
 def test_umount_waits_for_a_slow_commit_and_says_so(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
-    with writer_that_never_closes(mount, "slow/file", b"late"):
-        pass
+    write_after_the_last_close(mount, "slower/file", b"late")
     done = s3mount("umount", mount.path)
     assert done.returncode == 0
-    assert "waiting" in done.stderr
+    assert "Waiting until" in done.stderr
     mount.wait()
     mount.start()
-    assert (mount.path / "slow/file").read_bytes() == b"late"
+    assert (mount.path / "slower/file").read_bytes() == b"late"
 
 
 def test_umount_says_what_could_not_be_committed(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
-    with writer_that_never_closes(mount, "refused/file", b"lost"):
-        pass
+    write_after_the_last_close(mount, "refused/file", b"lost")
     refused(s3mount("umount", mount.path), 1, "not everything was committed", "takes nothing below refused/")
     mount.wait(1)
 
 
-@contextmanager
-def writer_that_never_closes(mount: Mount, name: str, data: bytes) -> Iterator[None]:
-    """Content that reaches the daemon after the last close: through a mapping that outlives its descriptor."""
-    script = """if 1:
-        import mmap, os, sys
-        fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
-        os.ftruncate(fd, int(sys.argv[2]))
-        mapping = mmap.mmap(fd, int(sys.argv[2]))
-        try: os.close(fd)
-        except OSError: pass
-        mapping[:] = sys.argv[3].encode()
-    """
+def write_after_the_last_close(mount: Mount, name: str, data: bytes) -> None:
     (mount.path / name).parent.mkdir()
-    subprocess.run([sys.executable, "-c", script, mount.path / name, str(len(data)), data.decode()], check=True)
-    yield
+    write_late(str(mount.path / name), data)
 
 
 def test_flush_returns_when_everything_is_in_the_store(new_mount: NewMount) -> None:
     mount = new_mount()
     with open(mount.path / "file", "wb", buffering=0) as file:
         file.write(b"flushed")
-        assert (done := s3mount("flush", mount.path)).returncode == 0, done.stderr
-        info = mount.elsewhere(lambda store: store.head("file"))  # type: ignore[arg-type, return-value]
+        (mount.path / "folder").mkdir()
+        assert (done := s3mount("flush", mount.path / "folder")).returncode == 0, done.stderr
+        info = mount.elsewhere(lambda store: store.head(Key("file")))
         assert info.size == 7
+
+
+def test_flush_of_what_is_no_mount_is_refused(tmp_path: Path) -> None:
+    refused(s3mount("flush", tmp_path), 2, "not in an s3mount file system")
 
 
 def test_flush_says_what_could_not_be_committed(new_mount: NewMount) -> None:
@@ -221,16 +213,39 @@ def test_a_mount_may_follow_an_unmount_at_once(new_mount: NewMount) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_commits_what_is_open_unmounts_and_exits_0(new_mount: NewMount, number: int) -> None:
     mount = new_mount()
-    with open(mount.path / "open", "wb", buffering=0) as file:
-        file.write(b"open when the signal came")
-        mount.process.send_signal(number)
-        mount.wait(0)
-        with pytest.raises(OSError, match="not connected"):
-            os.fsync(file.fileno())
+    fd = os.open(mount.path / "open", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"open when the signal came")
+    mount.process.send_signal(number)
+    mount.wait(0)
+    with pytest.raises(OSError, match="not connected"):
+        os.fsync(fd)
+    abandon(fd)
     assert mountpoint.mounted_at(mount.path) is None
     mount.judge()
     mount.start()
     assert (mount.path / "open").read_bytes() == b"open when the signal came"
+
+
+def test_a_signal_to_a_mount_that_nobody_uses_ends_it_without_a_word(new_mount: NewMount) -> None:
+    mount = new_mount()
+    (mount.path / "file").write_text("text")
+    mount.process.send_signal(signal.SIGTERM)
+    mount.wait(0)
+    mount.judge()
+    assert mountpoint.mounted_at(mount.path) is None
+
+
+def test_a_commit_that_takes_too_long_is_given_up(new_mount: NewMount) -> None:
+    mount = new_mount("--commit-timeout=200ms", program=[SERVE])
+    mount.expected = ["longer than its deadline", "hung"]
+    (mount.path / "hung").mkdir()
+    fd = os.open(mount.path / "hung/file", os.O_CREAT | os.O_WRONLY)
+    os.write(fd, b"x")
+    with pytest.raises(TimeoutError):
+        os.fsync(fd)
+    (mount.path / "hung/file").unlink()
+    abandon(fd)
+    assert os.listdir(mount.path) == ["hung"]
 
 
 def test_a_second_signal_stops_at_once(new_mount: NewMount) -> None:
@@ -292,7 +307,10 @@ def test_the_log_level_decides_what_is_logged(new_mount: NewMount) -> None:
 def test_a_foreground_mount_logs_to_stderr(tmp_path: Path, place: Path) -> None:
     command = [sys.executable, "-m", "s3mount", "mount", "-f", URL, str(place), "--create", "--data", str(tmp_path / "data")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
-        assert process.stderr is not None
-        assert "is mounted on" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.stderr is not None
+            assert "is mounted on" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()

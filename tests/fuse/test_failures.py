@@ -13,7 +13,7 @@ import pytest
 from s3mount.model import Key
 from s3mount.store.api import ObjectStore
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, Mount
+from tests.fuse.mounting import SERVE, Mount, abandon
 
 pytestmark = pytest.mark.fuse
 
@@ -47,7 +47,12 @@ def delete(mount: Mount, key: str) -> None:
 def until(wanted: Callable[[], bool]) -> None:
     """Another client's changes show within the time-to-live."""
     deadline = time.monotonic() + 10
-    while not wanted():
+    while True:
+        try:
+            if wanted():
+                return
+        except OSError:
+            pass
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -61,10 +66,13 @@ def test_after_kill_9_closed_files_are_whole_and_others_old_or_absent(new_mount:
     (mount.path / "closed").write_bytes(data)
     (mount.path / "edited").write_bytes(b"old")
     (mount.path / "folder").mkdir()
-    with open(mount.path / "edited", "r+b", buffering=0) as edited, open(mount.path / "new", "wb", buffering=0) as new:
-        edited.write(b"NEW")
-        new.write(b"never closed")
-        mount.kill()
+    edited = os.open(mount.path / "edited", os.O_RDWR)
+    os.write(edited, b"NEW")
+    new = os.open(mount.path / "new", os.O_WRONLY | os.O_CREAT)
+    os.write(new, b"never closed")
+    mount.kill()
+    abandon(edited)
+    abandon(new)
     mount.start()
     assert (mount.path / "closed").read_bytes() == data
     assert (mount.path / "edited").read_bytes() == b"old"
@@ -74,24 +82,26 @@ def test_after_kill_9_closed_files_are_whole_and_others_old_or_absent(new_mount:
 
 def test_after_kill_9_what_was_synced_is_there_though_it_was_never_closed(new_mount: NewMount) -> None:
     mount = new_mount()
-    with open(mount.path / "file", "wb", buffering=0) as file:
-        file.write(b"synced")
-        os.fsync(file.fileno())
-        file.write(b" not synced")
-        mount.kill()
+    fd = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"synced")
+    os.fsync(fd)
+    os.write(fd, b" not synced")
+    mount.kill()
+    abandon(fd)
     mount.start()
     assert (mount.path / "file").read_bytes() == b"synced"
 
 
 def test_after_kill_9_nothing_is_left_in_the_staging_folder(new_mount: NewMount) -> None:
     mount = new_mount()
-    with open(mount.path / "file", "wb", buffering=0) as file:
-        file.write(bytes(5_000_000))
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        mount.kill()
+    fd = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, os.urandom(5_000_000))
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    mount.kill()
+    abandon(fd)
     mount.start()
     mount.stop()
-    assert sum(path.stat().st_size for path in mount.data.rglob("*") if path.is_file()) < 1_000_000
+    assert [path for path in (mount.data / "staging").rglob("*") if path.is_file()] == []
 
 
 # -- refusals -----------------------------------------------------------------------------
@@ -123,6 +133,20 @@ def test_what_could_not_be_committed_can_be_saved_by_renaming_it(new_mount: NewM
             assert (mount.path / "saved").read_bytes() == b"content"
         else:
             (mount.path / "refused/file").unlink()
+
+
+def test_a_defect_is_an_input_output_error_with_one_traceback_and_the_mount_lives_on(new_mount: NewMount) -> None:
+    mount = new_mount(program=[SERVE])
+    mount.expected = ["failed unexpectedly", "a defect"]
+    (mount.path / "defect").mkdir()
+    for name in ("one", "two"):
+        fd = os.open(mount.path / "defect" / name, os.O_CREAT | os.O_WRONLY)
+        os.write(fd, b"x")
+        assert errno_of(lambda fd=fd: os.close(fd)) == errno.EIO  # type: ignore[misc]
+        (mount.path / "defect" / name).unlink()
+    (mount.path / "fine").write_bytes(b"fine")
+    assert (mount.path / "fine").read_bytes() == b"fine"
+    assert mount.log.read_text().count("LookupError: a defect") == 1
 
 
 # -- other clients --------------------------------------------------------------------------

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fuse
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What *command* printed; it must succeed."""
-    quiet = environment(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", HOME=str(cwd))
+    quiet = environment(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", HOME=str(cwd), PYTHONDONTWRITEBYTECODE="")
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, env=quiet)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -72,11 +72,11 @@ def test_cp_keeps_everything(here: Path, tree: Path, tmp_path: Path) -> None:
 
 
 def test_tar_unpacks_and_packs(here: Path, tree: Path, tmp_path: Path) -> None:
-    run("tar", "cf", tmp_path / "in.tar", "-C", tree, ".", cwd=here)
+    run("tar", "--format=posix", "-cf", tmp_path / "in.tar", "-C", tree, ".", cwd=here)
     (here / "x").mkdir()
     run("tar", "xpf", tmp_path / "in.tar", "-C", here / "x", cwd=here)
     assert_same(tree, here / "x")
-    run("tar", "cf", here / "out.tar", "-C", here / "x", ".", cwd=here)
+    run("tar", "--format=posix", "-cf", here / "out.tar", "-C", here / "x", ".", cwd=here)
     run("tar", "df", here / "out.tar", "-C", tree, cwd=here)
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.model import Key
 from tests.fuse.conftest import NewMount
+from tests.fuse.late_writer import write_late
 from tests.fuse.mounting import Mount, environment
 
 pytestmark = pytest.mark.fuse
@@ -198,11 +200,7 @@ def test_a_shared_mapping_writes_into_the_file(here: Path) -> None:
 def test_a_mapping_that_outlives_its_descriptor_still_writes(new_mount: NewMount) -> None:
     mount = new_mount()
     (mount.path / "file").write_bytes(bytes(PAGE))
-    fd = os.open(mount.path / "file", os.O_RDWR)
-    mapping = mmap.mmap(fd, PAGE)
-    os.close(fd)
-    mapping[:5] = b"later"
-    mapping.close()
+    write_late(str(mount.path / "file"), b"later")
     mount.again()
     assert (mount.path / "file").read_bytes() == b"later" + bytes(PAGE - 5)
 
@@ -310,7 +308,7 @@ def test_after_fsync_the_object_is_in_the_store_though_the_file_is_open(mounted:
     with open(here / "file", "wb", buffering=0) as file:
         file.write(b"synced")
         sync(file.fileno())  # type: ignore[operator]
-        info = mounted.elsewhere(lambda store: store.head(f"{here.name}/file"))  # type: ignore[arg-type, return-value]
+        info = mounted.elsewhere(lambda store: store.head(Key(f"{here.name}/file")))
         assert info.size == 6
 
 
@@ -322,13 +320,13 @@ def test_fsync_of_a_directory_commits_what_lies_below(mounted: Mount, here: Path
         os.fsync(folder)
         os.close(folder)
         # The kernel keeps written pages to itself until the file is synced: what we know of must be there.
-        found = mounted.elsewhere(lambda store: store.find(f"{here.name}/a/b/file"))  # type: ignore[arg-type, return-value]
+        found = mounted.elsewhere(lambda store: store.find(f"{here.name}/a/b/file"))
         assert found.object is not None
 
 
 def test_a_closed_file_is_in_the_store(mounted: Mount, here: Path) -> None:
     (here / "file").write_bytes(b"closed")
-    info = mounted.elsewhere(lambda store: store.head(f"{here.name}/file"))  # type: ignore[arg-type, return-value]
+    info = mounted.elsewhere(lambda store: store.head(Key(f"{here.name}/file")))
     assert info.size == 6
 
 

@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 
+import pyfuse3
 import pytest
 import trio
 import trio.testing
 
 from s3mount.errors import Busy, NoEntry, Unavailable, UsageError
 from s3mount.fs.options import FsOptions
-from s3mount.fuse import runtime
+from s3mount.fuse import runtime, session
 from s3mount.fuse.attributes import to_entry, to_statvfs
 from s3mount.fuse.daemon import Ready, in_background
 from s3mount.fuse.deadline import strictly_within, within
@@ -115,6 +117,7 @@ async def test_work_can_be_cancelled_from_outside(autojump_clock: trio.testing.M
 
 
 def test_posix_answers_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="s3mount")
     assert Refusals().errno_for("lookup", NoEntry("none")) == errno.ENOENT
     assert caplog.records == []
 
@@ -180,13 +183,26 @@ def test_the_kernel_is_told_the_source_as_it_was_given() -> None:
 
 
 def test_limits_that_cannot_be_raised_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="s3mount")
     (tmp_path / "class/bdi/0:42").mkdir(parents=True)
     (tmp_path / "class/bdi/0:42/read_ahead_kb").write_text("128")
     raise_limits("0:42", sysfs=tmp_path)
     assert int((tmp_path / "class/bdi/0:42/read_ahead_kb").read_text()) >= 1024
     assert len(caplog.records) == 1
     assert "max_background" in caplog.text
+
+
+@pytest.mark.parametrize(("number", "is_failure"), [(errno.ECONNABORTED, False), (errno.EIO, True)])
+async def test_a_mount_taken_off_in_the_middle_of_a_request_has_ended(
+    monkeypatch: pytest.MonkeyPatch, number: int, is_failure: bool
+) -> None:
+    async def main(**limits: int) -> None:
+        async with trio.open_nursery():
+            raise OSError(number, "fuse_session_receive_buf failed")
+
+    monkeypatch.setattr(pyfuse3, "main", main)
+    with pytest.raises(ExceptionGroup) if is_failure else nullcontext():
+        await session._main_loop()
 
 
 # -- the service manager ------------------------------------------------------------------------
@@ -226,7 +242,7 @@ def test_a_record_tells_how_it_ended_even_after_it_is_gone(runtime_folder: Path)
     assert watch.outcome() == runtime.Outcome(pid=os.getpid(), finished=False, error=None)
     record.finish(None)
     record.finish("too late")
-    assert watch.wait(told=lambda pid: None) == runtime.Outcome(pid=os.getpid(), finished=True, error=None)
+    assert watch.wait() == runtime.Outcome(pid=os.getpid(), finished=True, error=None)
     watch.close()
     assert runtime.watch(Path("/mnt"), owner=0) is None
     assert list(runtime_folder.iterdir()) == []
@@ -247,7 +263,7 @@ def test_a_record_with_an_error_stays_until_the_next_mount(runtime_folder: Path)
 HOLDER = """if 1:
     import sys
     from pathlib import Path
-    from s3mount.fuse import runtime
+    from s3mount.fuse import runtime, session
     runtime.folders = lambda uid: [Path(sys.argv[1])]
     record = runtime.claim(Path("/mnt"))
     record.describe(source="local://b", mountpoint=Path("/mnt"))
@@ -268,7 +284,7 @@ def test_a_process_that_was_killed_leaves_its_outcome_open(runtime_folder: Path,
         with pytest.raises(Busy):
             runtime.claim(Path("/mnt"))
         holder.kill()
-    assert watch.wait(told=lambda pid: None) == runtime.Outcome(pid=holder.pid, finished=False, error=None)
+    assert watch.wait() == runtime.Outcome(pid=holder.pid, finished=False, error=None)
     watch.close()
 
 

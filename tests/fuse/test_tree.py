@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from s3mount.model import Key
+from s3mount.store.api import ObjectStore
 from tests.fuse.conftest import AS_ROOT, NewMount
 from tests.fuse.mounting import Mount
 
@@ -30,6 +33,11 @@ RENAME_EXCHANGE = 2
 def renameat2(old: Path, new: Path, flags: int) -> None:
     if libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def d_name(entry: int) -> bytes:
+    """Of a struct dirent64 on Linux."""
+    return ctypes.string_at(entry + 19)
 
 
 def error_of(call: Callable[[], object]) -> int | None:
@@ -147,15 +155,15 @@ def test_inode_numbers_survive_a_remount(new_mount: NewMount) -> None:
 
 def test_symbolic_links_keep_their_targets(new_mount: NewMount) -> None:
     mount = new_mount()
-    targets = {"relative": "folder/file", "dangling": "/nowhere at all", "long": "x/" * 2000, "bytes": b"\xff\xfe"}
+    targets = {"relative": b"folder/file", "dangling": b"/nowhere at all", "long": b"x/" * 2000, "bytes": b"\xff\xfe"}
     for name, target in targets.items():
-        os.symlink(target, os.fsencode(mount.path / name) if isinstance(target, bytes) else mount.path / name)
+        os.symlink(target, os.fsencode(mount.path / name))
     (mount.path / "folder").mkdir()
     (mount.path / "folder/file").write_text("through")
     mount.again()
     for name, target in targets.items():
-        assert os.readlink(os.fsencode(mount.path / name)) == os.fsencode(target)
-        assert (mount.path / name).lstat().st_size == len(os.fsencode(target))
+        assert os.readlink(os.fsencode(mount.path / name)) == target
+        assert (mount.path / name).lstat().st_size == len(target)
         assert stat.S_ISLNK((mount.path / name).lstat().st_mode)
     assert (mount.path / "relative").read_text() == "through"
 
@@ -347,15 +355,33 @@ def test_a_position_in_a_listing_can_be_returned_to(here: Path) -> None:
     libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
     libc.telldir.restype = ctypes.c_long
     folder = ctypes.c_void_p(libc.opendir(os.fsencode(here)))
-    name = lambda entry: ctypes.string_at(entry + 19)  # noqa: E731 (d_name of struct dirent64 on Linux)
     positions = []
     while entry := libc.readdir(folder):
-        positions.append((name(entry), libc.telldir(folder)))
+        positions.append((d_name(entry), libc.telldir(folder)))
     for index in (5, 250, 100, 0):
         libc.seekdir(folder, ctypes.c_long(positions[index][1]))
-        assert name(libc.readdir(folder)) == positions[index + 1][0]
+        assert d_name(libc.readdir(folder)) == positions[index + 1][0]
     libc.closedir(folder)
     assert len({position for _, position in positions}) == len(positions) == 302
+
+
+def test_many_who_make_rename_list_and_remove_in_one_directory_get_along(here: Path) -> None:
+    def busy(me: int) -> None:
+        for n in range(25):
+            path = here / f"{me} {n}"
+            path.mkdir()
+            (path / "inside").write_text(str(n))
+            path.rename(here / f"{me} {n} moved")
+            assert f"{me} {n} moved" in os.listdir(here)
+            if n % 2:
+                (here / f"{me} {n} moved/inside").rename(here / f"{me} {n} file")
+                (here / f"{me} {n} moved").rmdir()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(busy, me) for me in range(6)]:
+            done.result()
+    expected = {f"{me} {n} {'file' if n % 2 else 'moved'}" for me in range(6) for n in range(25)}
+    assert set(os.listdir(here)) == expected
 
 
 def test_a_directory_notices_new_and_gone_entries(here: Path) -> None:
@@ -439,33 +465,33 @@ ODD_KEYS = ["a//b", "/leading", "dots/../x", "dots/./y", "both", "both/below", "
 def test_every_key_is_reachable_and_can_be_edited_and_removed(new_mount: NewMount) -> None:
     mount = new_mount()
 
-    async def fill(store: object) -> None:
+    async def fill(store: ObjectStore) -> None:
         for key in ODD_KEYS:
-            await store.put(key, key.encode())  # type: ignore[attr-defined]
+            await store.put(Key(key), key.encode())
 
-    async def contents(store: object) -> dict[str, int]:
-        page = await store.list("")  # type: ignore[attr-defined]
+    async def contents(store: ObjectStore) -> dict[str, int]:
+        page = await store.list("")
         return {info.key: info.size for info in page.objects if info.size}
 
-    mount.elsewhere(fill)  # type: ignore[arg-type]
+    mount.elsewhere(fill)
     files = [Path(folder) / name for folder, _, names in os.walk(mount.path) for name in names]
     assert sorted(file.read_bytes().decode() for file in files) == sorted(ODD_KEYS)
     for file in files:
         with open(file, "ab") as appended:
             appended.write(b"!")
-    assert mount.elsewhere(contents) == {key: len(key.encode()) + 1 for key in ODD_KEYS}  # type: ignore[arg-type]
+    assert mount.elsewhere(contents) == {key: len(key.encode()) + 1 for key in ODD_KEYS}
     for file in files:
         file.unlink()
-    assert mount.elsewhere(contents) == {}  # type: ignore[arg-type]
+    assert mount.elsewhere(contents) == {}
 
 
 def test_a_directory_that_only_a_key_implied_stays_after_its_last_file(new_mount: NewMount) -> None:
     mount = new_mount()
 
-    async def fill(store: object) -> None:
-        await store.put("implied/deeper/file", b"x")  # type: ignore[attr-defined]
+    async def fill(store: ObjectStore) -> None:
+        await store.put(Key("implied/deeper/file"), b"x")
 
-    mount.elsewhere(fill)  # type: ignore[arg-type]
+    mount.elsewhere(fill)
     os.unlink(mount.path / "implied/deeper/file")
     assert os.listdir(mount.path / "implied/deeper") == []
     (mount.path / "implied/deeper").rmdir()

@@ -60,14 +60,16 @@ def test_systemd_accepts_the_unit(installation: Installation) -> None:
 
 
 def test_uninstalling_leaves_nothing_behind_but_what_was_there(installation: Installation, tmp_path: Path) -> None:
-    prefix = tmp_path / "usr"
+    """A copy of the installation, which says of itself that it was made where it now lies."""
+    prefix, helpers = tmp_path / "usr", tmp_path / "helpers"
     shutil.copytree(installation.prefix, prefix, symlinks=True)
+    shutil.copytree(installation.helpers, helpers, symlinks=True)
+    listed = (prefix / "lib/s3mount/installed").read_text().replace(str(installation.staged_in), "")
+    moved = listed.replace(str(installation.prefix), str(prefix)).replace(str(installation.helpers), str(helpers))
+    (prefix / "lib/s3mount/installed").write_text(moved)
     (prefix / "bin/other").write_text("somebody else's")
-    listed = (prefix / "lib/s3mount/installed").read_text()
-    unstaged = listed.replace(f"{installation.staged_in}{installation.prefix}", str(prefix))
-    (prefix / "lib/s3mount/installed").write_text(unstaged.replace(str(installation.prefix), str(prefix)))
-    make("uninstall", prefix=prefix, helpers=installation.helpers)
-    assert files_of(prefix) == {"bin", "bin/other"}
+    make("uninstall", prefix=prefix, helpers=helpers)
+    assert files_of(tmp_path) == {"usr", "usr/bin", "usr/bin/other"}
 
 
 def test_what_is_not_ours_is_neither_overwritten_nor_removed(tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ class Reference:
     def is_directory(self, path: str) -> bool:
         return not path or path + "/" in self.kept or any(key.startswith(path + "/") for key in self.objects)
 
+    def is_shadow(self, path: str) -> bool:
+        """Whether *path* is the name of an object that a directory shadows."""
+        key = path.removesuffix(SHADOW)
+        return path != key and self.is_directory(key) and self.exists_file(path)
+
     def exists(self, path: str) -> bool:
         return self.is_directory(path) or path in self.objects or path in self.fresh
 
@@ -100,7 +105,7 @@ class Reference:
     def open(self, path: str, *, create: bool = False, exclusive: bool = False, truncate: bool = False) -> Held:
         self.require_parent(path)
         key = path.removesuffix(SHADOW)
-        if exclusive and self.exists(path):
+        if exclusive and (self.exists(path) or self.is_shadow(path)):
             raise Exists
         if create and path == key and not self.exists(key):
             held = Held(key, Body(), None, bytearray(), 0o644, changed=True, exclusive=exclusive and not self.reserves)
@@ -186,7 +191,7 @@ class Reference:
     def require_free(self, path: str) -> None:
         self.require_parent(path)
         if path.endswith(SHADOW):
-            raise Exists if self.is_directory(path.removesuffix(SHADOW)) and self.exists_file(path) else Invalid
+            raise Exists if self.is_shadow(path) else Invalid
         if self.exists(path):
             raise Exists
 
@@ -227,7 +232,7 @@ class Reference:
     def rmdir(self, path: str) -> None:
         self.require_parent(path)
         if not self.is_directory(path):
-            raise NotADirectory if self.exists(path) or self.exists_file(path) and path.endswith(SHADOW) else NoEntry
+            raise NotADirectory if self.exists(path) or self.is_shadow(path) else NoEntry
         self.require_empty(path)
         self.objects.pop(path + "/", None)
         self.kept.discard(path + "/")
@@ -253,12 +258,12 @@ class Reference:
         if self.is_directory(new):
             raise IsADirectory
         target = new.removesuffix(SHADOW)
-        present = self.exists_file(new) and (target == new or self.is_directory(target))
+        present = self.exists_file(new) if target == new else self.is_shadow(new)
         if present and not replace:
             raise Exists
         if not present:
             self.require_free(new)
-        if key == target or self.objects[key] is self.objects.get(target) and target not in self.fresh:
+        if key == target or (self.objects[key] is self.objects.get(target) and target not in self.fresh):
             return
         self.take_away(target)
         self.objects[target] = self.objects.pop(key)
@@ -270,7 +275,7 @@ class Reference:
         if (new + "/").startswith(path + "/") and new != path:
             raise Invalid
         if not self.is_directory(new):
-            if self.exists(new) or (new.endswith(SHADOW) and self.exists_file(new) and self.is_directory(new.removesuffix(SHADOW))):
+            if self.exists(new) or self.is_shadow(new):
                 raise NotADirectory
             self.require_free(new)
         elif not replace:
@@ -285,10 +290,9 @@ class Reference:
         for held in self.held:
             if held.key.startswith(path + "/") and (held.key in self.fresh or self.is_current(held)):
                 held.key = new + held.key[len(path) :]
-        move = lambda key: new + key[len(path) :] if key.startswith(path + "/") else key  # noqa: E731
-        self.objects = {move(key): body for key, body in self.objects.items()}
-        self.fresh = {move(key): held for key, held in self.fresh.items()}
-        self.kept = {move(key) for key in self.kept}
+        self.objects = {moved(key, path, new): body for key, body in self.objects.items()}
+        self.fresh = {moved(key, path, new): held for key, held in self.fresh.items()}
+        self.kept = {moved(key, path, new) for key in self.kept}
 
     # -- another client ---------------------------------------------------------------
 
@@ -311,3 +315,7 @@ class Reference:
             keys = [key for key, body in self.objects.items() if body is held.body]
             if held.version is not None and keys and held.key not in keys:
                 held.key = keys[0]
+
+
+def moved(key: str, path: str, new: str) -> str:
+    return new + key[len(path) :] if key.startswith(path + "/") else key

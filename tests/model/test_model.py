@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -108,7 +109,7 @@ class Pair:
     async def rmdir(self, path: str) -> None:
         await self.both(lambda: self.mount.rmdir(path), lambda: self.model.rmdir(path))
 
-    async def rename(self, path: str, new: str, replace: bool) -> None:  # noqa: FBT001
+    async def rename(self, path: str, new: str, replace: bool) -> None:
         flags = 0 if replace else NOREPLACE
         await self.both(lambda: self.mount.rename(path, new, flags=flags), lambda: self.model.rename(path, new, replace=replace))
 
@@ -238,21 +239,55 @@ def run(store: MemoryStore, sequence: list[Step]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(steps())
 def test_random_operations_agree_with_the_model(sequence: list[Step]) -> None:
     run(MemoryStore(), sequence)
 
 
 @pytest.mark.slow
-@settings(max_examples=75)
+@settings(max_examples=100)
 @given(steps())
 def test_random_operations_agree_with_the_model_on_a_plain_store(sequence: list[Step]) -> None:
     run(MemoryStore(LIKE_S3), sequence)
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 @settings(max_examples=20_000)
 @given(steps(), st.booleans())
-def test_very_many_random_operations_agree_with_the_model(sequence: list[Step], plain: bool) -> None:  # noqa: FBT001
+def test_very_many_random_operations_agree_with_the_model(sequence: list[Step], plain: bool) -> None:
     run(MemoryStore(LIKE_S3) if plain else MemoryStore(), sequence)
+
+
+# -- what went wrong once -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", [MemoryStore, lambda: MemoryStore(LIKE_S3)], ids=["everything", "like S3"])
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        pytest.param(
+            [("put", ("b/b/", b"")), ("put", ("a/b/a", b"x")), ("rename", ("a/b", "b/b", True))],
+            id="an implied directory replaces an empty one and its marker",
+        ),
+        pytest.param(
+            [("put", ("a/b/", b"")), ("open", ("b", RW | os.O_CREAT | os.O_TRUNC)), ("rename", ("b␛f", "a/b", True))],
+            id="a shadowed name does not commit the new file that has the name itself",
+        ),
+        pytest.param(
+            [("put", ("b/a/", b"")), ("rename", ("b", "b␛f", True))],
+            id="a directory is not renamed to its own shadow",
+        ),
+        pytest.param(
+            [("put", ("a", b"x")), ("open", ("a", RW)), ("write", (0, 0, b"y")), ("move", ("a", "b")), ("close", (0,))],
+            id="an edit follows the file that somebody renamed",
+        ),
+        pytest.param(
+            [("put", ("a/a/", b"")), ("look_up", ("a/a",)), ("rmdir", ("a/a",)), ("put", ("a/a/a", b"x"))],
+            id="a removed directory that comes back is another inode",
+        ),
+    ],
+)
+def test_sequences_that_failed_once_agree_with_the_model(store: Callable[[], MemoryStore], sequence: list[Step]) -> None:
+    run(store(), sequence)

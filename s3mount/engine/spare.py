@@ -1,0 +1,57 @@
+"""Room kept for deleting: on a full medium even a delete must be logged first.
+
+Owns: the file `spare` in the data folder. Must not know: what the room is used for.
+
+The file is allocated while there is plenty of room, and removed when something that frees space, or the opening of the folder, finds none.
+Its absence is no error, and its loss is none.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from s3mount.model import KiB, MiB
+
+# In the data folder.
+SPARE_NAME = "spare"
+
+# A small delete takes about 30 KiB of the index's write-ahead log until the next checkpoint: this is enough for some hundred of them.
+SPARE_BYTES = 8 * MiB
+# On a small medium a sixteenth must do; opening the folder takes about 100 KiB.
+LEAST_BYTES = 512 * KiB
+SHARE = 16
+
+
+class Spare:
+    """Thread-safe; several processes may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def keep(self) -> None:
+        """Allocate it if it is not there and more than as much again stays free. Idempotent, never fails."""
+        if os.path.exists(self._path):
+            return
+        try:
+            medium = os.statvfs(self._path.parent)
+            size = max(LEAST_BYTES, min(SPARE_BYTES, medium.f_blocks * medium.f_frsize // SHARE))
+            if medium.f_bavail * medium.f_frsize > 2 * size:
+                self._allocate(size)
+        except OSError:
+            self.give()
+
+    def _allocate(self, size: int) -> None:
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
+
+    def give(self) -> bool:
+        """Give the room back to the medium; whether there was any."""
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return False
+        return True
