@@ -7,9 +7,10 @@ The layer map; tests/unit/test_arrows.py fails with the reason when an import po
     fs       POSIX semantics over an object store; knows neither pyfuse3 nor aiobotocore
     store    object-store semantics, async (trio): api, memory, local, wrap
     engine   the embedded object store in a folder; synchronous, no event loop, no HTTP
+    server   the S3 HTTP API over the engine; asyncio, in a process of its own
     model, config, errors   shared values; no I/O
 
-    cli -> fuse -> fs -> store.api     store.local -> engine     everything -> model, config, errors
+    cli -> fuse -> fs -> store.api     store.local -> engine     cli -> server -> engine     everything -> model, config, errors
 """
 
 __version__ = "0.1.0"

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 
 from s3mount.model import Absent, Condition, ETag, Matches
 from s3mount.server.s3errors import S3Error
+from s3mount.server.wire import parse_http_date
 
 Header = Callable[[str], str | None]
 STAR = "*"
@@ -62,16 +63,6 @@ def parse_etags(text: str | None) -> frozenset[str] | None:
 
 def bare_etag(text: str) -> str:
     return text.strip().removeprefix("W/").strip('"')
-
-
-def parse_http_date(text: str | None) -> int | None:
-    """Seconds since 1970; None where *text* is no date."""
-    if not text:
-        return None
-    try:
-        return int(parsedate_to_datetime(text).timestamp())
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None
 
 
 def http_date(seconds: float) -> str:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import calendar
 import hmac
 import json
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from s3mount.server import sigv2, sigv4
 from s3mount.server.access import KeyPair, Keyring
@@ -137,7 +136,7 @@ def _length_range(condition: list[object]) -> tuple[int, int]:
 def _time(text: str) -> int:
     found = _TIME.fullmatch(text)
     try:
-        return calendar.timegm(time.strptime(found[1] if found else "", "%Y-%m-%dT%H:%M:%S"))
+        return int(datetime.fromisoformat(f"{found[1]}+00:00" if found else "").timestamp())
     except ValueError:
         raise _invalid(f"Invalid 'expiration' value: '{text[:64]}'") from None
 

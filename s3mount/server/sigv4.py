@@ -18,19 +18,17 @@ Rules chosen
 
 from __future__ import annotations
 
-import calendar
 import functools
 import hashlib
 import hmac
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from s3mount.server.s3errors import S3Error
-from s3mount.server.wire import S3Request, query_pairs, split_target
+from s3mount.server.wire import S3Request, parse_http_date, query_pairs, split_target
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -39,7 +37,7 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 SKEW = 15 * 60
 EXPIRES = 7 * 24 * 3600
 
-_STAMP = re.compile(r"\d{8}T\d{6}Z")
+_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", re.ASCII)
 _BLANKS = re.compile(r"[ \t]+")
 _SENTINELS = frozenset(
     {
@@ -97,7 +95,7 @@ def _header_claim(request: S3Request, header: str) -> Claim:
             raise _malformed(f"missing {name}.")
     access_key, date, region = _credential(given["Credential"], _malformed)
     stamp, when = _date_of(request)
-    if time.strftime("%Y%m%d", time.gmtime(when)) != date:
+    if stamp_of(when)[:8] != date:
         raise _malformed(f'Invalid credential date "{date}". This date is not the same as X-Amz-Date: "{stamp[:8]}".')
     signed = tuple(given["SignedHeaders"].lower().split(";"))
     return Claim(access_key, date, region, signed, given["Signature"], stamp, when, _payload(request))
@@ -179,25 +177,21 @@ def _date_of(request: S3Request) -> tuple[str, int]:
 def request_time(text: str) -> int | None:
     """Seconds since 1970 of an ISO basic or an RFC 9110 date; None where it is neither, or before 1970."""
     when = _iso_time(text)
-    if when is None and text:
-        try:
-            when = calendar.timegm(parsedate_to_datetime(text).utctimetuple())
-        except (ValueError, IndexError, TypeError, OverflowError):
-            return None
+    when = parse_http_date(text) if when is None else when
     return when if when is not None and when >= 0 else None
 
 
 def _iso_time(text: str) -> int | None:
-    if not _STAMP.fullmatch(text):
-        return None
+    found = _STAMP.fullmatch(text)
     try:
-        return calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ"))
+        return int(datetime(*map(int, found.groups()), tzinfo=UTC).timestamp()) if found else None  # type: ignore[arg-type,misc]
     except ValueError:
         return None
 
 
 def stamp_of(when: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))
+    """As signatures write a moment."""
+    return datetime.fromtimestamp(when, UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def _payload(request: S3Request) -> str:
@@ -257,7 +251,8 @@ def require_recent(when: float, now: float, said: str) -> None:
 
 
 def iso_time(when: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+    """As documents write a moment, in whole seconds."""
+    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _require_signed(request: S3Request, claim: Claim) -> None:

@@ -16,7 +16,8 @@ OBJECT_TAGS = 10
 BUCKET_TAGS = 50
 KEY_CHARS = 128
 VALUE_CHARS = 256
-_ALLOWED = re.compile(r"[\w\s+\-=.:/@]*")
+# Letters, digits, separators of any script, and these signs.
+_ALLOWED = re.compile("[\\w \u00a0\u2000-\u200a\u3000+\\-=.:/@]*")
 
 Tags = tuple[tuple[str, str], ...]
 

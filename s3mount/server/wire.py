@@ -19,6 +19,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from urllib.parse import unquote, unquote_to_bytes
 
 from s3mount.server.s3errors import S3Error
@@ -95,6 +97,17 @@ def parse_request(method: str, target: str, headers: Iterable[tuple[bytes, bytes
 def header_text(raw: bytes) -> str:
     """A header's bytes as text; `.encode("utf-8", "surrogateescape")` gives them back."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def parse_http_date(text: str | None) -> int | None:
+    """Seconds since 1970 (negative before) of an RFC 9110 date; None where *text* is none."""
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
 
 
 def split_target(target: str) -> tuple[str, str, str]:

@@ -3,7 +3,7 @@
 Owns: the map as data (ROOMS, STRANGERS, PURE) and the walk over the source with ast.
 Must not know: what the modules do. Nothing of s3mount is imported here.
 
-    cli -> fuse -> fs -> store.api     store.local -> engine     everything -> model, config, errors
+    cli -> fuse -> fs -> store.api     store.local -> engine     cli -> server -> engine     everything -> model, config, errors
 
 An import counts wherever it stands, inside a function and under TYPE_CHECKING as well: a name that readers meet is a thing they must know.
 """
@@ -22,13 +22,14 @@ ROOT = Path(__file__).parents[2]
 # Rooms: the longest name that begins a module's name decides. SHARED is for all.
 SHARED = ("s3mount.model", "s3mount.config", "s3mount.errors")
 ROOMS: dict[str, tuple[str, ...]] = {
-    "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.store", "s3mount.engine"),
+    "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.store", "s3mount.engine", "s3mount.server"),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
     "s3mount.fs": ("s3mount.fs", "s3mount.store.api"),
     "s3mount.store": ("s3mount.store",),
     "s3mount.store.api": (),
     "s3mount.store.local": ("s3mount.store", "s3mount.engine"),
     "s3mount.engine": ("s3mount.engine",),
+    "s3mount.server": ("s3mount.server", "s3mount.engine"),
     "s3mount.__main__": ("s3mount.cli",),
     "s3mount.__init__": (),
     "s3mount.config": (),
@@ -43,6 +44,7 @@ WHY_ROOMS: dict[str, str] = {
     "s3mount.store.api": "the protocol must not know its implementations",
     "s3mount.store.local": "a store must not know who uses it",
     "s3mount.engine": "the engine serves mounts and servers alike and must not know either",
+    "s3mount.server": "the server speaks HTTP over the engine, in a process of its own, and knows no mount",
 }
 ANYBODY = "what everybody imports must import nobody"
 
@@ -57,9 +59,13 @@ STRANGERS: list[tuple[str, frozenset[str], str]] = [
         frozenset({"aiohttp", "httpx2", "http", "aiobotocore", "botocore", "pyfuse3", "click"}),
         "the engine knows files and SQLite only",
     ),
-    ("s3mount", frozenset({"asyncio", "aiohttp"}), "the mount process is trio throughout; two event loops never share a process"),
+    ("s3mount.server", frozenset({"trio", "anyio", "pyfuse3"}), "the server process is asyncio; two event loops never share a process"),
+    ("s3mount.server", frozenset({"aiobotocore", "botocore"}), "the server signs and checks by itself: clients are for its tests"),
     ("s3mount", frozenset({"boto3", "moto", "pytest", "hypothesis"}), "these come with the tests, not with an installation"),
 ]
+# The mount process is trio throughout, and only the server has an event loop of asyncio.
+ASYNCIO = frozenset({"asyncio", "aiohttp"})
+WHY_NO_ASYNCIO = "the mount process is trio throughout; two event loops never share a process"
 
 # Modules that only compute: tables in, values out. Their tests need no file, no clock and no event loop.
 PURE = [
@@ -78,6 +84,20 @@ PURE = [
     "s3mount.fs.listing",
     "s3mount.fs.commit_state",
     "s3mount.cli.mount_options",
+    "s3mount.server.wire",
+    "s3mount.server.s3errors",
+    "s3mount.server.sigv4",
+    "s3mount.server.sigv2",
+    "s3mount.server.access",
+    "s3mount.server.post_policy",
+    "s3mount.server.chunked",
+    "s3mount.server.checksums",
+    "s3mount.server.conditions",
+    "s3mount.server.ranges",
+    "s3mount.server.metadata",
+    "s3mount.server.tags",
+    "s3mount.server.cors",
+    "s3mount.server.xml",
 ]
 DOES_IO = frozenset(
     {"aiobotocore", "aiohttp", "asyncio", "botocore", "concurrent", "ctypes", "fcntl", "glob", "http", "httpx2", "io", "logging", "mmap"}
@@ -154,6 +174,8 @@ def against_the_map(found: Import) -> str | None:
     ours = within(found.name, "s3mount") and found.name != "s3mount"
     if ours and not any(within(found.name, other) for other in (*SHARED, *ROOMS[room])):
         return f"{found}: {WHY_ROOMS.get(room, ANYBODY)}"
+    if found.name.split(".")[0] in ASYNCIO and not within(found.by, "s3mount.server"):
+        return f"{found}: {WHY_NO_ASYNCIO}"
     for layer, packages, why in STRANGERS:
         if within(found.by, layer) and found.name.split(".")[0] in packages:
             return f"{found}: {why}"
@@ -178,6 +200,10 @@ def test_no_import_points_against_the_map() -> None:
         ("s3mount.store.api", "s3mount.store.memory", "must not know its implementations"),
         ("s3mount.model", "s3mount.cli.main", "must import nobody"),
         ("s3mount.cli.main", "asyncio", "two event loops"),
+        ("s3mount.fs.files", "aiohttp", "two event loops"),
+        ("s3mount.server.app", "trio", "two event loops"),
+        ("s3mount.server.app", "s3mount.store.local", "knows no mount"),
+        ("s3mount.engine.log", "s3mount.server.wire", "must not know either"),
         ("s3mount.garage", "os", "no room"),
     ],
 )
@@ -187,7 +213,14 @@ def test_an_arrow_against_the_map_is_named_with_its_reason(by: str, name: str, w
 
 @pytest.mark.parametrize(
     ("by", "name"),
-    [("s3mount.store.local", "s3mount.engine.engine"), ("s3mount.fs.files", "trio"), ("s3mount.cli.main", "s3mount.fuse.session")],
+    [
+        ("s3mount.store.local", "s3mount.engine.engine"),
+        ("s3mount.fs.files", "trio"),
+        ("s3mount.cli.main", "s3mount.fuse.session"),
+        ("s3mount.cli.serve", "s3mount.server.app"),
+        ("s3mount.server.app", "s3mount.engine.engine"),
+        ("s3mount.server.app", "aiohttp"),
+    ],
 )
 def test_an_arrow_of_the_map_is_allowed(by: str, name: str) -> None:
     assert against_the_map(Import(by, name, 1)) is None
