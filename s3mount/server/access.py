@@ -98,6 +98,7 @@ def authenticate(request: S3Request, keys: Keyring, *, now: float, hosts: Sequen
 
     *hosts*: further names of this server, a proxy's, that may have been signed.
     """
+    _require_one_mechanism(request)
     claim = sigv4.parse_claim(request)
     if claim is not None:
         pair = keys.find(claim.access_key)
@@ -109,6 +110,16 @@ def authenticate(request: S3Request, keys: Keyring, *, now: float, hosts: Sequen
         sigv2.verify(request, older, pair.secret, now=now)
         return Caller(pair.access_key, pair.rights, signed=True)
     raise _unsigned(request)
+
+
+def _require_one_mechanism(request: S3Request) -> None:
+    ways = (request.header("authorization"), request.param("X-Amz-Algorithm"), request.param("Signature"))
+    if sum(bool(way) for way in ways) > 1:
+        sentence = (
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the "
+            "Authorization header should be specified"
+        )
+        raise S3Error("InvalidArgument", sentence, ArgumentName="Authorization", ArgumentValue=(ways[0] or "").split(" ")[0][:64])
 
 
 def _unsigned(request: S3Request) -> S3Error:

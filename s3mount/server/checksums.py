@@ -17,6 +17,7 @@ import base64
 import binascii
 import enum
 import hashlib
+import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -235,6 +236,12 @@ def claimed_whole(request: S3Request) -> tuple[Algorithm, str] | None:
     """What the completion of an upload says of the whole object: the text of the checksum, `base64-N` where it is composite."""
     found = [(BY_HEADER[name], value) for name, value in request.headers if name in BY_HEADER]
     return found[0] if found else None
+
+
+def payload_sha256(request: S3Request) -> str | None:
+    """The hash (hex, lower case) that x-amz-content-sha256 promises of the body; None where it names no hash."""
+    said = request.header("x-amz-content-sha256") or ""
+    return said.lower() if re.fullmatch("[0-9a-fA-F]{64}", said) else None
 
 
 def wants_checksums(request: S3Request) -> bool:

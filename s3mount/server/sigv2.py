@@ -11,6 +11,7 @@ would be, and headers that were moved into the query count as if they had come a
 from __future__ import annotations
 
 import base64
+import enum
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ def verify(request: S3Request, claim: ClaimV2, secret: str, *, now: float) -> No
     """Raises AccessDenied (expired, no date), RequestTimeTooSkewed, SignatureDoesNotMatch."""
     _require_time(request, claim, now)
     given = claim.signature.encode("utf-8", "surrogateescape")
-    for bare in (False, True):
-        text = string_to_sign(request, claim, bare=bare)
+    for form in _FORMS:
+        text = string_to_sign(request, claim, form)
         if hmac.compare_digest(signature_of(secret, text).encode(), given):
             return
     raise S3Error(
@@ -99,11 +100,23 @@ def _require_time(request: S3Request, claim: ClaimV2, now: float) -> None:
     require_recent(when, now, said)
 
 
-def string_to_sign(request: S3Request, claim: ClaimV2, *, bare: bool = False) -> str:
-    """*bare*: some clients sign `?uploads=` as `?uploads`, others as it stands."""
+class _Form(enum.Flag):
+    """How a client may have written the resource that it signed."""
+
+    AS_SENT = 0
+    BARE = enum.auto()
+    """`?uploads=` signed as `?uploads`."""
+    SLASH = enum.auto()
+    """`/bucket` signed as `/bucket/`, as boto3 does."""
+
+
+_FORMS = (_Form.AS_SENT, _Form.SLASH, _Form.BARE, _Form.BARE | _Form.SLASH)
+
+
+def string_to_sign(request: S3Request, claim: ClaimV2, form: _Form = _Form.AS_SENT) -> str:
     moved = {name.lower(): value for name, value in request.params.items()} if claim.expires is not None else {}
     first = [request.method, *(_value(request, name, moved) for name in ("content-md5", "content-type")), claim.date]
-    return "\n".join([*first, *_amz_headers(request, moved), _resource(request, bare=bare)])
+    return "\n".join([*first, *_amz_headers(request, moved), _resource(request, form)])
 
 
 def _value(request: S3Request, name: str, moved: Mapping[str, str]) -> str:
@@ -118,11 +131,12 @@ def _amz_headers(request: S3Request, moved: Mapping[str, str]) -> list[str]:
     return [f"{name}:{','.join(values)}" for name, values in sorted(found.items())]
 
 
-def _resource(request: S3Request, *, bare: bool = False) -> str:
-    """*bare*: `uploads=` counts as `uploads`."""
+def _resource(request: S3Request, form: _Form) -> str:
     path = f"/{request.bucket}{request.path}" if request.virtual else request.path
+    if form & _Form.SLASH and request.bucket and not request.key:
+        path = f"{path.rstrip('/')}/"
     named = sorted((name, value) for name, value in query_pairs(request.query) if name in CANONICAL)
-    equals = () if bare else frozenset(part.partition("=")[0] for part in request.query.split("&") if "=" in part)
+    equals = () if form & _Form.BARE else frozenset(part.partition("=")[0] for part in request.query.split("&") if "=" in part)
     text = "&".join(f"{name}={value}" if value or name in equals else name for name, value in named)
     return f"{path}?{text}" if text else path
 

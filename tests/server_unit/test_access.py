@@ -45,6 +45,13 @@ def test_who_does_not_sign_is_denied(headers: dict[str, str], code: str, status:
     assert (caught.value.code, caught.value.status) == (code, status)
 
 
+def test_one_request_has_one_signature() -> None:
+    request = sign_query("GET", f"{URL}/b/k")
+    twice = received("GET", f"{URL}{request.path}?{request.query}", {"authorization": "AWS a:b"})
+    with pytest.raises(S3Error, match="Only one auth mechanism"):
+        authenticate(twice, KEYS, now=NOW)
+
+
 R, W = Action.READ, Action.WRITE
 
 

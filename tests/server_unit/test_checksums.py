@@ -157,6 +157,13 @@ def test_checksums_are_answered_when_asked_in_any_case(mode: str | None, wanted:
     assert checksums.wants_checksums(request(*([] if mode is None else [("x-amz-checksum-mode", mode)]))) is wanted
 
 
+@pytest.mark.parametrize(
+    ("said", "hash_"), [(None, None), ("UNSIGNED-PAYLOAD", None), ("A" * 64, "a" * 64), ("a" * 63, None), ("g" * 64, None)]
+)
+def test_a_payload_hash_is_a_promise_only_where_it_is_a_hash(said: str | None, hash_: str | None) -> None:
+    assert checksums.payload_sha256(request(*([] if said is None else [("x-amz-content-sha256", said)]))) == hash_
+
+
 C, F = Kind.COMPOSITE, Kind.FULL_OBJECT
 
 

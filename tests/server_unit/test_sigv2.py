@@ -73,6 +73,16 @@ def test_a_virtual_hosts_bucket_is_part_of_the_resource() -> None:
     checked(request)
 
 
+@pytest.mark.parametrize("target", ["/bucket", "/bucket?prefix=a&delete=", "/bucket?uploads"])
+def test_a_bucket_may_be_signed_with_a_slash_as_boto3_does(target: str) -> None:
+    checked(sign_v2_header("GET", URL + target, auth_path="/bucket/"))
+
+
+def test_an_empty_sub_resource_may_be_signed_without_its_equals_sign() -> None:
+    signed = sign_v2_header("POST", f"{URL}/bucket/k?uploads")
+    checked(dataclasses.replace(signed, query="uploads="))
+
+
 def test_an_x_amz_date_takes_the_dates_place() -> None:
     request = received("GET", f"{URL}/b/k", {"x-amz-date": "Fri, 24 May 2013 00:00:00 GMT", "date": "Thu, 01 Jan 1970 00:00:00 GMT"})
     text = "GET\n\n\n\nx-amz-date:Fri, 24 May 2013 00:00:00 GMT\n/b/k"
