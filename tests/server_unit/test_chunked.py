@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import random
 import zlib
 from collections.abc import Iterable, Sequence
 
 import pytest
+from botocore.httpchecksum import (
+    AwsChunkedWrapper,
+    BaseChecksum,
+    Crc32Checksum,
+    CrtCrc32cChecksum,
+    CrtCrc64NvmeChecksum,
+    Sha256Checksum,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.server import sigv4
+from s3mount.server import checksums, sigv4
 from s3mount.server.chunked import LINE_BYTES, ChunkDecoder, Form, declared_trailers, decoded_length, form_of
 from s3mount.server.s3errors import S3Error
 from s3mount.server.wire import S3Request, parse_request
@@ -102,6 +112,17 @@ def test_a_body_cut_short_is_incomplete(data: st.DataObject, form: Form) -> None
     short = body[: data.draw(st.integers(0, len(body) - 1))]
     with pytest.raises(S3Error, match="IncompleteBody"):
         decoded(decoder(form, 10), [short])
+
+
+@pytest.mark.parametrize("checksum", [Crc32Checksum, CrtCrc32cChecksum, CrtCrc64NvmeChecksum, Sha256Checksum])
+@pytest.mark.parametrize("size", [0, 1, 10_000, 100_000])
+def test_what_boto3_encodes_over_tls_comes_out_with_its_checksum(checksum: type[BaseChecksum], size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    name = f"x-amz-checksum-{checksum.__name__.removeprefix('Crt').removesuffix('Checksum').lower()}"
+    body = AwsChunkedWrapper(io.BytesIO(data), checksum_cls=checksum, checksum_name=name, chunk_size=4096).read()
+    one = ChunkDecoder(U, expected=size, declared=[name])
+    assert decoded(one, [body[at : at + 1000] for at in range(0, len(body), 1000)]) == data
+    assert one.trailers == {name: checksums.encode(checksums.checksum(checksums.BY_HEADER[name], data))}
 
 
 def test_payload_is_handed_out_without_a_copy() -> None:
