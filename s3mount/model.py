@@ -57,7 +57,7 @@ class ObjectInfo:
 
     `metadata` is None where a listing does not carry it (S3); never None from `head`.
     `file_id` names the file behind the key: it survives renames, and hard links share it (0 where the store has no such thing).
-    `links` counts the keys of that file.
+    `links` counts the keys of that file. `extra` is what a server keeps with the version (headers, tags, checksums), opaque to all others.
     """
 
     key: Key
@@ -70,6 +70,7 @@ class ObjectInfo:
     file_id: int = 0
     links: int = 1
     version_id: str | None = None
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ Files
     schema      the index's tables, column by column
     apply       record -> rows: the state machine;  extents (file contents, body references)  history (what versions keep)
     index       connections, transactions, position, checkpoints
-    queries     head, find, list, spans of a file;  spans (where the bytes of one version lie)
+    queries     head, find, list, spans of a file;
+                version_queries (pages of versions, markers)  spans (where the bytes of one version lie)
     commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)  merging (small edits)
     objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
     parts, core, leases (readers), known (spans of much-edited files)    what the themes stand on

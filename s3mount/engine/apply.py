@@ -34,7 +34,9 @@ from s3mount.engine.records import (
     Rename,
     RenamePrefix,
     Rows,
+    SetExtra,
     SetMetadata,
+    SetSetting,
     SetVersioning,
     Write,
     made_id,
@@ -42,7 +44,7 @@ from s3mount.engine.records import (
 )
 from s3mount.engine.schema import LOGGED_TABLES
 
-# size, etag, mtime_ns, content_type, storage_class, metadata
+# size, etag, mtime_ns, content_type, storage_class, metadata, extra
 Attributes = tuple[Any, ...]
 
 # Begins no key: 0xFF is no byte of UTF-8. Where names wait while they are exchanged.
@@ -97,8 +99,15 @@ class _Change:
         self.names.drop_all(op.bucket)
         for (upload,) in self.db.execute("SELECT id FROM upload WHERE bucket = ?", (op.bucket,)).fetchall():
             self.end_upload(EndUpload(upload))
+        self.db.execute("DELETE FROM setting WHERE bucket = ?", (op.bucket,))
         self.db.execute("DELETE FROM bucket WHERE id = ?", (op.bucket,))
         self.names.forget(op.bucket)
+
+    def set_setting(self, op: SetSetting) -> None:
+        if op.value is None:
+            self.db.execute("DELETE FROM setting WHERE bucket = ? AND name = ?", (op.bucket, op.name))
+        elif self.names.versioning(op.bucket) is not None:
+            self.db.execute("INSERT OR REPLACE INTO setting (bucket, name, value) VALUES (?, ?, ?)", (op.bucket, op.name, op.value))
 
     def set_versioning(self, op: SetVersioning) -> None:
         self.db.execute("UPDATE bucket SET versioning = ? WHERE id = ?", (op.state, op.bucket))
@@ -110,7 +119,7 @@ class _Change:
         old_size = self._base_size(op)
         if old_size is None or self.names.versioning(op.bucket) is None:
             return
-        attributes = (op.size, op.etag, op.mtime_ns, op.content_type, op.storage_class, op.metadata)
+        attributes = (op.size, op.etag, op.mtime_ns, op.content_type, op.storage_class, op.metadata, op.extra)
         exists = op.key is None or not self._make_file(op.bucket, op.file, attributes)
         if op.key is None and not self._file_exists(op.file):
             return
@@ -142,11 +151,16 @@ class _Change:
 
     def _make_file(self, bucket: int, file: int, attributes: Attributes) -> bool:
         """A file about to get its first name; False if it exists already, unchanged."""
-        return self.db.execute("INSERT OR IGNORE INTO file VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)", (file, bucket, *attributes)).rowcount == 1
+        made = self.db.execute(
+            "INSERT OR IGNORE INTO file (id, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, extra, links) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+            (file, bucket, *attributes),
+        )
+        return made.rowcount == 1
 
     def _rewrite_file(self, file: int, attributes: Attributes) -> None:
         self.db.execute(
-            "UPDATE file SET size = ?, etag = ?, mtime_ns = ?, content_type = ?, storage_class = ?, metadata = ? WHERE id = ?",
+            "UPDATE file SET size = ?, etag = ?, mtime_ns = ?, content_type = ?, storage_class = ?, metadata = ?, extra = ? WHERE id = ?",
             (*attributes, file),
         )
 
@@ -165,6 +179,9 @@ class _Change:
     def set_metadata(self, op: SetMetadata) -> None:
         self.db.execute("UPDATE file SET metadata = ? WHERE id = ?", (op.metadata, op.file))
 
+    def set_extra(self, op: SetExtra) -> None:
+        self.db.execute("UPDATE file SET extra = ? WHERE id = ?", (op.extra, op.file))
+
     def move(self, op: Move) -> None:
         for body, number in op.pairs:
             self.extents.relocate(body, number)
@@ -173,7 +190,7 @@ class _Change:
 
     def remove(self, op: Remove) -> None:
         for key in op.keys:
-            self.names.remove(op.bucket, key, op.time_ns)
+            self.names.remove(op.bucket, key, op.time_ns, mark=op.mark)
 
     def remove_version(self, op: RemoveVersion) -> None:
         row = self.db.execute("SELECT version FROM name WHERE bucket = ? AND key = ?", (op.bucket, op.key)).fetchone()
@@ -282,9 +299,12 @@ class _Change:
     def begin_upload(self, op: BeginUpload) -> None:
         if self.names.versioning(op.bucket) is not None:
             self.db.execute(
-                "INSERT INTO upload (id, bucket, key, started_ns, condition, file, content_type, storage_class, metadata) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (op.upload, op.bucket, op.key, op.started_ns, op.condition, op.file, op.content_type, op.storage_class, op.metadata),
+                "INSERT INTO upload (id, bucket, key, started_ns, condition, file, content_type, storage_class, metadata, extra) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(op.upload, op.bucket, op.key, op.started_ns, op.condition, op.file),
+                    *(op.content_type, op.storage_class, op.metadata, op.extra),
+                ),
             )
 
     def put_part(self, op: PutPart) -> None:
@@ -293,11 +313,13 @@ class _Change:
         file = -self._make_id()
         self._drop_parts("upload = ? AND number = ?", op.upload, op.number)
         self.extents.fill(file, op.pieces)
-        row = (op.upload, op.number, file, op.size, op.etag, op.mtime_ns)
-        self.db.execute("INSERT INTO part (upload, number, file, size, etag, mtime_ns) VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (op.upload, op.number, file, op.size, op.etag, op.mtime_ns, op.extra)
+        self.db.execute("INSERT INTO part (upload, number, file, size, etag, mtime_ns, extra) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def complete(self, op: Complete) -> None:
-        upload = self.db.execute("SELECT bucket, content_type, storage_class, metadata FROM upload WHERE id = ?", (op.upload,)).fetchone()
+        upload = self.db.execute(
+            "SELECT bucket, content_type, storage_class, metadata, coalesce(?, extra) FROM upload WHERE id = ?", (op.extra, op.upload)
+        ).fetchone()
         rows = self.db.execute("SELECT number, file, size FROM part WHERE upload = ?", (op.upload,)).fetchall()
         parts = {number: (file, size) for number, file, size in rows}
         if upload is None or not parts.keys() >= set(op.parts):
@@ -334,8 +356,9 @@ class _Change:
     def rows(self, op: Rows) -> None:
         if op.table not in LOGGED_TABLES or not op.rows:
             return
-        marks = ", ".join("?" * len(op.rows[0]))
-        self.db.executemany(f"INSERT OR REPLACE INTO {op.table} VALUES ({marks})", op.rows)
+        columns = [row[1] for row in self.db.execute(f"PRAGMA table_info({op.table})")][: len(op.rows[0])]
+        marks = ", ".join("?" * len(columns))
+        self.db.executemany(f"INSERT OR REPLACE INTO {op.table} ({', '.join(columns)}) VALUES ({marks})", op.rows)
 
 
 def exchanged(a: bytes, b: bytes) -> tuple[bytes, bytes]:
@@ -349,6 +372,8 @@ _METHODS: dict[type[Any], Callable[[_Change, Any], None]] = {
     SetVersioning: _Change.set_versioning,
     Write: _Change.write,
     SetMetadata: _Change.set_metadata,
+    SetExtra: _Change.set_extra,
+    SetSetting: _Change.set_setting,
     Remove: _Change.remove,
     RemoveVersion: _Change.remove_version,
     Rename: _Change.rename,

@@ -1,4 +1,4 @@
-"""Buckets: made, dropped, listed, told to keep versions.
+"""Buckets: made, dropped, listed, told to keep versions, with what a server keeps of them.
 
 Owns: what a bucket may be called and when it may go. Must not know: objects.
 """
@@ -11,7 +11,7 @@ from s3mount.engine import queries
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.core import Core
 from s3mount.engine.names import require_bucket_name
-from s3mount.engine.records import DropBucket, MakeBucket, SetVersioning
+from s3mount.engine.records import DropBucket, MakeBucket, SetSetting, SetVersioning
 from s3mount.engine.values import BucketInfo, Versioning
 from s3mount.errors import BucketExists, BucketNotEmpty
 
@@ -54,6 +54,22 @@ class Buckets(Core):
             return lambda db: None
 
         self.commits.run(decide, durable=True)
+
+    def set_setting(self, bucket: str, name: str, value: bytes | None) -> None:
+        """Keep *value* with the bucket under *name*, opaque to the engine; None takes it away. Idempotent. Raises NoSuchBucket."""
+
+        def decide(tx: Transaction) -> Answer[None]:
+            tx.ops.append(SetSetting(queries.require_bucket(tx.db, bucket).id, name, value))
+            return lambda db: None
+
+        self.commits.run(decide, durable=True)
+
+    def setting(self, bucket: str, name: str) -> bytes | None:
+        """What is kept with the bucket under *name*; None for nothing. Raises NoSuchBucket."""
+        with self.index.snapshot() as db:
+            where = queries.require_bucket(db, bucket).id
+            row = db.execute("SELECT value FROM setting WHERE bucket = ? AND name = ?", (where, name)).fetchone()
+            return None if row is None else bytes(row[0])
 
     def buckets(self) -> Sequence[BucketInfo]:
         """By name."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.codec import Buffer
 from s3mount.engine.disk import Disk
-from s3mount.engine.values import INLINE_BYTES
+from s3mount.engine.values import INLINE_BYTES, StagedFile
 from s3mount.model import Content, Hole, Kept, MiB, Staged, StagedBytes
 
 # What is copied at once from a source into a staged file.
@@ -101,7 +101,8 @@ def _of_source(bodies: Bodies, disk: Disk, pieces: Sequence[Staged]) -> list[Lai
         return _joined(pieces, Fresh(bodies.hash_bytes(data), used, data))
     if _is_ours_to_take(source, used, bodies):
         assert source.path is not None
-        whole = Fresh(bodies.hash_file(source.path), source.length, None, source.path, ours=False)
+        digest = source.digest if isinstance(source, StagedFile) else bodies.hash_file(source.path)
+        whole = Fresh(digest, source.length, None, source.path, ours=False)
         return [Laid(piece.offset, piece.length, whole, piece.position) for piece in pieces]
     return _joined(pieces, _copied(bodies, disk, pieces, used))
 

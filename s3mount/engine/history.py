@@ -81,9 +81,9 @@ class Names:
         if self._db.execute("DELETE FROM file WHERE id = ? AND links <= 0", (file,)).rowcount:
             self._extents.clear(file)
 
-    def remove(self, bucket: int, key: bytes, time_ns: int) -> None:
-        """What a delete of *key* without a version id does; nothing where it names nothing."""
-        if self.retire(bucket, key):
+    def remove(self, bucket: int, key: bytes, time_ns: int, *, mark: bool = False) -> None:
+        """What a delete of *key* without a version id does; nothing where it names nothing, unless a *mark* is to stand there."""
+        if self.retire(bucket, key) or (mark and self.versioning(bucket) is not None):
             self.mark_deleted(bucket, key, time_ns)
 
     # -- versions ---------------------------------------------------------------------
@@ -117,8 +117,8 @@ class Names:
     def _archive(self, bucket: int, key: bytes, file: int, version: str) -> None:
         kept = -self._make_id()
         self._db.execute(
-            "INSERT INTO file (id, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, links) "
-            "SELECT ?, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, 1 FROM file WHERE id = ?",
+            "INSERT INTO file (id, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, links, extra) "
+            "SELECT ?, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, 1, extra FROM file WHERE id = ?",
             (kept, file),
         )
         self._extents.copy(file, kept)

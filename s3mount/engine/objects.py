@@ -244,6 +244,7 @@ class Objects(Core):
         target: Key,
         *,
         target_bucket: str | None = None,
+        version_id: str | None = None,
         if_match: ETag | None = None,
         how: How | None = None,
         etag: str | None = None,
@@ -251,17 +252,17 @@ class Objects(Core):
     ) -> ObjectInfo:
         """Make *target* a second object with the same content, without copying bytes.
 
-        With *how* its metadata and type are replaced, else they are copied.
+        With *version_id* that version is copied. With *how* its metadata and type are replaced, else they are copied.
         Raises NotFound, PreconditionFailed (*if_match* speaks of the source, the condition of the target), AlreadyExists.
         """
         raw = key_bytes(target)
 
         def decide(tx: Transaction) -> Answer[ObjectInfo]:
-            found = queries.head(tx.db, bucket, source)
+            found = queries.at_version(tx.db, bucket, source, version_id)
             if if_match is not None and found.etag != if_match:
                 raise changed(source)
             where = queries.require_bucket(tx.db, target_bucket or bucket).id
-            manner = how or How(metadata=found.metadata or {}, content_type=found.content_type, storage_class=found.storage_class)
+            manner = how or _manner_of(found)
             name, file = self.target(tx, where, raw, manner)
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, name, file, found.file_id, found.etag, found.size, tag, tx.time_ns, manner, ()))
@@ -355,8 +356,24 @@ def _write(
 ) -> Write:
     metadata = {**how.metadata, COMMIT_ID: how.commit_id} if how.commit_id else how.metadata
     return Write(
-        bucket, key, file, base, base_etag, size, etag, time_ns, how.content_type, how.storage_class, pack_metadata(metadata), pieces
+        bucket,
+        key,
+        file,
+        base,
+        base_etag,
+        size,
+        etag,
+        time_ns,
+        how.content_type,
+        how.storage_class,
+        pack_metadata(metadata),
+        pieces,
+        how.extra,
     )
+
+
+def _manner_of(found: ObjectInfo) -> How:
+    return How(metadata=found.metadata or {}, content_type=found.content_type, storage_class=found.storage_class, extra=found.extra)
 
 
 def _sorted_out(keys: Sequence[Key]) -> tuple[Sequence[bytes], Sequence[Failed]]:

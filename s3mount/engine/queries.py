@@ -16,13 +16,13 @@ from typing import Any
 from s3mount.engine.names import end_of, rolled_up, sought_bytes
 from s3mount.engine.records import unpack_metadata
 from s3mount.engine.spans import InBody, InLog, Span, Spans
-from s3mount.engine.values import BucketInfo, VersionInfo
+from s3mount.engine.values import BucketInfo
 from s3mount.errors import NoSuchBucket, NotFound
 from s3mount.model import ETag, Found, Key, ObjectInfo, Page
 
 Row = Sequence[Any]
 
-_COLUMNS = "n.key, f.size, f.etag, f.mtime_ns, f.content_type, f.storage_class, f.metadata, f.id, f.links, n.version"
+_COLUMNS = "n.key, f.size, f.etag, f.mtime_ns, f.content_type, f.storage_class, f.metadata, f.id, f.links, n.version, f.extra"
 _BUCKET = "(SELECT id FROM bucket WHERE name = ?)"
 _HEAD = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = {_BUCKET} AND n.key = ?"
 _RANGE = (
@@ -37,11 +37,6 @@ _SPANS = """
     SELECT e.offset, e.length, e.body, b.name, b.segment, coalesce(b.offset, 0) + e.body_offset
     FROM extent e LEFT JOIN body b ON b.id = e.body WHERE e.file = ? AND e.offset >= ? AND e.offset < ? ORDER BY e.offset LIMIT ?
 """
-_VERSIONS = """
-    SELECT h.key, h.version, h.file, h.mtime_ns, f.size, f.etag FROM history h LEFT JOIN file f ON f.id = h.file
-    WHERE h.bucket = ? AND h.key >= ? AND h.key < ? ORDER BY h.key, h.rank DESC
-"""
-
 _VERSION = f"""
     SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = ?1 AND n.key = ?2 AND n.version = ?3
     UNION ALL
@@ -67,6 +62,7 @@ def info_of(row: Row) -> ObjectInfo:
         row[7],
         row[8],
         row[9] or None,
+        row[10],
     )
 
 
@@ -203,16 +199,9 @@ def _span(row: Row) -> Span:
     return Span(offset, length, None if body is None else InBody(name, place) if name else InLog(segment, place))
 
 
-def versions(db: sqlite3.Connection, bucket: str, prefix: str) -> list[VersionInfo]:
-    """Every version and delete marker of the keys under *prefix*: by key, the latest first."""
-    where, first = require_bucket(db, bucket).id, sought_bytes(prefix)
-    current = db.execute(_LIST, (where, first, end_of(first))).fetchall()
-    kept = db.execute(_VERSIONS, (where, first, end_of(first))).fetchall()
-    by_key: dict[bytes, list[VersionInfo]] = {row[0]: [_current(row)] for row in current}
-    for row in kept:
-        of_key = by_key.setdefault(row[0], [])
-        of_key.append(_kept(row, latest=not of_key))
-    return [version for key in sorted(by_key) for version in by_key[key]]
+def at_version(db: sqlite3.Connection, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
+    """That version, or (None) the current one. Raises NotFound, NoSuchBucket."""
+    return head(db, bucket, key) if version_id is None else version(db, bucket, key, version_id)
 
 
 def version(db: sqlite3.Connection, bucket: str, key: str, version_id: str) -> ObjectInfo:
@@ -222,13 +211,3 @@ def version(db: sqlite3.Connection, bucket: str, key: str, version_id: str) -> O
     if row is None:
         raise NotFound(f"There is no version {version_id!r} of {key!r}.")
     return info_of(row)
-
-
-def _current(row: Row) -> VersionInfo:
-    info = info_of(row)
-    return VersionInfo(info.key, row[9] or NULL_ID, latest=True, marker=False, size=info.size, etag=info.etag, mtime_ns=info.mtime_ns)
-
-
-def _kept(row: Row, *, latest: bool) -> VersionInfo:
-    key, version, file, mtime_ns, size, etag = row
-    return VersionInfo(Key(key.decode()), version or NULL_ID, latest, file is None, size or 0, etag or "", mtime_ns)

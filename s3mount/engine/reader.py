@@ -62,6 +62,14 @@ class Reader:
                 return False
         return True
 
+    def whole_file(self) -> tuple[int, int] | None:
+        """A descriptor that the caller must close, and where in it the object begins, if all its bytes lie in one file; else None."""
+        if len(self._spans) != 1 or self._spans[0].place is None:
+            return None
+        place = self._spans[0].place
+        with self._files.use(file_of(place)) as fd:
+            return os.dup(fd), place.offset
+
     def close(self) -> None:
         """Idempotent; reads under way end well."""
         self._files.close()

@@ -81,6 +81,7 @@ class Write:
     storage_class: str
     metadata: bytes | None
     pieces: tuple[Piece, ...]
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +91,28 @@ class SetMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class SetExtra:
+    file: int
+    extra: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetSetting:
+    """What a server keeps with a bucket under a name; None takes it away."""
+
+    bucket: int
+    name: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
+    """Remove what the keys name. `mark`: leave a delete marker also where a key names nothing, in a bucket that has such things."""
+
     bucket: int
     keys: tuple[bytes, ...]
     time_ns: int
+    mark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +170,7 @@ class BeginUpload:
     content_type: str
     storage_class: str
     metadata: bytes | None
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +183,12 @@ class PutPart:
     etag: str
     mtime_ns: int
     pieces: tuple[Piece, ...]
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Join the parts, in this order, as the content of `file`; the upload is over. `key` None as in Write."""
+    """Join the parts, in this order, as the content of `file`; the upload is over. `key` None as in Write, `extra` None: the upload's."""
 
     upload: str
     key: bytes | None
@@ -175,6 +196,7 @@ class Complete:
     parts: tuple[int, ...]
     etag: str
     mtime_ns: int
+    extra: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +225,8 @@ Op = (
     | SetVersioning
     | Write
     | SetMetadata
+    | SetExtra
+    | SetSetting
     | Remove
     | RemoveVersion
     | Rename
@@ -236,6 +260,8 @@ _CODES: dict[type[Any], int] = {
     EndUpload: 15,
     Move: 16,
     Rows: 17,
+    SetExtra: 18,
+    SetSetting: 19,
 }
 _KINDS: dict[int, type[Any]] = {code: kind for kind, code in _CODES.items()}
 

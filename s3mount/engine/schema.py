@@ -13,8 +13,8 @@ import sqlite3
 
 from s3mount.engine.segment import BEGINNING
 
-# Raised with every change of the tables; an index of another version is thrown away and rebuilt from the log.
-SCHEMA_VERSION = 1
+# Raised with every change of the tables. Columns are added at the end and may be NULL: a snapshot of the log may be older. An index of another version is thrown away and rebuilt from the log.
+SCHEMA_VERSION = 2
 
 TABLES = """
 -- The one row that says how far the index has come: just behind record `seq`. All zero: before the first record.
@@ -53,7 +53,8 @@ CREATE TABLE file (
     content_type  TEXT NOT NULL,
     storage_class TEXT NOT NULL,
     metadata      BLOB,                     -- msgpack map; NULL: none
-    links         INTEGER NOT NULL          -- how many name rows (history rows, if id < 0) name it
+    links         INTEGER NOT NULL,         -- how many name rows (history rows, if id < 0) name it
+    extra         BLOB                      -- what a server keeps with the version; NULL: nothing
 );
 
 -- Contents: extents join from 0 to the file's size. `file` is a file's id or a part's.
@@ -114,7 +115,8 @@ CREATE TABLE upload (
     file          INTEGER NOT NULL,         -- the file to write; 0: the engine chooses
     content_type  TEXT NOT NULL,
     storage_class TEXT NOT NULL,
-    metadata      BLOB
+    metadata      BLOB,
+    extra         BLOB
 ) WITHOUT ROWID;
 CREATE INDEX upload_key ON upload (bucket, key);
 
@@ -125,7 +127,16 @@ CREATE TABLE part (
     size     INTEGER NOT NULL,
     etag     TEXT NOT NULL,
     mtime_ns INTEGER NOT NULL,
+    extra    BLOB,
     PRIMARY KEY (upload, number)
+) WITHOUT ROWID;
+
+-- What a server keeps with a bucket.
+CREATE TABLE setting (
+    bucket INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    value  BLOB NOT NULL,
+    PRIMARY KEY (bucket, name)
 ) WITHOUT ROWID;
 
 -- Index only, not in the log: names claimed by a process before it commits them; void when the owner's lock is free.
@@ -146,7 +157,7 @@ CREATE TABLE lease (
 """
 
 # What a snapshot of the log must hold, and what belongs to this index alone.
-LOGGED_TABLES = ("bucket", "name", "file", "extent", "body", "dead", "unsynced", "history", "upload", "part")
+LOGGED_TABLES = ("bucket", "name", "file", "extent", "body", "dead", "unsynced", "history", "upload", "part", "setting")
 INDEX_ONLY = ("state", "reservation", "lease")
 
 

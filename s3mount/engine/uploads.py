@@ -18,10 +18,15 @@ from s3mount.engine.contents import Laid
 from s3mount.engine.core import changed
 from s3mount.engine.names import end_of, key_bytes, sought_bytes
 from s3mount.engine.objects import Objects
-from s3mount.engine.records import BeginUpload, Complete, EndUpload, Piece, PutPart, pack_metadata
-from s3mount.engine.values import COMMIT_ID, PARTS, PLAIN, How
+from s3mount.engine.records import BeginUpload, Complete, EndUpload, Piece, PutPart, pack_metadata, unpack_metadata
+from s3mount.engine.values import COMMIT_ID, PARTS, PLAIN, How, PartInfo, UploadInfo
 from s3mount.errors import InvalidPart, NoSuchUpload, TooLarge
 from s3mount.model import OBJECT_BYTES, Absent, ByteRange, Condition, Content, ETag, Key, Matches, ObjectInfo, Part, Upload
+
+_UPLOAD = "SELECT key, id, started_ns, content_type, storage_class, metadata, extra FROM upload"
+
+# ETag (None: the engine's choice) and extra of a part.
+Marks = tuple[str | None, bytes | None]
 
 
 class Uploads(Objects):
@@ -33,17 +38,26 @@ class Uploads(Objects):
         def decide(tx: Transaction) -> Answer[Upload]:
             where = queries.require_bucket(tx.db, bucket).id
             condition, packed = _packed(how.condition), pack_metadata(metadata)
-            tx.ops.append(
-                BeginUpload(where, raw, upload_id, tx.time_ns, condition, how.file_id, how.content_type, how.storage_class, packed)
-            )
+            given = (how.file_id, how.content_type, how.storage_class, packed, how.extra)
+            tx.ops.append(BeginUpload(where, raw, upload_id, tx.time_ns, condition, *given))
             return lambda db: Upload(key, upload_id, tx.time_ns)
 
         return self.commits.run(decide, durable=durable)
 
     def put_part(
-        self, bucket: str, upload: Upload, number: int, data: Buffer | Content, *, etag: str | None = None, durable: bool = True
+        self,
+        bucket: str,
+        upload: Upload,
+        number: int,
+        data: Buffer | Content,
+        *,
+        etag: str | None = None,
+        extra: bytes | None = None,
+        durable: bool = True,
     ) -> Part:
         """Any order, many at once; a number sent again replaces the former part. *data* as Content keeps nothing of a base.
+
+        *extra* as in How.
 
         Raises NoSuchUpload, NoSpace, ValueError (number).
         """
@@ -54,16 +68,16 @@ class Uploads(Objects):
                 laid, size = contents.from_content(self.bodies, self.disk, data), data.size
             else:
                 laid, size = contents.from_bytes(self.bodies, data), memoryview(data).nbytes
-        return self._commit_part(bucket, upload, number, laid, size=size, etag=etag, durable=durable)
+        return self._commit_part(bucket, upload, number, laid, size=size, marks=(etag, extra), durable=durable)
 
     def _commit_part(
-        self, bucket: str, upload: Upload, number: int, laid: Sequence[Laid], *, size: int, etag: str | None, durable: bool
+        self, bucket: str, upload: Upload, number: int, laid: Sequence[Laid], *, size: int, marks: Marks, durable: bool
     ) -> Part:
         fresh = contents.bodies_of(laid)
 
         def decide(tx: Transaction) -> Answer[Part]:
             self._require_upload(tx, bucket, upload)
-            return self._add_part(tx, upload, number, tx.pieces(laid), size, etag)
+            return self._add_part(tx, upload, number, tx.pieces(laid), size, marks)
 
         try:
             if durable:
@@ -72,11 +86,10 @@ class Uploads(Objects):
         finally:
             contents.discard(fresh)
 
-    def _add_part(
-        self, tx: Transaction, upload: Upload, number: int, pieces: tuple[Piece, ...], size: int, etag: str | None
-    ) -> Answer[Part]:
+    def _add_part(self, tx: Transaction, upload: Upload, number: int, pieces: tuple[Piece, ...], size: int, marks: Marks) -> Answer[Part]:
+        etag, extra = marks
         part = Part(number, size, ETag(etag) if etag else self.new_etag())
-        tx.ops.append(PutPart(upload.upload_id, number, size, part.etag, tx.time_ns, pieces))
+        tx.ops.append(PutPart(upload.upload_id, number, size, part.etag, tx.time_ns, pieces, extra))
         return lambda db: part
 
     def copy_part(
@@ -87,9 +100,11 @@ class Uploads(Objects):
         source: Key,
         *,
         source_bucket: str | None = None,
+        version_id: str | None = None,
         span: ByteRange | None = None,
         if_match: ETag | None = None,
         etag: str | None = None,
+        extra: bytes | None = None,
         durable: bool = True,
     ) -> Part:
         """A part with bytes that another object has (*span*: of these only), without copying them.
@@ -100,14 +115,14 @@ class Uploads(Objects):
 
         def decide(tx: Transaction) -> Answer[Part]:
             self._require_upload(tx, bucket, upload)
-            info = queries.head(tx.db, source_bucket or bucket, source)
+            info = queries.at_version(tx.db, source_bucket or bucket, source, version_id)
             if if_match is not None and info.etag != if_match:
                 raise changed(source)
             start, stop = (0, info.size) if span is None else (span.start, span.stop)
             if stop > info.size:
                 raise ValueError(f"bytes {start} to {stop} do not lie in {info.size}")
             tx.files.add(info.file_id)
-            return self._add_part(tx, upload, number, _pieces_between(tx.db, info.file_id, start, stop), stop - start, etag)
+            return self._add_part(tx, upload, number, _pieces_between(tx.db, info.file_id, start, stop), stop - start, (etag, extra))
 
         return self.commits.run(decide, durable=durable)
 
@@ -119,9 +134,10 @@ class Uploads(Objects):
         *,
         condition: Condition = None,
         etag: str | None = None,
+        extra: bytes | None = None,
         durable: bool = True,
     ) -> ObjectInfo:
-        """Make the named parts, in rising order, the object. *condition* replaces the one given at the beginning.
+        """Make the named parts, in rising order, the object. *condition* and *extra* replace those given at the beginning.
 
         Raises InvalidPart (the upload lives on), NoSuchUpload, TooLarge, AlreadyExists, PreconditionFailed.
         """
@@ -130,9 +146,8 @@ class Uploads(Objects):
             where, key, kept, file_id = self._require_upload(tx, bucket, upload)
             self._require_parts(tx.db, upload, parts)
             target, file = self.target(tx, where, key, How(condition=condition or _unpacked(kept), file_id=file_id))
-            tx.ops.append(
-                Complete(upload.upload_id, target, file, tuple(part.number for part in parts), etag or self.new_etag(), tx.time_ns)
-            )
+            numbers = tuple(part.number for part in parts)
+            tx.ops.append(Complete(upload.upload_id, target, file, numbers, etag or self.new_etag(), tx.time_ns, extra))
             tx.files.add(file)
             return self.freeing(where, key, self.info(where, file, key))
 
@@ -160,13 +175,35 @@ class Uploads(Objects):
             )
             return [Upload(Key(key.decode()), upload, started_ns) for key, upload, started_ns in rows]
 
+    def upload_info(self, bucket: str, key: Key, upload_id: str) -> UploadInfo:
+        """Raises NoSuchUpload (also where it is another key's), NoSuchBucket."""
+        with self.index.snapshot() as db:
+            where = queries.require_bucket(db, bucket).id
+            row = db.execute(f"{_UPLOAD} WHERE bucket = ? AND id = ? AND key = ?", (where, upload_id, sought_bytes(key))).fetchone()
+        if row is None:
+            raise NoSuchUpload(f"The upload of {key!r} is over.")
+        return _upload_info(row)
+
+    def upload_infos(self, bucket: str, prefix: str = "") -> Sequence[UploadInfo]:
+        """As `uploads`, with all that is known of them."""
+        first = sought_bytes(prefix)
+        with self.index.snapshot() as db:
+            where = queries.require_bucket(db, bucket).id
+            bounds = (where, first, end_of(first))
+            rows = db.execute(f"{_UPLOAD} WHERE bucket = ? AND key >= ? AND key < ? ORDER BY key, started_ns, id", bounds)
+            return [_upload_info(row) for row in rows]
+
     def parts(self, bucket: str, upload: Upload) -> Sequence[Part]:
         """Those received so far, by number. Raises NoSuchUpload, NoSuchBucket."""
+        return [info.part for info in self.part_infos(bucket, upload)]
+
+    def part_infos(self, bucket: str, upload: Upload) -> Sequence[PartInfo]:
+        """As `parts`, with all that is known of them."""
         with self.index.snapshot() as db:
             where = queries.require_bucket(db, bucket).id
             _require_row(db, where, upload)
-            rows = db.execute("SELECT number, size, etag FROM part WHERE upload = ? ORDER BY number", (upload.upload_id,))
-            return [Part(number, size, ETag(etag)) for number, size, etag in rows]
+            rows = db.execute("SELECT number, size, etag, mtime_ns, extra FROM part WHERE upload = ? ORDER BY number", (upload.upload_id,))
+            return [PartInfo(Part(number, size, ETag(etag)), mtime_ns, extra) for number, size, etag, mtime_ns, extra in rows]
 
     def _require_upload(self, tx: Transaction, bucket: str, upload: Upload) -> tuple[int, bytes, str, int]:
         """Bucket, key, condition and file of an upload under way."""
@@ -185,6 +222,12 @@ class Uploads(Objects):
                 raise InvalidPart(f"Part {part.number} of {upload.key!r} was not received so; send it again.")
         if sum(there[number][1] for number in numbers) > OBJECT_BYTES:
             raise TooLarge(f"{upload.key!r} would have more than {OBJECT_BYTES} bytes.")
+
+
+def _upload_info(row: queries.Row) -> UploadInfo:
+    key, upload_id, started_ns, content_type, storage_class, metadata, extra = row
+    upload = Upload(Key(key.decode()), upload_id, started_ns)
+    return UploadInfo(upload, content_type, storage_class, unpack_metadata(metadata), extra)
 
 
 def _require_number(number: int) -> None:

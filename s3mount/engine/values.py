@@ -5,11 +5,14 @@ Owns: their shapes. Must not know: how anything is stored.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from s3mount.errors import StoreError
-from s3mount.model import NO_METADATA, Condition, Key, Metadata
+from s3mount.model import NO_METADATA, Condition, Key, Metadata, ObjectInfo, Part, Upload
 
 Versioning = Literal["off", "enabled", "suspended"]
 
@@ -29,10 +32,10 @@ ETAG_SUFFIX = "-m"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
-    """Everything about a new version but its bytes; the store protocol's Commit has the same fields.
+    """Everything about a new version but its bytes; the store protocol's Commit has the same fields, without `extra`.
 
     `file_id`: the file to write, 0 to let the engine choose. Under a Matches condition the file is found by its id, whatever it is called
-    by now; without one the key is made to name this file.
+    by now; without one the key is made to name this file. `extra`: kept with the version and given back, opaque to the engine.
     """
 
     condition: Condition = None
@@ -41,6 +44,7 @@ class How:
     storage_class: str = "STANDARD"
     commit_id: str = ""
     file_id: int = 0
+    extra: bytes | None = None
 
 
 PLAIN = How()
@@ -65,6 +69,70 @@ class VersionInfo:
     size: int
     etag: str
     mtime_ns: int
+    storage_class: str = "STANDARD"
+    extra: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """One page of versions and common prefixes; `next` is the (key, version id) behind which the next begins (None: the last page)."""
+
+    versions: tuple[VersionInfo, ...]
+    prefixes: tuple[str, ...]
+    next: tuple[str, str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What is to be removed. `check` is asked under the lock with what is there (None: nothing, or a delete marker) and may raise."""
+
+    key: Key
+    version_id: str | None = None
+    check: Callable[[ObjectInfo | None], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a removal did. `marker`: it left a delete marker (`marker_version`), or, with a version id, it removed one."""
+
+    key: Key
+    version_id: str | None
+    marker: bool
+    marker_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """A multipart upload under way, with what its completion will give the object."""
+
+    upload: Upload
+    content_type: str
+    storage_class: str
+    metadata: Metadata
+    extra: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartInfo:
+    """A part that was received. `extra` as in How."""
+
+    part: Part
+    mtime_ns: int
+    extra: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A whole file in the engine's staging folder whose BLAKE3 hash is known already: it is not read again to be taken over."""
+
+    path: Path
+    length: int
+    digest: bytes
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        with self.path.open("rb", buffering=0) as file:
+            if os.preadv(file.fileno(), [buffer], position) < len(buffer):
+                raise EOFError(f"{self.path} is shorter than {position + len(buffer)} bytes")
 
 
 @dataclass(frozen=True, slots=True)
