@@ -13,7 +13,8 @@ import sqlite3
 
 from s3mount.engine.segment import BEGINNING
 
-# Raised with every change of the tables. Columns are added at the end and may be NULL: a snapshot of the log may be older. An index of another version is thrown away and rebuilt from the log.
+# Raised with every change of the tables. Columns are added at the end and may be NULL: a snapshot of the log may be older.
+# An index of another version is thrown away and rebuilt from the log.
 SCHEMA_VERSION = 2
 
 TABLES = """

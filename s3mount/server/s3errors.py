@@ -125,7 +125,7 @@ _OWN_SENTENCE = frozenset({"InvalidArgument", "ServiceUnavailable", "EntityTooLa
 
 
 class S3Error(errors.S3MountError):
-    """One answer of S3: *code* from TABLE, a sentence (S3's own by default), further XML elements by name.
+    """One answer of S3: *code* from TABLE, a sentence (S3's own by default), further XML elements by name; `headers` go with the answer.
 
     `status` differs from the table's only where S3 answers one code with several statuses.
     """
@@ -135,6 +135,7 @@ class S3Error(errors.S3MountError):
         self.code = code
         self.message = message or sentence
         self.fields: Mapping[str, str] = {name: str(value) for name, value in fields.items()}
+        self.headers: list[tuple[str, str]] = []
         super().__init__(f"{code}: {self.message}")
 
     def with_status(self, status: int) -> S3Error:

@@ -1,0 +1,144 @@
+"""One request under way: what every handler gets, and what it gives back.
+
+Owns: `Service` (what all requests share), `Call`, `Reply`; the way to the engine's threads.
+Must not know: which handler does what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+from aiohttp import web
+
+from s3mount.engine.engine import Engine
+from s3mount.engine.reader import Reader
+from s3mount.model import ByteRange, Key, KiB
+from s3mount.server.access import Caller, Keyring
+from s3mount.server.s3errors import S3Error, invalid_argument
+from s3mount.server.wire import S3Request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Commits that wait for the same sync sit in threads: as many as may share one.
+THREADS = 64
+# One owner owns everything; S3's form of an id.
+OWNER = "5d3c0000000000000000000000000000000000000000000000000000736d6e74"
+REGION = "us-east-1"
+# A client that sends nothing for so long is given up, seconds; AWS waits about 20.
+BODY_SECONDS = 60.0
+# Up to here a body is held in memory, hashed and committed in one step.
+SMALL = 256 * KiB
+
+# What is said about a request to whoever wraps the application: its id (set by the wrapper, else made here), who asked, bytes received.
+REQUEST_ID = web.RequestKey("request_id", str)
+KEY_ID = web.RequestKey("key_id", str)
+BYTES_IN = web.RequestKey("bytes_in", int)
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Service:
+    """What all requests share. `keys` None: authentication is off. *hosts*: names of this server that may have been signed (a proxy's);
+    *bases*: names under which buckets are sub-domains. Times are seconds."""
+
+    engine: Engine
+    keys: Keyring | None = None
+    hosts: Sequence[str] = ()
+    bases: Sequence[str] = ()
+    region: str = REGION
+    rebuild: Callable[[], bool] | None = None
+    body_seconds: float = BODY_SECONDS
+    now: Callable[[], float] = time.time
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "s3"))
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """*function* in a thread. It ends even where the caller is cancelled."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self.threads.shutdown()
+
+
+class Source(Protocol):
+    async def readany(self) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Call:
+    """One request. `id` is what x-amz-request-id says; `received` counts the body's bytes, framing included. `source`: where
+    the body comes from, if not straight from the connection."""
+
+    s3: S3Request
+    web: web.Request
+    service: Service
+    caller: Caller
+    id: str
+    source: Source | None = None
+    continued: bool = False
+    received: int = 0
+
+    @property
+    def engine(self) -> Engine:
+        return self.service.engine
+
+    @property
+    def bucket(self) -> str:
+        return self.s3.bucket
+
+    @property
+    def key(self) -> Key:
+        return Key(self.s3.key)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.service.run(function, *args, **kwargs)
+
+    @property
+    def version_id(self) -> str | None:
+        """Raises InvalidArgument for an empty one."""
+        found = self.s3.param("versionId")
+        if found == "":
+            sentence = "Version id cannot be the empty string"
+            raise S3Error("InvalidArgument", sentence, ArgumentName="versionId", ArgumentValue="")
+        return found
+
+    def number(self, name: str, default: int, *, least: int = 0, most: int = (1 << 31) - 1) -> int:
+        """A query parameter that is a number. Raises InvalidArgument."""
+        text = self.s3.param(name)
+        if text is None or text == "":
+            return default
+        if not text.removeprefix("-").isdigit() or not text.isascii() or len(text) > 18:
+            raise S3Error(
+                "InvalidArgument", f"Provided {name} not an integer or within integer range", ArgumentName=name, ArgumentValue=text[:64]
+            )
+        if not least <= int(text) <= most:
+            sentence = f"Argument {name} must be an integer between {least} and {most}"
+            raise S3Error("InvalidArgument", sentence, ArgumentName=name, ArgumentValue=text)
+        return int(text)
+
+
+def no_number(name: str, text: str) -> S3Error:
+    return invalid_argument(f"Provided {name} not an integer or within integer range", name, text[:64])
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer; with *reader*, its body is those bytes of the object (*span* None: all), and the reader is closed behind it."""
+
+    status: int = 200
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+    reader: Reader | None = None
+    span: ByteRange | None = None
+
+
+def xml(body: bytes, *headers: tuple[str, str]) -> Reply:
+    return Reply(200, [("Content-Type", "application/xml"), *headers], body)

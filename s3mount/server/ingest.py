@@ -1,0 +1,354 @@
+"""A request's body on its way in: received once, decoded, hashed, written aside, verified.
+
+Owns: what must be right of a body before anything is committed; how much of it is in memory.
+Must not know: what the body is for.
+
+    early checks (length, digests that are none, forms)  -> 100 Continue -> blocks -> everything verified -> `Received`
+
+1. Small bodies stay in memory. Others go to a file of the engine's staging folder, block by block: while threads hash and write one
+   block, the next is received. So a request holds two blocks, and a slow disk slows the client down.
+2. What is wrong raises before anybody could commit it, and leaves no file. What is right is the caller's, who must `discard` it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from blake3 import blake3
+
+from s3mount.engine.engine import Engine
+from s3mount.engine.values import StagedFile
+from s3mount.model import Content, GiB, KiB, Staged
+from s3mount.server import checksums
+from s3mount.server.calls import SMALL, Call
+from s3mount.server.checksums import Algorithm, Claimed
+from s3mount.server.chunked import ChunkDecoder, declared_trailers, decoded_length, form_of
+from s3mount.server.s3errors import S3Error
+from s3mount.server.xml import limit_of
+
+# S3's limit for one PUT or part.
+PUT_BYTES = 5 * GiB
+# What threads get at once. Two of them per upload: 100 uploads hold 100 MiB.
+BLOCK = 512 * KiB
+# Hashing so little is quicker than handing it to a thread.
+INLINE = 64 * KiB
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a request says of its body; `size` None: unknown. `decoder` is there where the body is aws-chunked."""
+
+    size: int | None
+    md5: bytes | None
+    claim: Claimed | None
+    sha256: str | None
+    decoder: ChunkDecoder | None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that is what it ought to be: in `data`, or in the staged file."""
+
+    size: int
+    md5: bytes
+    sums: Mapping[Algorithm, bytes]
+    claimed: Algorithm | None
+    data: bytes | None
+    staged: StagedFile | None = None
+
+    @property
+    def etag(self) -> str:
+        return self.md5.hex()
+
+    @property
+    def content(self) -> bytes | Content:
+        if self.staged is None:
+            return self.data or b""
+        return Content(self.size, (Staged(0, self.size, self.staged, 0),))
+
+    def discard(self) -> None:
+        """Nothing stays in staging; what was committed has left it already."""
+        if self.staged is not None:
+            self.staged.path.unlink(missing_ok=True)
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+
+
+# -- before ---------------------------------------------------------------------------------
+
+
+def expected(call: Call, *, most: int = PUT_BYTES) -> Expected:
+    """Raises MissingContentLength, EntityTooLarge, InvalidDigest, InvalidRequest, NotImplemented: nothing was read then."""
+    request, form = call.s3, form_of(call.s3)
+    size = decoded_length(request) if form.chunked else _content_length(call)
+    if size is not None and size > most:
+        raise S3Error("EntityTooLarge", ProposedSize=size, MaxSizeAllowed=most)
+    trailers = declared_trailers(request) if form.trailing else frozenset()
+    given = request.header("content-md5")
+    sha256 = request.header("x-amz-content-sha256") or ""
+    return Expected(
+        size,
+        None if given is None else checksums.decode_md5(given),
+        checksums.claimed(request, trailers),
+        sha256.lower() if _SHA256.fullmatch(sha256) else None,
+        ChunkDecoder(form, chain=call.caller.chain, expected=size, declared=trailers) if form.chunked else None,
+    )
+
+
+def _content_length(call: Call) -> int | None:
+    text = call.s3.header("content-length")
+    if text is None:
+        raise S3Error("MissingContentLength")
+    return int(text)
+
+
+# -- while ----------------------------------------------------------------------------------
+
+
+async def receive(call: Call, compute: Iterable[Algorithm] = (), *, most: int = PUT_BYTES) -> Received:
+    """The body. Besides what it claims, *compute* these checksums.
+
+    Raises what `expected` raises, BadDigest, XAmzContentSHA256Mismatch, IncompleteBody, SignatureDoesNotMatch, RequestTimeout, NoSpace.
+    """
+    want = expected(call, most=most)
+    algorithms = set(compute) | ({want.claim.algorithm} if want.claim else set())
+    hashing = _Hashing(algorithms, sha256=want.sha256 is not None)
+    if want.size is not None and want.size <= SMALL:
+        return await _receive_small(call, want, hashing)
+    return await _receive_large(call, want, hashing)
+
+
+async def receive_file(call: Call, algorithms: Iterable[Algorithm]) -> Received:
+    """The file of a form, whose length nobody knows before."""
+    return await _receive_large(call, Expected(None, None, None, None, None), _Hashing(algorithms, sha256=False))
+
+
+async def receive_document(call: Call, root: str) -> bytes:
+    """The XML that a request carries. Raises MaxMessageLengthExceeded, and as `receive`."""
+    most = limit_of(root)
+    length = call.s3.header("content-length")
+    if length is not None and int(length) > 2 * most:
+        raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=most)
+    if length is None and call.s3.header("transfer-encoding") is None:
+        return b""
+    try:
+        want = expected(call, most=most) if length is not None else Expected(None, None, None, None, None)
+    except S3Error as error:
+        if error.code != "EntityTooLarge":
+            raise
+        raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=most) from None
+    hashing = _Hashing({want.claim.algorithm} if want.claim else set(), sha256=want.sha256 is not None)
+    data = bytearray()
+    async for block in _blocks(call, want):
+        data += block
+        if len(data) > most:
+            raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=most)
+    await call.run(hashing.update, bytes(data))
+    return _verified(want, hashing, len(data), data=bytes(data)).data or b""
+
+
+async def _receive_small(call: Call, want: Expected, hashing: _Hashing) -> Received:
+    data = b"".join([block async for block in _blocks(call, want)])
+    if len(data) <= INLINE:
+        hashing.update(data)
+    else:
+        await call.run(hashing.update, data)
+    return _verified(want, hashing, len(data), data=data)
+
+
+async def _receive_large(call: Call, want: Expected, hashing: _Hashing) -> Received:
+    target = await call.run(_Target, call.engine)
+    try:
+        size = await _fill(call, want, hashing, target)
+        staged = StagedFile(target.path, size, target.digest()) if size else None
+        received = _verified(want, hashing, size, data=None, staged=staged)
+    except BaseException:
+        target.discard()
+        raise
+    finally:
+        target.close()
+    if staged is None:
+        target.discard()
+    return received
+
+
+async def _fill(call: Call, want: Expected, hashing: _Hashing, target: _Target) -> int:
+    """Hash and write while the next block is received."""
+    size = 0
+    jobs: list[asyncio.Future[None]] = []
+    try:
+        async for block in _blocks(call, want):
+            await _all_of(jobs)
+            work = [*hashing.steps(), target.write]
+            jobs = [asyncio.ensure_future(call.run(step, block)) for step in work]
+            size += len(block)
+        await _all_of(jobs)
+    finally:
+        if jobs:
+            await asyncio.wait(jobs)
+            for job in jobs:
+                job.exception()
+    return size
+
+
+async def _all_of(jobs: Sequence[asyncio.Future[None]]) -> None:
+    if jobs:
+        await asyncio.gather(*jobs)
+
+
+async def _blocks(call: Call, want: Expected) -> AsyncIterator[bytes]:
+    """The payload in blocks of about BLOCK bytes. Raises IncompleteBody, RequestTimeout, and what decoding finds."""
+    await send_continue(call)
+    pending: list[bytes | memoryview] = []
+    held = 0
+    async for chunk in _chunks(call):
+        pieces = await _decoded(call, want.decoder, chunk)
+        pending += pieces
+        held += sum(map(len, pieces))
+        if held >= BLOCK:
+            yield b"".join(pending)
+            pending, held = [], 0
+    if want.decoder is not None:
+        want.decoder.finish()
+    if held:
+        yield b"".join(pending)
+
+
+async def _decoded(call: Call, decoder: ChunkDecoder | None, chunk: bytes) -> Sequence[bytes | memoryview]:
+    if decoder is None:
+        return (chunk,)
+    if len(chunk) <= INLINE:
+        return decoder.feed(chunk)
+    return await call.run(decoder.feed, chunk)
+
+
+async def _chunks(call: Call) -> AsyncIterator[bytes]:
+    content = call.source or call.web.content
+    while True:
+        try:
+            async with asyncio.timeout(call.service.body_seconds):
+                chunk = await content.readany()
+        except TimeoutError:
+            raise S3Error("RequestTimeout") from None
+        except Exception as error:  # aiohttp's payload errors: the body ended early, or its own chunking is broken
+            raise S3Error("IncompleteBody") from error
+        if not chunk:
+            return
+        call.received += len(chunk)
+        yield chunk
+
+
+async def send_continue(call: Call) -> None:
+    """Tell a client that waits for it to send its body; once."""
+    if call.continued:
+        return
+    call.continued = True
+    if (call.s3.header("expect") or "").lower() == "100-continue":
+        transport = call.web.transport
+        if transport is not None:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class _Hashing:
+    """All digests of one body. Each step may run in a thread of its own, block after block."""
+
+    def __init__(self, algorithms: Iterable[Algorithm], *, sha256: bool) -> None:
+        self._md5 = checksums.md5()
+        self._sums = {algorithm: checksums.hasher(algorithm) for algorithm in algorithms}
+        self._sha = hashlib.sha256() if sha256 else None
+
+    def steps(self) -> list[_Step]:
+        return [self._md5.update, *([self._update_rest] if self._sums or self._sha else [])]
+
+    def update(self, data: bytes) -> None:
+        self._md5.update(data)
+        self._update_rest(data)
+
+    def _update_rest(self, data: bytes) -> None:
+        for one in self._sums.values():
+            one.update(data)
+        if self._sha is not None:
+            self._sha.update(data)
+
+    @property
+    def md5(self) -> bytes:
+        return self._md5.digest()
+
+    @property
+    def sums(self) -> dict[Algorithm, bytes]:
+        return {algorithm: one.digest() for algorithm, one in self._sums.items()}
+
+    @property
+    def sha256(self) -> str:
+        return self._sha.hexdigest() if self._sha else ""
+
+
+class _Step(Protocol):
+    def __call__(self, data: bytes, /) -> None: ...
+
+
+class _Target:
+    """The staged file of one body: written and hashed in one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.path: Path = engine.bodies.stage_path()
+        self._disk = engine.disk
+        with engine.os_errors():
+            self._fd = self._disk.create(self.path)
+        self._errors = engine.os_errors
+        self._size = 0
+        self._hash = blake3()
+
+    def write(self, data: bytes, /) -> None:
+        with self._errors():
+            self._disk.write_all(self._fd, [data], self._size)
+        self._size += len(data)
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        return bytes(self._hash.digest())
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+# -- behind ---------------------------------------------------------------------------------
+
+
+def _verified(want: Expected, hashing: _Hashing, size: int, *, data: bytes | None, staged: StagedFile | None = None) -> Received:
+    """Raises IncompleteBody, BadDigest, XAmzContentSHA256Mismatch."""
+    if want.size is not None and size != want.size:
+        raise S3Error("IncompleteBody", ExpectedLength=want.size, ActualLength=size)
+    if want.sha256 is not None and not hmac.compare_digest(want.sha256, hashing.sha256):
+        fields = {"ClientComputedContentSHA256": want.sha256, "S3ComputedContentSHA256": hashing.sha256}
+        raise S3Error("XAmzContentSHA256Mismatch", **fields)
+    md5, sums = hashing.md5, hashing.sums
+    if want.md5 is not None and want.md5 != md5:
+        raise checksums.bad_digest()
+    claimed = want.claim
+    if claimed is not None and _claimed_digest(want, claimed) != sums[claimed.algorithm]:
+        raise checksums.bad_digest(claimed.algorithm)
+    return Received(size, md5, sums, claimed.algorithm if claimed else None, data, staged)
+
+
+def _claimed_digest(want: Expected, claim: Claimed) -> bytes:
+    if claim.digest is not None:
+        return claim.digest
+    assert want.decoder is not None, "only a chunked body has trailers"
+    return checksums.decode(claim.algorithm, want.decoder.trailers.get(claim.algorithm.header, ""))

@@ -1,0 +1,82 @@
+"""A real server on a port of the system's choice, in a thread of the test, and boto3 clients of it.
+
+Owns: `Served`: starting, stopping, clients. Asserts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import boto3
+from aiohttp import web
+from botocore.config import Config
+
+from s3mount.engine.engine import Engine
+from s3mount.server.access import Keyring
+from s3mount.server.app import make_app
+
+ACCESS_KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+class Served:
+    """The S3 API over the folder, until `stop`."""
+
+    def __init__(self, folder: Path, keyring: Keyring | None = None, **options: Any) -> None:
+        self.engine = Engine.open(folder)
+        self.port = 0
+        self._options: dict[str, Any] = {"keyring": keyring, **options}
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._clients: list[Any] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._ready.wait(10), "the server did not start"
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = make_app(self.engine, **self._options)
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False, lingering_time=2.0, shutdown_timeout=1.0)
+
+        async def start() -> None:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.port = runner.addresses[0][1]
+
+        self._loop.run_until_complete(start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
+        self.engine.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, *, access_key: str = ACCESS_KEY, secret: str = SECRET, **settings: Any) -> Any:
+        """boto3, signed by version 4 and in path style unless *settings* say otherwise."""
+        config: dict[str, Any] = {
+            "signature_version": "s3v4",
+            "s3": {"addressing_style": "path"},
+            "retries": {"max_attempts": 1},
+            **settings,
+        }
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret,
+            region_name="us-east-1",
+            config=Config(**config),
+        )
+        self._clients.append(client)
+        return client
