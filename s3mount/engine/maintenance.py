@@ -1,4 +1,4 @@
-"""The upkeep of an open folder: check, sweep, scrub, compact, rebuild.
+"""The upkeep of an open folder: check, sweep, scrub, compact, rebuild, reindex.
 
 Owns: handing each the parts of the folder that it needs.
 Must not know: how any of it is done.
@@ -16,6 +16,7 @@ from s3mount.engine.compact import Compactor, CompactReport
 from s3mount.engine.core import Core
 from s3mount.engine.parts import Parts
 from s3mount.engine.recovery import RebuildReport
+from s3mount.engine.reindex import Reindexer
 from s3mount.engine.replay import Progress
 from s3mount.engine.scrub import Scrubber, ScrubReport
 from s3mount.engine.segment import BEGINNING
@@ -72,6 +73,10 @@ class Maintenance(Core):
 
     def _parts(self) -> Parts:
         return Parts(self.layout, self.disk, self.lock, self.log, self.index, self.owner, self.bodies, self.syncing)
+
+    def rebuild_index(self) -> int:
+        """Replay the log beside the index and swap the result in, while everybody goes on; the record it stands at. See `reindex`."""
+        return Reindexer(self._parts()).reindex()
 
     @staticmethod
     def rebuild(folder: Path, *, salvage: bool = False, progress: Progress | None = None) -> RebuildReport:

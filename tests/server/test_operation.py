@@ -1,0 +1,284 @@
+"""The server as a service: what it refuses to start with, its lines, its pages, how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, environment, exchange, s3mount, served
+
+pytestmark = pytest.mark.slow  # nearly each starts a server of its own
+
+MiB = 1024 * 1024
+
+
+def wait_until(condition: object, what: str) -> None:
+    """Until *condition* holds: something that another process does soon."""
+    deadline = time.monotonic() + 20
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+# -- starting --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--listen", "0.0.0.0:0"], "0.0.0.0:0 can be reached from elsewhere"),
+        (["--listen", "nonsense"], "'nonsense' must be HOST:PORT"),
+        (["--auth"], "there is no key pair"),
+        (["--tls-cert", "cert.pem"], "both a certificate and its key"),
+        (["--tls-cert", "missing.pem", "--tls-key", "missing.pem"], "no certificate and key"),
+        (["--config", "missing.yaml"], "missing.yaml cannot be read"),
+        (["--workers", "0"], "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    ended = s3mount("serve", "--data", tmp_path / "data", *arguments, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert ended.stderr.startswith("s3mount: ")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = s3mount("serve", "--data", tmp_path / "data", "--listen", f"127.0.0.1:{port}")
+    assert ended.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in ended.stderr
+
+
+def test_a_mistake_in_the_file_is_named_by_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("listen: 127.0.0.1:0\nworker: 2\n")
+    ended = s3mount("serve", "--config", config)
+    assert ended.returncode == 2
+    assert ended.stderr == f"s3mount: {config}, line 2: unknown setting 'worker'.\n"
+
+
+def test_init_writes_a_file_that_serves(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    written = s3mount("serve", "--init", "--config", config, "--data", tmp_path / "data")
+    assert written.returncode == 0, written.stderr
+    assert config.stat().st_mode & 0o777 == 0o600
+    with served(tmp_path, "--config", config) as server:
+        assert server.request("GET", "/-/health").status == 200
+    again = s3mount("serve", "--init", "--config", config)
+    assert again.returncode == 1
+    assert "is there already" in again.stderr
+
+
+# -- what it says of itself ------------------------------------------------------------------
+
+
+def test_each_request_gets_a_line(server: Server, bucket: str) -> None:
+    answer = server.request("PUT", f"/{bucket}/a%20b?X-Amz-Signature=secret&x-id=PutObject", b"12345")
+    request_id = answer.headers["x-amz-request-id"]
+    wait_until(lambda: any(line.get("request_id") == request_id for line in server.lines()), "its line")
+    (line,) = [line for line in server.lines() if line.get("request_id") == request_id]
+    assert (line["event"], line["method"], line["status"], line["bytes_in"]) == ("request", "PUT", answer.status, 5)
+    assert line["path"] == f"/{bucket}/a%20b?X-Amz-Signature=-&x-id=PutObject"
+    assert line["ms"] > 0
+
+
+def test_health_and_metrics_answer(server: Server, bucket: str) -> None:
+    server.request("PUT", f"/{bucket}/a", b"x")
+    assert json.loads(server.request("GET", "/-/health").body) == {"status": "ok"}
+    metrics = server.request("GET", "/-/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b's3mount_requests_total{method="PUT",status="2xx"}' in metrics.body
+    assert b"s3mount_space_bytes" in metrics.body
+    assert server.request("GET", "/-/nothing").status == 404
+
+
+def test_the_server_pages_do_not_hide_keys_of_a_bucket_that_the_host_names(server: Server, bucket: str) -> None:
+    host = {"Host": f"{bucket}.localhost:{server.port}"}
+    assert server.request("PUT", "/-/health", b"mine", host).status == 200
+    assert server.request("GET", "/-/health", headers=host).body == b"mine"
+
+
+def test_the_index_is_made_anew_on_request(server: Server, bucket: str) -> None:
+    server.request("PUT", f"/{bucket}/a", b"x")
+    assert server.request("POST", f"/{bucket}?rebuildIndex").status == 202
+    wait_until(lambda: any("made anew" in line["event"] for line in server.lines()), "a new index")
+    assert server.request("GET", f"/{bucket}/a").body == b"x"
+
+
+# -- authentication --------------------------------------------------------------------------
+
+
+def test_presigned_urls_hold_where_signatures_are_required(tmp_path: Path) -> None:
+    with served(tmp_path, "--auth") as server:
+        assert server.request("GET", "/").code == "AccessDenied"
+        for method, url in (("PUT", f"{server.url}/box"), ("PUT", f"{server.url}/box/a b"), ("GET", "local://box/a b")):
+            signed = s3mount("presign", url, "--method", method, "--expires", "5m", "--endpoint", server.url)
+            assert signed.returncode == 0, signed.stderr
+            target = signed.stdout.strip().removeprefix(server.url)
+            answer = server.request(method, target, b"body" if target.startswith("/box/") and method == "PUT" else b"")
+            assert answer.status == 200, answer.body
+        assert answer.body == b"body"
+        assert server.request("GET", target[:-1] + ("0" if target[-1] != "0" else "1")).code == "SignatureDoesNotMatch"
+        assert SECRET_KEY not in (tmp_path / "serve.log").read_text()
+        wait_until(lambda: any(line.get("key_id") == ACCESS_KEY for line in server.lines()), "the key's id in a line")
+
+
+@pytest.mark.parametrize(("url", "expires"), [("ftp://x/y", "1h"), ("local://box", "1h"), ("http://h/b/k", "8d"), ("http://h/b/k", "0")])
+def test_what_cannot_be_presigned_is_refused(url: str, expires: str) -> None:
+    ended = s3mount("presign", url, "--expires", expires)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_tls_is_served(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    with served(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server:
+        context = ssl.create_default_context(cafile=str(certificate))
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=20)
+        body = os.urandom(3 * MiB)
+        for method, target, sent in (("PUT", "/box", None), ("PUT", "/box/a", body), ("GET", "/box/a", None)):
+            connection.request(method, target, sent)
+            answer = connection.getresponse()
+            received = answer.read()
+            assert answer.status == 200
+        assert received == body
+        connection.close()
+
+
+# -- several processes -----------------------------------------------------------------------
+
+
+def test_workers_share_address_folder_and_figures(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2") as server:
+        assert server.request("PUT", "/box").status == 200
+        for number in range(20):
+            assert server.request("PUT", f"/box/{number}", b"x").status == 200
+            assert server.request("GET", f"/box/{number}").body == b"x"
+        assert b's3mount_requests_total{method="PUT",status="2xx"} 21\n' in server.request("GET", "/-/metrics").body
+        assert len({line["pid"] for line in server.lines() if line["event"] == "request"}) == 2
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2") as server:
+        children = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_until(lambda: any("another is started" in line["event"] for line in server.lines()), "a new worker")
+        assert server.request("GET", "/-/health").status == 200
+        assert server.stop() == 0
+
+
+# -- ending ----------------------------------------------------------------------------------
+
+
+def test_what_is_under_way_is_finished_after_sigterm(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        server.request("PUT", "/box")
+        with server.connect() as idle, server.connect() as channel:
+            channel.sendall(b"PUT /box/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+            wait_until(lambda: b"in_flight 2" in server.request("GET", "/-/metrics").body, "the upload to be under way")
+            server.process.send_signal(signal.SIGTERM)
+            assert idle.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                server.connect()
+            assert exchange(channel, b"67890").startswith(b"HTTP/1.1 200")
+        assert server.process.wait(10) == 0
+        again = Server(server.data, log=tmp_path / "again.log")
+        assert again.request("GET", "/box/slow").body == b"1234567890"
+        assert again.stop() == 0
+
+
+def test_what_does_not_end_is_cut_off_in_time(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("limits:\n  drain: 500ms\n")
+    with served(tmp_path, "--config", config) as server:
+        server.request("PUT", "/box")
+        with server.connect() as channel:
+            channel.sendall(b"PUT /box/never HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+            wait_until(lambda: b"in_flight 2" in server.request("GET", "/-/metrics").body, "the upload to be under way")
+            begun = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - begun < 6
+
+
+# -- crashes ---------------------------------------------------------------------------------
+
+
+def test_acknowledged_puts_survive_being_killed_under_load(tmp_path: Path) -> None:
+    """Every PUT that was answered 200 is there with its bytes; what was not is there whole or not at all."""
+    acknowledged: dict[str, bytes] = {}
+    sent: dict[str, bytes] = {}
+    for turn in range(4):
+        server = Server(tmp_path / "data", log=tmp_path / "serve.log")
+        try:
+            server.request("PUT", "/box")
+            for key, body in acknowledged.items():
+                assert server.request("GET", f"/box/{key}").body == body
+            for key in sent.keys() - acknowledged.keys():
+                found = server.request("GET", f"/box/{key}")
+                assert found.status == 404 or found.body == sent[key]
+            _load(server, f"{turn}", acknowledged, sent, seconds=0.8)
+        finally:
+            server.kill()
+    assert len(acknowledged) > 20
+    checked = s3mount("store", "check", "--data", tmp_path / "data")
+    assert checked.returncode == 0, checked.stdout
+    assert s3mount("store", "scrub", "--data", tmp_path / "data").returncode == 0
+
+
+def _load(server: Server, name: str, acknowledged: dict[str, bytes], sent: dict[str, bytes], *, seconds: float) -> None:
+    """Several clients put objects of all sizes until the server is killed in the midst of it."""
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        for count in range(10_000):
+            key, body = f"{name}-{number}-{count}", os.urandom((100, 20_000, 700_000)[count % 3])
+            sent[key] = body
+            try:
+                connection.request("PUT", f"/box/{key}", body)
+                answer = connection.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                return
+            assert answer.status == 200
+            acknowledged[key] = body
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    server.kill()
+    for thread in threads:
+        thread.join()
+
+
+def test_the_service_manager_hears_that_it_is_ready(tmp_path: Path) -> None:
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(name)
+        channel.settimeout(20)
+        command = ["serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "s3mount", *command], env=environment(NOTIFY_SOCKET=name), stdout=subprocess.DEVNULL
+        )
+        assert b"READY=1" in channel.recv(4096)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
