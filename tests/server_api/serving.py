@@ -6,6 +6,8 @@ Owns: `Served`: starting, stopping, clients. Asserts nothing.
 from __future__ import annotations
 
 import asyncio
+import http.client
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,14 @@ from s3mount.server.access import Keyring
 from s3mount.server.app import make_app
 
 ACCESS_KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+
+
+async def _end_tasks() -> None:
+    """What aiohttp still does for connections that ended: as asyncio.run does it."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class Served:
@@ -49,6 +59,7 @@ class Served:
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        self._loop.run_until_complete(_end_tasks())
         self._loop.close()
 
     def stop(self) -> None:
@@ -57,6 +68,32 @@ class Served:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(20)
         self.engine.close()
+
+    def raw(self, request: bytes, *, whole: bool = True) -> bytes:
+        """What comes back on a connection of its own, to its end (*whole*) or with the first headers."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(request)
+            answer = b""
+            while chunk := connection.recv(65536):
+                answer += chunk
+                if not whole and b"\r\n\r\n" in answer:
+                    break
+            return answer
+
+    def abandon(self, request: bytes) -> None:
+        """Send it and hang up."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(request)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (lower case) and body of a plain request; underscores in header names become dashes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
 
     @property
     def url(self) -> str:

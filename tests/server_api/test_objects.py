@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import urllib.request
 from typing import Any
 
 import pytest
@@ -161,8 +162,6 @@ def test_many_objects_are_deleted_at_once(s3: Any, bucket: str) -> None:
 
 
 def test_presigned_urls_work_in_both_versions(served: Any, s3: Any, bucket: str) -> None:
-    import urllib.request
-
     s3.put_object(Bucket=bucket, Key="a b", Body=b"hello")
     for version in ("s3v4", "s3"):
         url = served.client(signature_version=version).generate_presigned_url("get_object", {"Bucket": bucket, "Key": "a b"})
