@@ -17,11 +17,25 @@ from pathlib import Path
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.codec import Buffer
 from s3mount.engine.disk import Disk
-from s3mount.engine.values import INLINE_BYTES, StagedFile
+from s3mount.engine.values import INLINE_BYTES
 from s3mount.model import Content, Hole, Kept, MiB, Staged, StagedBytes
 
 # What is copied at once from a source into a staged file.
 COPY_BYTES = 1 * MiB
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """A whole file in the engine's staging folder whose BLAKE3 hash is known already: it is not read again to be taken over."""
+
+    path: Path
+    length: int
+    digest: bytes
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        with self.path.open("rb", buffering=0) as file:
+            if os.preadv(file.fileno(), [buffer], position) < len(buffer):
+                raise EOFError(f"{self.path} is shorter than {position + len(buffer)} bytes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

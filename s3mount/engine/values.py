@@ -5,10 +5,8 @@ Owns: their shapes. Must not know: how anything is stored.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from s3mount.errors import StoreError
@@ -119,20 +117,6 @@ class PartInfo:
     part: Part
     mtime_ns: int
     extra: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class StagedFile:
-    """A whole file in the engine's staging folder whose BLAKE3 hash is known already: it is not read again to be taken over."""
-
-    path: Path
-    length: int
-    digest: bytes
-
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        with self.path.open("rb", buffering=0) as file:
-            if os.preadv(file.fileno(), [buffer], position) < len(buffer):
-                raise EOFError(f"{self.path} is shorter than {position + len(buffer)} bytes")
 
 
 @dataclass(frozen=True, slots=True)

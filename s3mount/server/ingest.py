@@ -25,8 +25,8 @@ from typing import Protocol
 
 from blake3 import blake3
 
+from s3mount.engine.contents import StagedFile
 from s3mount.engine.engine import Engine
-from s3mount.engine.values import StagedFile
 from s3mount.model import Content, GiB, KiB, Staged
 from s3mount.server import checksums
 from s3mount.server.calls import SMALL, Call

@@ -8,9 +8,10 @@ import msgpack
 import pytest
 
 from s3mount.engine import records
+from s3mount.engine.contents import StagedFile
 from s3mount.engine.engine import Engine
 from s3mount.engine.records import Record, Remove, Write
-from s3mount.engine.values import Doomed, How, Removed, StagedFile
+from s3mount.engine.values import Doomed, How, Removed
 from s3mount.engine.version_queries import Place
 from s3mount.errors import NoSuchUpload, NotFound, PreconditionFailed
 from s3mount.model import Content, MiB, ObjectInfo, Staged

@@ -16,7 +16,7 @@ from tests.server_api.serving import Served
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    server = Served(tmp_path_factory.mktemp("data"), domains=["s3.example"])
+    server = Served(tmp_path_factory.mktemp("data"), domains=["s3.example.com"])
     server.engine.create_bucket("bucket")
     yield server
     server.stop()
@@ -31,8 +31,8 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_an_absolute_request_line_and_a_virtual_host_name_the_bucket(server: Served) -> None:
     server.ask("PUT", "/bucket/key", b"hello")
-    absolute = server.raw(b"GET http://any.host/bucket/key HTTP/1.1\r\nHost: any.host\r\nConnection: close\r\n\r\n")
-    virtual = server.raw(b"GET /key HTTP/1.1\r\nHost: bucket.s3.example:80\r\nConnection: close\r\n\r\n")
+    absolute = server.raw(b"GET http://any.example.com/bucket/key HTTP/1.1\r\nHost: any.example.com\r\nConnection: close\r\n\r\n")
+    virtual = server.raw(b"GET /key HTTP/1.1\r\nHost: bucket.s3.example.com:80\r\nConnection: close\r\n\r\n")
     assert absolute.endswith(b"\r\n\r\nhello")
     assert virtual.endswith(b"\r\n\r\nhello")
 
@@ -112,7 +112,7 @@ def test_a_document_that_is_too_long_or_has_entities_is_refused(server: Served) 
 
 
 CORS = (
-    b"<CORSConfiguration><CORSRule><AllowedOrigin>https://*.example</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
+    b"<CORSConfiguration><CORSRule><AllowedOrigin>https://*.example.com</AllowedOrigin><AllowedMethod>GET</AllowedMethod>"
     b"<AllowedHeader>x-*</AllowedHeader><ExposeHeader>ETag</ExposeHeader></CORSRule></CORSConfiguration>"
 )
 
@@ -121,10 +121,10 @@ def test_cors_rules_decide_about_preflights_and_answers(server: Served) -> None:
     assert server.ask("GET", "/bucket?cors")[0] == 404
     assert server.ask("PUT", "/bucket?cors", CORS)[0] == 200
     assert b"<AllowedMethod>GET</AllowedMethod>" in server.ask("GET", "/bucket?cors")[2]
-    origin = "https://a.example"
+    origin = "https://a.example.com"
     status, headers, _ = server.ask("OPTIONS", "/bucket/key", origin=origin, access_control_request_method="GET")
     assert (status, headers["access-control-allow-origin"]) == (200, origin)
-    assert server.ask("OPTIONS", "/bucket/key", origin="https://b.other", access_control_request_method="GET")[0] == 403
+    assert server.ask("OPTIONS", "/bucket/key", origin="https://b.localhost", access_control_request_method="GET")[0] == 403
     assert server.ask("OPTIONS", "/bucket/key")[0] == 400
     assert server.ask("GET", "/bucket/absent", origin=origin)[1]["access-control-expose-headers"] == "ETag"
     assert server.ask("DELETE", "/bucket?cors")[0] == 204
