@@ -5,7 +5,7 @@
 #   PREFIX/bin/s3mount                        link
 #   PREFIX/sbin/{mount,umount}.{,fuse.}s3mount    links, the helpers of mount(8)
 #   HELPERDIR/{mount,umount}.{,fuse.}s3mount      links; mount(8) itself looks in /sbin only
-#   PREFIX/lib/systemd/system/s3mount@.service
+#   PREFIX/lib/systemd/system/s3mount@.service, s3mount-serve.service
 #
 # DESTDIR is put before all of these while installing and appears in none of them. Uninstalling removes what is listed, and those
 # directories that installing itself had to make (not those that a package manager made later), where they are empty.
@@ -77,8 +77,10 @@ install_all() {
         done
     done
     make_dir "$PREFIX/lib/systemd/system"
-    sed "s|/usr/local/|$PREFIX/|g" 'systemd/s3mount@.service' >"$DESTDIR$PREFIX/lib/systemd/system/s3mount@.service"
-    echo "file $PREFIX/lib/systemd/system/s3mount@.service" >>"$new_list"
+    for unit in s3mount@.service s3mount-serve.service; do
+        sed "s|/usr/local/|$PREFIX/|g" "systemd/$unit" >"$DESTDIR$PREFIX/lib/systemd/system/$unit"
+        echo "file $PREFIX/lib/systemd/system/$unit" >>"$new_list"
+    done
     sort -u "$new_list" >"$new/installed"
     rm -rf "$DESTDIR$home" "$new_list"
     mv "$new" "$DESTDIR$home"

@@ -58,7 +58,7 @@ def make_app(
         service.close()
 
     app = web.Application(middlewares=middlewares)
-    app.router.add_route("*", "/{path:.*}", handle, expect_handler=leave_to_the_reader)
+    app.router.add_route("*", r"/{path:[\s\S]*}", handle, expect_handler=leave_to_the_reader)
     app.on_cleanup.append(close)
     return app
 

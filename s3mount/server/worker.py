@@ -92,8 +92,10 @@ def allow_descriptors(connections: int) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections + SPARE_DESCRIPTORS
     if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        higher = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with contextlib.suppress(OSError, ValueError):  # a service manager may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
+            soft = higher
     return max(1, min(connections, (soft - SPARE_DESCRIPTORS) // 2))
 
 
@@ -206,7 +208,7 @@ def _runner(app: web.Application, settings: Settings) -> web.AppRunner:
 
 
 def http_log() -> logging.Logger:
-    """aiohttp's log, without the tracebacks that it writes for each request that is no HTTP."""
+    """aiohttp's log, without the tracebacks that it writes for requests that are no HTTP, and for clients that went away."""
     logger = logging.getLogger("aiohttp.server")
     if _is_defect not in logger.filters:
         logger.addFilter(_is_defect)
@@ -215,4 +217,4 @@ def http_log() -> logging.Logger:
 
 def _is_defect(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
