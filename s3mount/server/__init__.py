@@ -54,4 +54,13 @@ pure:
     tags         rules of tag sets, x-amz-tagging
     cors         rules and the headers they give
     xml          writing, and bounded reading of each kind of document
+application:
+    app          one request from arrival to answer; where errors become answers
+    calls        what handlers get and give: `Service`, `Call`, `Reply`
+    routing      the table of operations;  demands (headers that ask for more than the operation)
+    ingest       bodies on their way in: decoded, hashed and written in threads, verified
+    outgest      answers on their way out: sendfile, pieces
+    kept         what is kept with a version as the engine's `extra`: headers, tags, checksums, parts
+    buckets, listing, versions, objects, copying, multipart, tagging, deleting, posting (forms), corsapi
+                 the operations, by theme
 """

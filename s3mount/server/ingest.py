@@ -117,6 +117,12 @@ def _content_length(call: Call) -> int | None:
 # -- while ----------------------------------------------------------------------------------
 
 
+async def give_up(call: Call, received: Received) -> None:
+    """Nothing of it stays in staging. To remove a large file takes its time: in a thread."""
+    if received.staged is not None:
+        await call.run(received.discard)
+
+
 async def receive(call: Call, compute: Iterable[Algorithm] = (), *, most: int = PUT_BYTES) -> Received:
     """The body. Besides what it claims, *compute* these checksums.
 

@@ -21,7 +21,7 @@ from s3mount.server.buckets import iso, owner
 from s3mount.server.calls import OWNER, Call, Headers, Reply, xml
 from s3mount.server.checksums import DEFAULT, Algorithm, Kind, claimed_whole, encode, kind_for, parse_algorithm, upload_etag
 from s3mount.server.demands import require_possible
-from s3mount.server.ingest import receive, receive_document
+from s3mount.server.ingest import give_up, receive, receive_document
 from s3mount.server.kept import Kept, KeptPart, Sum, pack, unpack
 from s3mount.server.listing import common_prefixes, encoding_echo, naming
 from s3mount.server.objects import conditional, described, version_headers
@@ -82,7 +82,7 @@ async def upload_part(call: Call) -> Reply:
             call.engine.put_part, call.bucket, upload, number, received.content, etag=received.etag, extra=pack(Kept(sums=sums))
         )
     finally:
-        received.discard()
+        await give_up(call, received)
     told = received.claimed or algorithm_of(plan)
     return Reply(200, [("ETag", f'"{part.etag}"'), (told.header, encode(received.sums[told]))])
 

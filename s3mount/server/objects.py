@@ -19,7 +19,7 @@ from s3mount.server.calls import Call, Headers, Reply, xml
 from s3mount.server.checksums import DEFAULT, Kind, encode, wants_checksums
 from s3mount.server.conditions import check_read, http_date, preconditions, range_applies, write_condition
 from s3mount.server.demands import require_possible
-from s3mount.server.ingest import Received, receive
+from s3mount.server.ingest import Received, give_up, receive
 from s3mount.server.kept import Kept, KeptPart, Sum, pack, unpack
 from s3mount.server.ranges import content_range, parse_range
 from s3mount.server.s3errors import S3Error
@@ -74,7 +74,7 @@ async def store(call: Call, received: Received, how: How, kept: Kept) -> Reply:
         extra = pack(Kept(kept.headers, kept.tags, (total,)))
         info = await conditional(call, lambda condition: _commit(call, received, replace(how, condition=condition, extra=extra)))
     finally:
-        received.discard()
+        await give_up(call, received)
     named = [("ETag", f'"{info.etag}"'), (total.algorithm.header, total.text), ("x-amz-checksum-type", total.kind.value)]
     return Reply(200, [*named, *version_headers(call, info)])
 

@@ -16,7 +16,7 @@ from s3mount.server.access import Action
 from s3mount.server.calls import Call, Reply, xml
 from s3mount.server.checksums import DEFAULT, Algorithm
 from s3mount.server.demands import require_possible
-from s3mount.server.ingest import Received, receive_file, send_continue
+from s3mount.server.ingest import Received, give_up, receive_file, send_continue
 from s3mount.server.post_policy import Policy, is_signed, parse_policy, resolve_key, verify_form
 from s3mount.server.s3errors import S3Error
 from s3mount.server.wire import S3Request, require_key_length
@@ -51,7 +51,7 @@ async def post(call: Call) -> Reply:
     try:
         _require_right(fields, received, policy)
     except S3Error:
-        received.discard()
+        await give_up(call, received)
         raise
     reply = await objects.store(call, received, how, kept)
     return _answer(call, fields, reply)
