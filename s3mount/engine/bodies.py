@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from blake3 import blake3
@@ -75,14 +75,15 @@ class Bodies:
         threads = blake3.AUTO if len(data) >= PARALLEL_BYTES else 1
         return bytes(blake3(data, max_threads=threads).digest())
 
-    def hash_file(self, path: Path) -> bytes:
-        """The BLAKE3 hash of a file's bytes, whatever its size, in constant memory."""
+    def hash_file(self, path: Path, *, went_on: Callable[[int], None] = lambda count: None) -> bytes:
+        """The BLAKE3 hash of a file's bytes, whatever its size, in constant memory; *went_on* is told the bytes of each step."""
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             digest = blake3(max_threads=blake3.AUTO if size >= PARALLEL_BYTES else 1)
             window = memoryview(bytearray(min(max(size, 1), WINDOW_BYTES)))
             while count := file.readinto(window):
                 digest.update(window[:count])
+                went_on(count)
         return bytes(digest.digest())
 
     def new_name(self, digest: bytes) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from s3mount.engine import snapshot
@@ -60,14 +60,24 @@ class Scrubber:
         self._bodies = parts.bodies
         self._damaged: list[str] = []
         self._quarantined = 0
+        self._read_of_body = 0
+        self._went_on: Callable[[int], None] = lambda count: None
 
     def scrub(self, progress: Progress | None = None) -> ScrubReport:
-        """Read all; *progress* is told bytes."""
+        """Read all; *progress* is told bytes, within a large body too, and may raise to end it."""
         self._damaged, self._quarantined = [], 0
         with self._index.read() as db:
             (total,) = db.execute("SELECT coalesce(sum(size), 0) FROM body").fetchone()
         bodies = done = 0
+
+        def went_on(count: int) -> None:
+            self._read_of_body += count
+            if progress is not None:
+                progress(done + self._read_of_body, max(total, done + self._read_of_body))
+
+        self._went_on = went_on
         for body in self._all():
+            self._read_of_body = 0
             self._verify(body)
             bodies += 1
             done += body.size
@@ -91,7 +101,7 @@ class Scrubber:
             last = rows[-1][0]
 
     def _verify(self, body: _Body) -> None:
-        fault = self._fault(body)
+        fault = self._fault(body, self._went_on)
         if fault is None:
             return
         with self._lock, self._index.read() as db:
@@ -103,15 +113,15 @@ class Scrubber:
                 fault += " and went to quarantine"
         self._damaged.append(f"{fault}; it belongs to {concerned}.")
 
-    def _fault(self, body: _Body) -> str | None:
-        """What is wrong with *body*; None: nothing."""
+    def _fault(self, body: _Body, went_on: Callable[[int], None] = lambda count: None) -> str | None:
+        """What is wrong with *body*; None: nothing. Nobody is told of steps under the lock: they may wait."""
         if body.name is None:
             return self._fault_inline(body)
         path = self._bodies.path(body.name)
         try:
             if path.stat().st_size != body.size:
                 return f"The body {body.name} has {path.stat().st_size} bytes instead of {body.size}"
-            if self._bodies.hash_file(path) != body.digest:
+            if self._bodies.hash_file(path, went_on=went_on) != body.digest:
                 return f"The body {body.name} does not match its hash"
         except FileNotFoundError:
             return f"The body {body.name} is missing"

@@ -63,4 +63,11 @@ application:
     kept         what is kept with a version as the engine's `extra`: headers, tags, checksums, parts
     buckets, listing, versions, objects, copying, multipart, tagging, deleting, posting (forms), corsapi
                  the operations, by theme
+operation:
+    settings     every setting: one table, written as config.yaml, read with line numbers; the loopback rule
+    worker       one process: engine, application, socket, upkeep, the way out;  workers (several on one port)
+    doors        connections: how many, and how long one may keep us waiting
+    observe      a line per request, bandwidth, /-/health, /-/metrics;  figures (numbers shared by workers)
+    logs         JSON lines, files put aside by size
+    maintenance  sweeps, abandoned uploads, a slow scrub, a new index on request
 """

@@ -20,7 +20,6 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -35,9 +34,6 @@ from s3mount.server.observe import Observer
 from s3mount.server.settings import Address, Settings
 
 log = logging.getLogger("s3mount.server")
-
-# Threads that wait for the medium. Commits share a sync when they wait together: as many as clients that write at once.
-THREADS = 48
 
 # Connections that the kernel may hold until we accept them; it has its own limit (net.core.somaxconn, 4096 by default).
 BACKLOG = 4096
@@ -112,8 +108,6 @@ class Worker:
 
     async def run(self, bound: socket.socket, tls: ssl.SSLContext | None, ready: Callable[[], None], parent: int | None = None) -> None:
         """Serve on *bound*. *parent*: a descriptor whose end means that who started us is gone. Raises StoreError at the beginning."""
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(THREADS, "s3mount"))
         with contextlib.closing(await asyncio.to_thread(self._open_engine)) as engine:
             self._heed_signals(parent)
             async with self._upkeep(engine) as rebuilder, self._serving(engine, rebuilder, bound, tls):

@@ -72,12 +72,13 @@ def test_a_scrub_reports_damage_and_is_remembered(engine: Engine, clock: Clock, 
 
 
 def test_a_slow_scrub_ends_with_the_server(engine: Engine, clock: Clock) -> None:
-    for number in range(3):
-        engine.put("box", Key(f"{number}"), os.urandom(100_000))
-    maintenance = upkeep(engine, clock, Board(1), rate=4096)
+    engine.put("box", Key("one large body"), os.urandom(9_000_000))
+    board = Board(1)
+    maintenance = upkeep(engine, clock, board, rate=4096)
     threading.Timer(0.05, maintenance.stop).start()
     with pytest.raises(Stopped):
         maintenance.scrub()
+    assert board.total("scrubbed_bytes_total") < 9_000_000
 
 
 def test_what_runs_in_its_thread_ends_when_told(engine: Engine, clock: Clock) -> None:
