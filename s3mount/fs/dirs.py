@@ -124,12 +124,14 @@ class Directories:
             told, then = False, handle.window.then
             for position, listed in self._behind(handle, start):
                 told, start = True, position
-                if (entry := await self._entry(handle.inode, listed, position, then)) is None:
+                offered = self._listed(listed, then) or await self._looked_up(handle.inode, listed)
+                if offered is None:
                     continue
+                attr, self._offers[attr.ino] = offered
                 try:
-                    yield entry
+                    yield DirEntry(listed.name, attr, position)
                 finally:
-                    self._offers.pop(entry.attr.ino, None)
+                    self._offers.pop(attr.ino, None)
             if not told and not await self._next_window(handle, start):
                 return
 
@@ -156,7 +158,7 @@ class Directories:
     async def _read_on(self, handle: DirHandle) -> None:
         mark, first, then = handle.merge.mark, len(handle.hashes), self._volume.changes.now
         page, extras = await self._page(handle.inode.key, mark.position)
-        entries = list(handle.merge.feed(page, extras))
+        entries = handle.merge.feed(page, extras)
         handle.hashes.extend(hash(entry.name) for entry in entries)
         handle.window = Window(list(enumerate(entries, first + 1)), then)
         handle.pages.append(Told(first, mark, handle.merge.mark.position))
@@ -187,24 +189,21 @@ class Directories:
 
     # -- one entry --------------------------------------------------------------------
 
-    async def _entry(self, directory: DirInode, listed: Listed, position: int, then: int) -> DirEntry | None:
-        """The entry as it is now, offered to the kernel; None where it is gone."""
+    def _listed(self, listed: Listed, then: int) -> tuple[Attr, Offer] | None:
+        """The entry as the listing told it, where that said all there is to say, and still holds."""
+        info = listed.info
+        if info is None or info.metadata is None or listed.key in self._volume.fresh or self._volume.changes.since(listed.key, then):
+            return None
+        return self._file(listed.key, info)
+
+    async def _looked_up(self, directory: DirInode, listed: Listed) -> tuple[Attr, Offer] | None:
+        """The entry as it is now; None where it is gone."""
         if not listed.name:
             return None
-        if self._is_certain(listed, then) and listed.info is not None:
-            return self._offer(listed.name, position, self._file(listed.key, listed.info))
         try:
-            sight = await self._namespace.see(directory, listed.name)
+            return self._sighted(await self._namespace.see(directory, listed.name))
         except Invalid:
             return None
-        offered = self._sighted(sight)
-        return None if offered is None else self._offer(listed.name, position, offered)
-
-    def _is_certain(self, listed: Listed, then: int) -> bool:
-        """Whether the listing said all there is to say, and still holds."""
-        if listed.sort is not Sort.FILE or listed.info is None or listed.info.metadata is None:
-            return False
-        return listed.key not in self._volume.fresh and not self._volume.changes.since(listed.key, then)
 
     def _sighted(self, sight: Sight) -> tuple[Attr, Offer] | None:
         if sight.directory:
@@ -212,11 +211,6 @@ class Directories:
         if sight.fresh is not None and sight.fresh.live is not None:
             return live_attr(sight.fresh, sight.fresh.live), Offer(None, sight.key, None)
         return None if sight.object is None else self._file(sight.key, sight.object)
-
-    def _offer(self, name: bytes, position: int, offered: tuple[Attr, Offer]) -> DirEntry:
-        attr, offer = offered
-        self._offers[attr.ino] = offer
-        return DirEntry(name, attr, position)
 
     def _file(self, key: str, info: ObjectInfo) -> tuple[Attr, Offer]:
         known = self._namespace.known_file(key, info)
