@@ -33,7 +33,7 @@ from s3mount.engine.index import Index
 from s3mount.engine.layout import Layout, prepare, publish, stored_boot_id
 from s3mount.engine.lock import WriteLock, is_alive
 from s3mount.engine.log import Damaged, Entry, Gap, Log
-from s3mount.engine.replay import Progress, apply_entry, catch_up, forget_synced, is_tail, replay
+from s3mount.engine.replay import Progress, apply_entry, catch_up, is_tail, replay
 from s3mount.engine.segment import BEGINNING, Position
 from s3mount.errors import Busy, Corrupt
 
@@ -53,9 +53,6 @@ def open_state(layout: Layout, disk: Disk, boot_id: str) -> tuple[Log, Index]:
     try:
         with index.write() as db:
             catch_up(journal, db)
-            if rebooted:
-                journal.advance_mark(journal.end().seq)
-                forget_synced(db, journal.mark)
     except BaseException:
         index.close()
         raise
