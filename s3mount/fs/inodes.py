@@ -48,6 +48,12 @@ NO_ETAG = ETag("")
 NO_KEYS: frozenset[str] = frozenset()
 
 
+# How many inodes the kernel is asked to forget before it has forgotten any: the questions wait in a queue, a few hundred bytes each.
+ASKED = 1024
+# How often we look in vain before we ask for others: two rounds of questions.
+PATIENCE = 2048
+
+
 class Standing(Enum):
     NAMED = "named"
     UNNAMED = "unnamed"
@@ -126,6 +132,8 @@ class Inodes:
         self._files: dict[str, FileInode] = {}
         self._directories: dict[str, DirInode] = {}
         self._clock: deque[int] = deque()
+        self._asked: set[int] = set()
+        self._patience = PATIENCE
         self._store(root)
         self._directories[root.key] = root
 
@@ -203,21 +211,38 @@ class Inodes:
             if self._directories.get(inode.key) is inode:
                 del self._directories[inode.key]
         del self._by_ino[inode.ino]
+        self._asked.discard(inode.ino)
 
     def cold(self, count: int) -> list[FileInode]:
-        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit."""
+        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit.
+
+        The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
+        """
+        if len(self._by_ino) <= self._limit or self._is_waiting():
+            return []
         found: list[FileInode] = []
-        for _ in range(8 * count if len(self._by_ino) > self._limit else 0):
+        for _ in range(8 * count):
             ino = self._clock.popleft()
             inode = self._by_ino.get(ino)
             if inode is None:
                 continue
             self._clock.append(ino)
-            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED:
+            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED and ino not in self._asked:
                 found.append(inode)
+                self._asked.add(ino)
                 if len(found) == count:
                     break
         return found
+
+    def _is_waiting(self) -> bool:
+        """Whether the kernel has been asked to forget enough for now. What it does not forget after long is given up: somebody uses it."""
+        if len(self._asked) < ASKED:
+            self._patience = PATIENCE
+            return False
+        self._patience -= 1
+        if not self._patience:
+            self._asked.clear()
+        return True
 
     # -- names of files ---------------------------------------------------------------
 
