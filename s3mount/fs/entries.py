@@ -74,7 +74,7 @@ class Entries:
         """Make or open a regular file: its handle and attributes, looked up once more."""
         self._volume.require_writable()
         while True:
-            sight = await self._namespace.see(directory, name)
+            sight = self._namespace.found_absent(directory, name) or await self._namespace.see(directory, name)
             if sight.exists:
                 try:
                     return await self._open_existing(directory, name, sight, flags)

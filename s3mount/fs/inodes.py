@@ -25,6 +25,7 @@ I3  What is neither looked up, live nor waiting to be written is not stored (but
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -101,15 +102,16 @@ class FileInode:
 
 
 class DirInode:
-    """A directory. `attributes` are the ones seen last; `touched_ns` is a later change of entries, not yet written (0: none)."""
+    """A directory. `attributes` are those seen last, at the time `seen_s`; `touched_ns` is a later change of entries, not yet written."""
 
-    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "touched_ns")
+    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "seen_s", "touched_ns")
 
     def __init__(self, ino: int, stem: str, attributes: Attributes, *, marked: bool) -> None:
         self.ino = ino
         self.key = stem
         self.attributes = attributes
         self.marked = marked
+        self.seen_s = -math.inf
         self.touched_ns = 0
         self.lookups = 0
         self.handles = 0

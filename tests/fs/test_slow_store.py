@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import NoEntry, S3MountError, Unavailable
+from s3mount.errors import Exists, NoEntry, S3MountError, Stale, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import SYNC_SECONDS
 from s3mount.model import Key
@@ -277,3 +277,48 @@ async def test_a_cancelled_rename_leaves_both_sides_in_agreement(autojump_clock:
         await mount.close(fh)
         assert await body(store, names[0]) == b"y"
         await mount.unlink(names[0])
+
+
+async def test_a_directory_is_asked_for_once_within_the_time_to_live(autojump_clock: trio.testing.MockClock) -> None:
+    asked: list[str] = []
+
+    def plan(op: Op) -> Fault:
+        if op.verb == "find":
+            asked.append(op.verb)
+        return NOTHING
+
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, plan), metadata_ttl_s=1.0)
+    await mount.mkdir("d")
+    ino = await mount.ino("d")
+    asked.clear()
+    for _ in range(5):
+        await mount.fs.getattr(ino)
+    assert not asked
+    await store.another().delete(Key("d/"))
+    await trio.sleep(1)
+    with pytest.raises(Stale):
+        await mount.fs.getattr(ino)
+    mount.forget(ino)
+
+
+async def test_a_name_that_was_just_found_absent_is_not_looked_for_again(autojump_clock: trio.testing.MockClock) -> None:
+    asked: list[str] = []
+
+    def plan(op: Op) -> Fault:
+        asked.append(op.verb)
+        return NOTHING
+
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, plan), metadata_ttl_s=1.0)
+    with pytest.raises(NoEntry):
+        await mount.stat("f")
+    assert asked == ["find"]
+    await mount.close(await mount.create("f", flags=RW | os.O_EXCL))
+    assert asked == ["find", "reserve", "put"]
+    with pytest.raises(NoEntry):
+        await mount.stat("g")
+    await store.another().put(Key("g"), b"theirs")
+    await trio.sleep(0.1)
+    with pytest.raises(Exists):
+        await mount.create("g", flags=RW | os.O_EXCL)
