@@ -148,7 +148,7 @@ class Checker:
                     else f"I5: the body {name} has no file."
                 )
         for name, seq in db.execute("SELECT name, seq FROM dead"):
-            if self._size(name) is None and self._log.newest_mark() < seq and self._is_still("SELECT 1 FROM dead WHERE name = ?", name):
+            if self._size(name) is None and self._synced() < seq and self._is_still("SELECT 1 FROM dead WHERE name = ?", name):
                 yield f"I6: the body {name}, dead since record {seq}, was deleted before a mark covered that."
         for segment, end in db.execute(
             "SELECT segment, max(offset + size) FROM body WHERE segment IS NOT NULL GROUP BY segment"
@@ -156,6 +156,10 @@ class Checker:
             path = self._layout.segment(segment)
             if not path.exists() or path.stat().st_size < end:
                 yield f"I5: the log's segment {segment} lacks inline bodies up to byte {end}."
+
+    def _synced(self) -> int:
+        """The highest record that a mark or a snapshot covers."""
+        return max(self._log.newest_mark(), snapshot.newest(self._layout) or 0)
 
     def _size(self, name: str) -> int | None:
         try:

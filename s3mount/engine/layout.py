@@ -67,6 +67,11 @@ class Layout:
         return self.folder / "index.db"
 
     @property
+    def new_index(self) -> Path:
+        """Where an index is made before it takes the other's place."""
+        return self.folder / "index.new.db"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log"
 
@@ -104,8 +109,10 @@ class Layout:
         """Record numbers of the published snapshots, rising."""
         return _numbers(self.log, ".snap")
 
-    def index_files(self) -> list[Path]:
-        return [self.folder / f"index.db{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+    @staticmethod
+    def index_files(index: Path) -> list[Path]:
+        """The files of an SQLite database, itself first."""
+        return [Path(f"{index}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
 
 
 def _numbers(folder: Path, suffix: str) -> list[int]:
@@ -147,7 +154,10 @@ def _make(layout: Layout, disk: Disk, *, create: bool) -> None:
     for part in (layout.log, layout.bodies, layout.staging, layout.quarantine):
         disk.mkdir(part)
     publish(layout.format, json.dumps({"format": FORMAT, "id": secrets.token_hex(16)}).encode(), disk)
-    disk.fsync_dir(layout.folder.parent)
+    try:
+        disk.fsync_dir(layout.folder.parent)
+    except PermissionError:
+        pass  # one may go through it and not read it: then its name is synced with whatever is next
 
 
 def _ours(layout: Layout) -> bool:
@@ -179,6 +189,6 @@ def machine_boot_id() -> str:
 def stored_boot_id(layout: Layout) -> str:
     """The boot id that the folder was last found whole under; "" if never."""
     try:
-        return layout.boot.read_text().strip()
+        return layout.boot.read_text(errors="replace").strip()
     except FileNotFoundError:
         return ""

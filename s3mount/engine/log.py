@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 SEGMENT_BYTES = 64 * MiB
 
 
+# No segment has this number: stands for the place behind the last.
+END = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """Where a record went: its end, and (segment, offset) of each inline body."""
@@ -106,11 +110,16 @@ class Log:
         self.load()
 
     def load(self) -> None:
-        """Read which records are void."""
+        """Read which records are void. Raises Corrupt."""
         try:
             self._voids = {int(seq): int(chain) for seq, chain in json.loads(self._layout.voids.read_text())}
         except FileNotFoundError:
             self._voids = {}
+        except (ValueError, TypeError) as error:
+            raise Corrupt(
+                f"The file {self._layout.voids}, which names records that a power cut made unusable, is damaged; "
+                "'s3mount store rebuild --salvage' does without it."
+            ) from error
 
     def close(self) -> None:
         """Idempotent. Syncs nothing."""
@@ -180,6 +189,15 @@ class Log:
             with self._window(segment) as window:
                 resume = window.survivor(Position(segment=segment, offset=0, seq=at.seq, chain=0))
         return Gap(end=at, resume=resume)
+
+    def bytes_before(self) -> dict[int, int]:
+        """How many bytes of the log stand before each segment; before END: all."""
+        total = 0
+        before = {}
+        for segment in self._layout.segments():
+            before[segment] = total
+            total += self._layout.segment(segment).stat().st_size
+        return {**before, END: total}
 
     def holds(self, position: Position) -> bool:
         """Whether the record that *position* names ends there, whole: an index that says so belongs to this log."""
