@@ -162,6 +162,8 @@ class Log:
             gap = self._gap(at)
             if gap is None:
                 return at
+            if gap.resume == at:
+                continue  # it was appended while we looked
             yield gap
             if gap.resume is None:
                 return at
