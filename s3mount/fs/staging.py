@@ -10,6 +10,7 @@ A log begins in memory and moves to a file when it outgrows `MEMORY_BYTES` or th
 
 In a folder that a store gave us the file has a name, so that the store can take it over; elsewhere it is anonymous, so that nothing stays
 behind when the process is killed. A store that took the file moved it away: from then on `path` is None, and we only read our descriptor.
+A named file is hashed while it is written (see running_hash), for the store that takes it over; not one that was written over in places.
 
 Invariants:
 G1  What lies below `length` and was acknowledged by `write` does not change after `freeze`, nor go before `retire`.
@@ -31,6 +32,7 @@ from pathlib import Path
 import trio
 
 from s3mount.errors import FROM_OS, NoSpace, StoreError, Unavailable
+from s3mount.fs.running_hash import RunningHash
 from s3mount.model import KiB, MiB
 
 # A log up to this size stays in memory: most files of a source tree, and no file creation (about 50 microseconds) for them.
@@ -95,6 +97,7 @@ class StagingFile:
         self._memory: bytearray | None = bytearray() if data is None else data
         self._fd = -1
         self._path: Path | None = None
+        self._hash: RunningHash | None = None
         self._length = len(self._memory)
         area.memory += self._length
         self._given_back: dict[int, int] = {}
@@ -118,6 +121,11 @@ class StagingFile:
     @property
     def length(self) -> int:
         return self._length
+
+    @property
+    def digest(self) -> bytes | None:
+        """The BLAKE3 hash of all of it, where that is known without reading it again; None before `wait_written`."""
+        return self._hash.digest(self._length) if self._frozen and not self._writing and self._hash is not None else None
 
     def read_into(self, position: int, buffer: memoryview) -> None:
         """Fill *buffer* from *position*. Blocking; raises EOFError rather than come short."""
@@ -180,6 +188,8 @@ class StagingFile:
         former, size = self._length, sum(len(data) for _, data in parts)
         end = max(former, *(position + len(data) for position, data in parts))
         self._spill_unless_small(end)
+        if any(position < former for position, _ in parts):
+            self._hash = None
         self._length = end
         self._writing += 1
         try:
@@ -250,6 +260,9 @@ class StagingFile:
         # The last part first: it is the one that grows the log, and if the disk is full the places of the others are not touched yet.
         for position, data in sorted(parts, key=lambda part: -part[0]):
             self._put(position, data)
+        if (running := self._hash) is not None:
+            for position, data in parts:
+                running.add(position, data)
 
     def _put(self, position: int, data: memoryview) -> None:
         if self._memory is not None:
@@ -282,6 +295,9 @@ class StagingFile:
             _remove(path, fd)
             raise self._area.refusal(error) from error
         self._area.memory -= len(self._memory)
+        if path is not None:
+            self._hash = RunningHash()
+            self._hash.add(0, memoryview(bytes(self._memory)))
         self._memory, self._fd, self._path = None, fd, path
 
     def _let_go(self) -> None:

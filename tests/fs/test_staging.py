@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from blake3 import blake3
 
 from s3mount.errors import NoSpace, Unavailable
 from s3mount.fs.buffers import BUFFER_BYTES, BufferPool, fill_zeros
@@ -70,6 +71,43 @@ async def test_bytes_are_written_over_and_behind_each_other(area: StagingArea, s
     assert bytes(buffer) == b"b" * size
     await file.read(3 * size, memoryview(buffer))
     assert bytes(buffer) == b"c" * size
+    await file.retire()
+
+
+async def frozen(file: StagingFile) -> StagingFile:
+    file.freeze()
+    await file.wait_written()
+    return file
+
+
+@pytest.mark.parametrize("size", [1000, 100 * KiB, THREAD_BYTES, MiB])
+async def test_a_named_log_knows_the_hash_of_what_was_written_behind_each_other(tmp_path: Path, size: int) -> None:
+    file = StagingArea(tmp_path).create()
+    async with trio.open_nursery() as nursery:
+        for number in range(200 * KiB // size + 20):
+            nursery.start_soon(append, file, bytes([number % 251]) * size)
+    assert file.digest is None, "it may grow"
+    await frozen(file)
+    assert file.digest == blake3(all_of(file)).digest()
+    await file.retire()
+
+
+async def test_a_log_that_was_written_over_or_has_no_name_knows_no_hash(area: StagingArea) -> None:
+    file, anonymous = area.create(), StagingArea(None).create()
+    await append(file, b"a" * MiB)
+    await file.write([(MiB - 1, memoryview(b"bb"))])
+    await append(anonymous, b"a" * MiB)
+    for each in (file, anonymous):
+        assert (await frozen(each)).digest is None
+        await each.retire()
+
+
+async def test_the_hash_is_of_what_was_written_even_if_the_buffer_is_used_again(tmp_path: Path) -> None:
+    file, buffer = StagingArea(tmp_path).create(), bytearray(b"a" * MiB)
+    await file.write([(0, memoryview(buffer))])
+    buffer[:] = b"b" * MiB
+    await file.write([(MiB, memoryview(buffer))])
+    assert (await frozen(file)).digest == blake3(b"a" * MiB + b"b" * MiB).digest()
     await file.retire()
 
 
