@@ -412,8 +412,12 @@ class Story:
             assert history.allows(found.get(key)), f"{key}: {found.get(key, b'')[:20]!r}"
 
 
+# Durable renames of what was not synced (107, 267) and a durable removal of what was not there any more (32) once ended badly.
+STORIES = [*range(9), 32, 107, 267]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", STORIES)
 def test_any_story_ends_well(machine: Machine, seed: int) -> None:
     story = Story(machine, seed)
     for turn in range(60):
