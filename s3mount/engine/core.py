@@ -101,6 +101,7 @@ class Core:
     def reserve(self, bucket: str, key: Key) -> None:
         """Claim an absent key until this process commits it, releases it, or ends. Raises AlreadyExists, also for its own claim."""
         raw = key_bytes(key)
+        claims: list[tuple[int, bytes]] = []
 
         def decide(tx: Transaction) -> Answer[None]:
             where = queries.require_bucket(tx.db, bucket).id
@@ -108,10 +109,15 @@ class Core:
             if taken or (where, raw) in self._reserved or self.reserved_by_other(tx.db, where, raw):
                 raise exists(key)
             tx.db.execute("INSERT OR REPLACE INTO reservation (bucket, key, owner) VALUES (?, ?, ?)", (where, raw, self.owner.id))
-            self._reserved.add((where, raw))
+            claims.append((where, raw))
+            self._reserved.update(claims)
             return lambda db: None
 
-        self.commits.run(decide, durable=False)
+        try:
+            self.commits.run(decide, durable=False)
+        except BaseException:
+            self._reserved.difference_update(claims)
+            raise
 
     def release(self, bucket: str, key: Key) -> None:
         """Give a reservation back; idempotent. Raises NoSuchBucket."""

@@ -132,10 +132,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             return
         with self.index.read() as db:
             found = queries.find(db, bucket, key).object
-        if found is None:
-            self.syncing.commit([])
-        else:
-            self.syncing.file(found.file_id)
+        self.syncing.file(0 if found is None else found.file_id)
 
     def space(self) -> Space:
         found = os.statvfs(self.folder)

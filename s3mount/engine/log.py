@@ -309,12 +309,13 @@ class Log:
         with self._changed:
             self._synced = max(self._synced, seq)
 
-    def sync(self) -> int:
+    def sync(self, end: Position = BEGINNING) -> int:
         """On return everything appended before the call survives a power cut; the number of the last record that does.
 
+        *end*: where others appended to, as far as the index knows; this process may not have followed yet.
         Callers at the same time share one fsync. Raises Unavailable, NoSpace: what was not yet synced may be lost (L5).
         """
-        want = self._end.seq
+        want = max(self._end.seq, end.seq)
         with self._changed:
             while self._sync_running and self._synced < want:
                 self._changed.wait()
@@ -322,7 +323,7 @@ class Log:
             if self._synced >= want:
                 return self._synced
             self._sync_running = True
-            target = self._end
+            target = self._end if self._end.seq >= end.seq else end
         return self._lead(target)
 
     def _lead(self, target: Position) -> int:

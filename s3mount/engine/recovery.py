@@ -12,6 +12,7 @@ S2  A record whose new bodies are not all whole was not acknowledged either (its
     What builds on it does nothing.
 S3  A gap that a mark covers is damage. It is never cut away.
 S4  Cuts and voids are synced before the boot id is written; until then, settling happens again.
+S5  An index that may have seen a void record is gone, and that is synced, before the record is declared void: nobody would know later.
 
 The index is usable if its position names a record that is there, whole and with the right checksum, and SQLite finds nothing wrong.
 It is examined whenever it was not closed in order (`note_clean`). One that is ahead of the log (synced sooner) is not usable.
@@ -80,8 +81,8 @@ def settle(layout: Layout, disk: Disk, journal: Log) -> None:
     if torn:
         numbers = ", ".join(str(at.seq) for at in torn)
         log.warning("After a power cut the unsynced changes %s are not whole and were dropped.", numbers)
-        journal.void(torn)
         discard_index(layout, disk)
+        journal.void(torn)
 
 
 def _settled(layout: Layout, journal: Log) -> tuple[int, Position]:
@@ -177,8 +178,9 @@ def _load_snapshot(layout: Layout, index: Index) -> Position:
 
 
 def discard_index(layout: Layout, disk: Disk) -> None:
-    """Idempotent. The database goes first: without it SQLite ignores what else is there."""
+    """Idempotent, durable on return: no part of it joins the next one. The database goes first: SQLite ignores the rest without it."""
     _discard(layout.index_files(layout.index), disk)
+    disk.fsync_dir(layout.folder)
 
 
 def _discard(files: Iterable[Path], disk: Disk) -> None:
@@ -198,17 +200,22 @@ def require_alone(layout: Layout) -> None:
 
 
 def note_clean(layout: Layout) -> None:
-    """Remember how the closed index looks, so that the next open need not examine it. Under the write lock."""
+    """Remember how the closed index looks, so that the next open need not examine it; never fails. Under the write lock."""
     fingerprint = _fingerprint(layout)
-    if fingerprint is not None:
-        _clean_note(layout).write_text(fingerprint)
+    try:
+        _clean_note(layout).unlink(missing_ok=True)
+        if fingerprint is not None:
+            _clean_note(layout).touch(mode=0o600)
+            _clean_note(layout).write_text(fingerprint)
+    except OSError as error:
+        log.info("The next open will examine the index: %s.", error)
 
 
 def _is_clean(layout: Layout) -> bool:
     fingerprint = _fingerprint(layout)
     try:
         return fingerprint is not None and _clean_note(layout).read_text(errors="replace") == fingerprint
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
