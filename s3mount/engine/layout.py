@@ -149,15 +149,19 @@ def _make(layout: Layout, disk: Disk, *, create: bool) -> None:
     if not create:
         raise NotFound(f"There is no data folder at {layout.folder}.")
     if layout.folder.is_dir() and not _ours(layout):
+        if layout.format.exists():
+            return  # another process was quicker
         raise Corrupt(f"The folder {layout.folder} holds other files and is no data folder: choose an empty one.")
-    layout.folder.mkdir(parents=True, exist_ok=True)
+    missing = [folder for folder in layout.folder.parents if not folder.exists()]
+    layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in (layout.log, layout.bodies, layout.staging, layout.quarantine):
         disk.mkdir(part)
     publish(layout.format, json.dumps({"format": FORMAT, "id": secrets.token_hex(16)}).encode(), disk)
-    try:
-        disk.fsync_dir(layout.folder.parent)
-    except PermissionError:
-        pass  # one may go through it and not read it: then its name is synced with whatever is next
+    for folder in (layout.folder, *missing):
+        try:
+            disk.fsync_dir(folder.parent)
+        except PermissionError:
+            pass  # one may go through it and not read it: then its name is synced with whatever is next
 
 
 def _ours(layout: Layout) -> bool:
