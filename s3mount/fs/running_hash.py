@@ -4,8 +4,8 @@ Owns: the order in which pieces are hashed, and how many may wait for those befo
 Must not know: files, the event loop, who wants the hash.
 
 A store that takes staged files over names them by their BLAKE3 hash. Reading a file back only for that took a third as long again as
-writing it. Here each piece is hashed in the thread that wrote it, or in that of a neighbour: whoever finds nobody at it hashes all that
-follows without a gap. BLAKE3 lets go of the interpreter meanwhile.
+writing it. Here each piece is hashed where it was written. Where threads write, whoever finds nobody at it hashes all that follows without
+a gap, its neighbours' pieces too; BLAKE3 lets go of the interpreter meanwhile.
 
 H1  `digest` is the hash of the bytes from 0 to the given length, or None where that is not known: it is never a guess.
 """
