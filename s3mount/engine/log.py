@@ -11,6 +11,7 @@ L4  `sync` covers what other processes appended as well: it syncs every segment 
 L5  After a failed fsync nothing is known of what is on the medium (the kernel drops the pages and reports once): the log refuses
     every further append and sync until it is opened again.
 L6  A void record (see `recovery`) keeps its place and number and is passed over.
+L7  Marks never fall: a process that follows others takes over their mark, also where the index spares it their records.
 
 A walk meets: a whole record that joins (number and chain) -> entry; the end of the last segment -> done; anything else -> `Gap`.
 A gap with nothing whole behind it is a tail that a crash may leave; one with something behind it, or below a mark, is damage.
@@ -139,6 +140,8 @@ class Log:
 
         Raises Damaged where they do not go on.
         """
+        if after is not None and after != self._end:
+            self._take_mark(after)
         walk = self.walk(after)
         while True:
             try:
@@ -240,9 +243,12 @@ class Log:
         """As `holds`; and if so, take over what its record knows to be synced (`mark`)."""
         if not self.holds(position):
             return False
+        self._take_mark(position)
+        return True
+
+    def _take_mark(self, position: Position) -> None:
         with self._window(position.segment) as window:
             self._mark = max(self._mark, window.last_mark(position))
-        return True
 
     @contextmanager
     def _window(self, segment: int) -> Iterator[SegmentReader]:

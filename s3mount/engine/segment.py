@@ -78,8 +78,6 @@ class SegmentReader:
 
     def ends_with(self, position: Position) -> bool:
         """Whether a whole record ends at *position* that has its number and checksum."""
-        if not self.exists or not codec.FRAME_BYTES <= position.offset <= self.size():
-            return False
         frame = self._frame_before(position.offset)
         return frame is not None and (frame.seq, frame.checksum) == (position.seq, position.chain)
 
@@ -89,7 +87,7 @@ class SegmentReader:
         return frame.mark if frame is not None else 0
 
     def _frame_before(self, end: int) -> codec.Frame | None:
-        if end < codec.FRAME_BYTES:
+        if not codec.FRAME_BYTES <= end <= self.size():
             return None
         length, _ = codec.ending(os.pread(self._fd, codec.TRAILER_BYTES, end - codec.TRAILER_BYTES))
         return self.frame(end - length) if codec.FRAME_BYTES <= length <= end else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.engine import log as log_module
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import How
 from s3mount.errors import NoSpace, OutcomeUnknown, Unavailable
@@ -20,6 +21,7 @@ from tests.engine.disks import Crash, ShadowDisk, StoppingDisk, killed
 from tests.engine.observe import BUCKET, content_of, leftovers, observe
 from tests.engine.test_crash import File
 from tests.engine.test_failing_medium import FailingDisk
+from tests.engine.test_power_cut import spliced
 
 LARGE = b"large" * 8000
 BOOT = "before"
@@ -163,3 +165,24 @@ def test_a_failed_sync_is_not_hidden_by_a_call_that_changes_nothing(tmp_path: Pa
         disk.named = ""
         with pytest.raises(OutcomeUnknown):
             engine.delete(BUCKET, Key("absent"))
+
+
+def test_a_mark_never_falls_where_another_process_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a boot after a power cut misses bodies that were deleted for good reason, and drops what was built on them."""
+    monkeypatch.setattr(log_module.Log.__init__, "__kwdefaults__", {"segment_bytes": 1000})
+    with opened(tmp_path / "data") as engine, opened(tmp_path / "data") as other:
+        engine.create_bucket(BUCKET)
+        first = engine.put(BUCKET, Key("edited"), LARGE)
+        for half in (0, len(LARGE) // 2):
+            base = engine.head(BUCKET, first.key)
+            source = File(engine.staging / "half", b"new" * (len(LARGE) // 6) + b"n" * (len(LARGE) // 2 % 3))
+            engine.adopt(BUCKET, base.key, spliced(base, half, source), How(file_id=base.file_id))
+        expected = observe(engine).contents()
+        engine.sync()
+        for number in range(8):
+            other.put(BUCKET, Key(f"other{number}"), b"o" * 500)
+            expected[f"other{number}"] = b"o" * 500
+        cut = killed(engine.folder, tmp_path / "cut")
+    for path in cut.glob("index.*"):
+        path.unlink()
+    assert after_cut(cut) == expected
