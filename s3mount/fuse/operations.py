@@ -226,7 +226,7 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         return to_entry(await self._fs.getattr(inode), ttl_s=self._ttl_s)
 
-    @reply_errno
+    @reply_errno_at_once
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -265,7 +265,7 @@ class Operations(pyfuse3.Operations):
 
     # -- files --------------------------------------------------------------------------
 
-    @reply_errno
+    @reply_errno_at_once
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
         fh, attr = await self._fs.create(parent_inode, name, mode=mode, flags=flags, caller=_caller(ctx))
         return FileInfo(fh=fh, keep_cache=True), to_entry(attr, ttl_s=self._ttl_s)
