@@ -103,8 +103,8 @@ class Checker:
             yield from self._unlisted(db, brought)
             for table, order in REPLAYED.items():
                 yield from _differences(db, replayed, table, order)
-        except Corrupt as error:
-            yield str(error)
+        except (Corrupt, FileNotFoundError) as error:
+            yield str(error)  # a compaction may have dropped the snapshot: then it is asked again
         finally:
             replayed.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.engine import codec
 from s3mount.engine.engine import Engine
 from s3mount.errors import Busy, Corrupt, NewerFormat
 from s3mount.model import Key
@@ -156,6 +157,22 @@ def test_a_damaged_last_record_costs_that_record_alone(folder: Path, expect_logs
         engine.put(BUCKET, Key("last"), b"last")
     overwrite(segment(folder), ends(folder)[-1] - 10, b"!")
     assert state_of(folder) == before
+
+
+@pytest.mark.parametrize("boot_id", [BOOT, "another boot"])
+def test_an_object_that_looks_like_a_record_is_none(tmp_path: Path, boot_id: str, expect_logs: ExpectLogs) -> None:
+    """Its record is torn: what stands in it must not pass for one that survived, nor for a mark."""
+    expect_logs("The log was cut behind record 1:")
+    forged = codec.encode(1 << 40, mark=1 << 40, chain=7, payload=b"")
+    likely = codec.encode(3, mark=2, chain=7, payload=b"")
+    with opened(tmp_path / "data") as engine:
+        engine.create_bucket(BUCKET)
+        end = engine.log.end()
+        engine.put(BUCKET, Key("key"), b"x" * 3000 + b"".join(map(bytes, (*forged.buffers, *likely.buffers))) + b"y" * 3000)
+    os.truncate(segment(tmp_path / "data"), end.offset + 5000)
+    for path in (tmp_path / "data").glob("index.*"):
+        path.unlink()
+    assert state_of(tmp_path / "data", boot_id).objects == {}
 
 
 @pytest.mark.parametrize("boot_id", [BOOT, "another boot"])
