@@ -90,11 +90,17 @@ class Core:
             raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder cannot be written: {error.strerror}.") from error
 
     def sync_staged(self, fresh: Iterable[Fresh]) -> None:
-        """Sync the bytes of staged files, before the lock is taken."""
-        with self.os_errors():
-            for body in fresh:
-                if body.path is not None:
+        """Sync the bytes of staged files, before the lock is taken. A caller's file that failed may come again: D4 of `sync`."""
+        for body in fresh:
+            if body.path is None:
+                continue
+            with self.os_errors():
+                try:
                     self.bodies.sync_file(body.path)
+                except OSError as error:
+                    if body.ours:
+                        raise
+                    raise self.log.fail(error) from error
 
     # -- reservations -----------------------------------------------------------------
 

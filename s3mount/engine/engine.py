@@ -143,11 +143,12 @@ def _parts(layout: Layout, disk: Disk, boot_id: str) -> Parts:
     with ExitStack() as undo:
         lock = WriteLock(layout.lock)
         undo.callback(lock.close)
-        with lock:
+        with lock, ExitStack() as undo_under_lock:
             journal, index = recovery.open_state(layout, disk, boot_id)
-            undo.callback(journal.close)
-            undo.callback(index.close)
+            undo_under_lock.callback(journal.close)
+            undo_under_lock.callback(index.close)
             owner = Owner(layout.staging, disk)
+            undo_under_lock.pop_all()
         undo.pop_all()
     bodies = Bodies(layout, disk, owner.folder)
     return Parts(layout, disk, lock, journal, index, owner, bodies, Sync(lock, journal, index, bodies))

@@ -186,3 +186,21 @@ def test_a_mark_never_falls_where_another_process_goes_on(tmp_path: Path, monkey
     for path in cut.glob("index.*"):
         path.unlink()
     assert after_cut(cut) == expected
+
+
+def test_a_callers_staged_file_that_could_not_be_synced_is_not_trusted_again(tmp_path: Path, expect_logs: ExpectLogs) -> None:
+    """The kernel reports the loss once; a second sync of the same file would succeed without its bytes."""
+    expect_logs("could not be synced")
+    disk = FailingDisk(errno.EIO)
+    with opened(tmp_path / "data", disk) as engine:
+        engine.create_bucket(BUCKET)
+        source = File(engine.staging / "mine", LARGE)
+        content = Content(len(LARGE), (Staged(0, len(LARGE), source, 0),))
+        disk.named = "fsync"
+        with pytest.raises(Unavailable):
+            engine.adopt(BUCKET, Key("key"), content, How())
+        disk.named = ""
+        with pytest.raises(Unavailable):
+            engine.adopt(BUCKET, Key("key"), content, How())
+        assert observe(engine).contents() == {}
+        source.path.unlink()
