@@ -92,14 +92,14 @@ class Layout:
         return self.folder / "quarantine"
 
     def segment(self, first_seq: int) -> Path:
-        return self.log / f"{first_seq:0{SEQ_DIGITS}d}.log"
+        return Path(f"{self.folder}/log/{first_seq:0{SEQ_DIGITS}d}.log")
 
     def snapshot(self, seq: int) -> Path:
         return self.log / f"{seq:0{SEQ_DIGITS}d}.snap"
 
     def body(self, name: str) -> Path:
         at = name.rindex("-") + 1
-        return self.bodies / name[at : at + 2] / name[at + 2 : at + 4] / name
+        return Path(f"{self.folder}/bodies/{name[at : at + 2]}/{name[at + 2 : at + 4]}/{name}")
 
     def segments(self) -> list[int]:
         """First record numbers of the segments that are there, rising."""

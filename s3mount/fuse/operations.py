@@ -233,9 +233,12 @@ class Operations(pyfuse3.Operations):
         changed = await self._fs.setattr(inode, to_change(attr, fields), fh=fh, caller=_caller(ctx))
         return to_entry(changed, ttl_s=self._ttl_s)
 
-    @reply_errno_at_once
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         self._require_xattr(name)
+        return await self._getxattr(inode, name)
+
+    @reply_errno_at_once
+    async def _getxattr(self, inode: int, name: bytes) -> bytes:
         return await self._fs.getxattr(inode, name)
 
     @reply_errno
