@@ -150,6 +150,7 @@ class Directories:
             if handle.merge.mark.position == END:
                 return False
             await self._read_on(handle)
+            handle.follow()
         entries = handle.window.entries
         if not (entries and entries[0][0] <= start + 1 <= entries[-1][0]):
             await self._read_again(handle, start)
@@ -157,8 +158,10 @@ class Directories:
 
     async def _read_on(self, handle: DirHandle) -> None:
         mark, first, then = handle.merge.mark, len(handle.hashes), self._volume.changes.now
-        page, extras = await self._page(handle.inode.key, mark.position)
-        entries = handle.merge.feed(page, extras)
+        listed = await self._page(handle, mark.position)
+        if listed is None:
+            return
+        entries = handle.merge.feed(*listed)
         handle.hashes.extend(hash(entry.name) for entry in entries)
         handle.window = Window(list(enumerate(entries, first + 1)), then)
         handle.pages.append(Told(first, mark, handle.merge.mark.position))
@@ -172,7 +175,11 @@ class Directories:
         then = self._volume.changes.now
         merge, entries, after = Merge(handle.inode.key, told.mark), list[tuple[int, Listed]](), told.mark.position
         while True:
-            page, extras = await self._page(handle.inode.key, after)
+            listed = await self._page(handle, after)
+            if listed is None:
+                handle.follow()
+                return await self._read_again(handle, start)
+            page, extras = listed
             for entry in merge.feed(page, extras, until=told.until):
                 if (position := positions.get(hash(entry.name))) is not None:
                     entries.append((position, entry))
@@ -181,11 +188,13 @@ class Directories:
             after = page.next
         handle.window = Window(_with_ends(sorted(entries, key=lambda entry: entry[0]), told.first + 1, last), then)
 
-    async def _page(self, stem: str, after: str) -> tuple[Page, Extras]:
-        volume = self._volume
+    async def _page(self, handle: DirHandle, after: str) -> tuple[Page, Extras] | None:
+        """None where the directory moved meanwhile: nobody can tell whether the store listed it before or after."""
+        volume, stem, then = self._volume, handle.stem, self._volume.changes.now
         extras = Extras(volume.fresh_in(stem), tuple(volume.kept.directly_in(stem)))
         page = await volume.store.list(stem, delimiter="/", after=after)
-        return page, extras
+        await volume.gate.wait_back(stem)
+        return None if handle.inode.key != stem or volume.changes.since(stem, then) else (page, extras)
 
     # -- one entry --------------------------------------------------------------------
 
@@ -193,6 +202,8 @@ class Directories:
         """The entry as the listing told it, where that said all there is to say, and still holds."""
         info = listed.info
         if info is None or info.metadata is None or listed.key in self._volume.fresh or self._volume.changes.since(listed.key, then):
+            return None
+        if self._volume.gate.is_away(listed.key):
             return None
         return self._file(listed.key, info)
 

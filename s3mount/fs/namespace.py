@@ -6,7 +6,8 @@ Must not know: handles, how anything is changed, the kernel.
 A directory goes before an object of the same name (which shows under its escape), and a new file of ours before an object that somebody
 else put there meanwhile: its commit will replace it.
 
-An answer of the store is worth nothing for a key that this mount changed after asking: it is asked again (`Changes`).
+An answer of the store is worth nothing for a key that this mount changed after asking (`Changes`), or is just moving (`Gate.is_away`): it
+is asked again.
 
 An object is the inode's as long as file id and version are the ones this mount last saw or made. Otherwise somebody else replaced it, and
 it becomes a new inode: with its natural number (file id, else a hash of the key) where that is free, else with a random one.
@@ -73,7 +74,14 @@ class Namespace:
 
     async def see(self, directory: DirInode, name: bytes) -> Sight:
         """What stands under *name*. Raises NoEntry where the directory is gone, NameTooLong, Invalid for a name that nothing can have."""
-        changes = self._volume.changes
+        return await self._see(directory, name, moving=False)
+
+    async def see_moving(self, directory: DirInode, name: bytes) -> Sight:
+        """As `see`, for whoever has taken the name away."""
+        return await self._see(directory, name, moving=True)
+
+    async def _see(self, directory: DirInode, name: bytes, *, moving: bool) -> Sight:
+        changes, gate = self._volume.changes, self._volume.gate
         while True:
             if directory.gone:
                 raise NoEntry("The directory has been removed.")
@@ -83,7 +91,9 @@ class Namespace:
             if said.kind is Kind.CONTINUED:
                 return Sight(said.kind, said.key, await self._leads_on(said.key), None, None, None)
             found = await self._find(said.key)
-            if not changes.since(said.key, then):
+            if not moving and gate.is_away(said.key):
+                await gate.wait_back(said.key)
+            elif not changes.since(said.key, then):
                 return self._judge(said, found)
 
     async def _find(self, key: str) -> Found:
@@ -268,6 +278,7 @@ class Namespace:
                 raise stale()
             key, then = inode.key, changes.now
             info = await self._head(key)
+            await self._volume.gate.wait_back(key)
             if inode.key != key or changes.since(key, then):
                 continue
             if info is None:
@@ -299,6 +310,7 @@ class Namespace:
         while not inode.gone and inode.key.endswith("/"):
             stem, then = inode.key, changes.now
             found = await self._find(stem[:-1])
+            await self._volume.gate.wait_back(stem)
             if inode.key != stem or changes.since(stem[:-1], then):
                 continue
             if not found.is_directory and stem not in self._volume.kept and inode is not self._volume.root:
