@@ -118,7 +118,7 @@ class Namespace:
         if info is not None and not info.size and key.endswith("/"):
             info = None  # the marker of the directory in which we look
         if said.kind is Kind.SHADOWED:
-            return Sight(said.kind, key, False, None, info if directory else None, fresh if directory else None)
+            return Sight(said.kind, key, False, None, info, fresh)
         if directory:
             return Sight(said.kind, key, True, found.marker, None, None)
         return Sight(said.kind, key, False, None, info, fresh)
