@@ -96,7 +96,10 @@ class Page:
 
 
 class StagedBytes(Protocol):
-    """Bytes written aside for a commit. They do not change until the commit has returned."""
+    """Bytes written aside for a commit. They do not change until the commit has returned.
+
+    A source may have one attribute more, `digest: bytes | None`: the BLAKE3 hash of its `length` bytes, where it knows that already.
+    """
 
     @property
     def path(self) -> Path | None:

@@ -102,6 +102,13 @@ class Bodies:
             self._disk.mkdir(target.parent)
             self._disk.rename(staged, target)
 
+    def take_back(self, name: str, staged: Path) -> None:
+        """Undo `publish`, if it happened; never fails: what stays is swept."""
+        try:
+            self._disk.rename(self.path(name), staged)
+        except OSError:
+            pass
+
     # -- durability -------------------------------------------------------------------
 
     def sync_file(self, path: Path) -> None:

@@ -15,9 +15,10 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from s3mount.engine import schema, snapshot
+from s3mount.engine import records, schema, snapshot
+from s3mount.engine.bodies import digest_of
 from s3mount.engine.index import Index
-from s3mount.engine.log import Gap
+from s3mount.engine.log import Entry, Gap
 from s3mount.engine.parts import Parts
 from s3mount.engine.replay import apply_entry
 from s3mount.engine.segment import BEGINNING, Position
@@ -97,16 +98,20 @@ class Checker:
         try:
             schema.create(replayed)
             replayed.execute("BEGIN")
-            yield from self._replay(replayed, Index.position(db))
+            brought: dict[str, int] = {}
+            yield from self._replay(replayed, Index.position(db), brought)
+            yield from self._unlisted(db, brought)
             for table, order in REPLAYED.items():
                 yield from _differences(db, replayed, table, order)
-        except Corrupt as error:
-            yield str(error)
+        except (Corrupt, FileNotFoundError) as error:
+            yield str(error)  # a compaction may have dropped the snapshot: then it is asked again
         finally:
             replayed.close()
 
-    def _replay(self, db: sqlite3.Connection, end: Position) -> Iterator[str]:
+    def _replay(self, db: sqlite3.Connection, end: Position, brought: dict[str, int]) -> Iterator[str]:
+        """*brought* is filled with the bodies that records behind the last mark brought, and these records."""
         seq = snapshot.newest(self._layout)
+        mark = self._log.mark
         start = BEGINNING if seq is None else snapshot.load(self._layout.snapshot(seq), db)
         at = start
         for item in self._log.walk(start):
@@ -118,8 +123,18 @@ class Checker:
                 break
             apply_entry(db, item)
             at = item.position
+            mark = max(mark, item.mark)
+            brought.update(_named(item))
+        for name in [name for name, seq in brought.items() if seq <= mark]:
+            del brought[name]
         if at != end:
             yield f"I1: the index stands at record {end.seq}, the log gives record {at.seq} there."
+
+    def _unlisted(self, db: sqlite3.Connection, brought: dict[str, int]) -> Iterator[str]:
+        for name, seq in brought.items():
+            alive = db.execute("SELECT 1 FROM body WHERE digest = ? AND name = ?", (bytes.fromhex(digest_of(name)), name)).fetchone()
+            if alive and not db.execute("SELECT 1 FROM unsynced WHERE name = ?", (name,)).fetchone():
+                yield f"I7: the body {name} of record {seq} may not be synced and is not listed."
 
     # -- I5, I6 -----------------------------------------------------------------------
 
@@ -133,7 +148,7 @@ class Checker:
                     else f"I5: the body {name} has no file."
                 )
         for name, seq in db.execute("SELECT name, seq FROM dead"):
-            if self._size(name) is None and self._log.newest_mark() < seq and self._is_still("SELECT 1 FROM dead WHERE name = ?", name):
+            if self._size(name) is None and self._synced() < seq and self._is_still("SELECT 1 FROM dead WHERE name = ?", name):
                 yield f"I6: the body {name}, dead since record {seq}, was deleted before a mark covered that."
         for segment, end in db.execute(
             "SELECT segment, max(offset + size) FROM body WHERE segment IS NOT NULL GROUP BY segment"
@@ -141,6 +156,10 @@ class Checker:
             path = self._layout.segment(segment)
             if not path.exists() or path.stat().st_size < end:
                 yield f"I5: the log's segment {segment} lacks inline bodies up to byte {end}."
+
+    def _synced(self) -> int:
+        """The highest record that a mark or a snapshot covers."""
+        return max(self._log.newest_mark(), snapshot.newest(self._layout) or 0)
 
     def _size(self, name: str) -> int | None:
         try:
@@ -152,6 +171,11 @@ class Checker:
         """Asked of the latest state: the one that is being checked may be over."""
         with self._index.read() as db:
             return db.execute(question, (name,)).fetchone() is not None
+
+
+def _named(entry: Entry) -> dict[str, int]:
+    """The body files that a record brings."""
+    return {body.name: entry.position.seq for body in records.decode(entry.payload).bodies if body.name} if entry.payload else {}
 
 
 def _against_itself(db: sqlite3.Connection) -> Iterator[str]:

@@ -84,6 +84,14 @@ def frame_length(buffer: Buffer, at: int = 0) -> int | None:
     return FRAME_BYTES + int(payload_bytes) + int(blob_bytes) if magic == MAGIC else None
 
 
+def claim(buffer: Buffer, at: int = 0) -> tuple[int, int, int] | None:
+    """Number, chain and checksum that the header at *at* claims; None if no header stands there. Unverified."""
+    if frame_length(buffer, at) is None:
+        return None
+    _, _, _, seq, _, chain = _HEADER.unpack_from(buffer, at)
+    return seq, chain, _CHECKSUM.unpack_from(buffer, at + _HEADER.size)[0]
+
+
 def decode(buffer: Buffer, at: int = 0) -> Frame | None:
     """The frame that begins at *at*; None unless it is whole."""
     length = frame_length(buffer, at)

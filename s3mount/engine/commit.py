@@ -13,6 +13,7 @@ Must not know: what is decided.
 C1  Exactly one record per transaction, or none where nothing changes.
 C2  What fails before the append did not happen. What fails behind it raises OutcomeUnknown.
 C3  A durable commit syncs all that its record stands on: its own bodies, and older ones of the files it touches that may not be synced yet.
+    One that changes nothing syncs the log: what it found may stand on a record that is not synced.
 """
 
 from __future__ import annotations
@@ -106,9 +107,10 @@ class Transaction:
                 self.bodies.publish(body.path, name)
 
     def unpublish(self) -> None:
-        """The record will not come: nothing names these bodies."""
-        for name in self.names():
-            self.bodies.delete(name)
+        """The record will not come: staged files are their owners' again."""
+        for body, name in zip(self._new, self._names, strict=True):
+            if body.path is not None:
+                self.bodies.take_back(name, body.path)
 
     def names(self) -> list[str]:
         return [name for name in self._names if name]
@@ -165,7 +167,7 @@ class Commits:
             raise translated(error) from error
         except OSError as error:
             raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder cannot be written: {error.strerror}.") from error
-        if durable and transaction.ops:
+        if durable:
             self._make_durable(transaction, older)
         return answer
 
@@ -179,16 +181,17 @@ class Commits:
         except BaseException:
             _keep_what_was_caught_up(db)
             raise
-        if position is None:
-            return self._finish(db, answer), set()
         try:
-            inline_at, record, end = position
-            apply(db, record, end.seq, inline_at)
-            self._index.set_position(db, end)
+            if position is not None:
+                inline_at, record, end = position
+                apply(db, record, end.seq, inline_at)
+                self._index.set_position(db, end)
             older = self._older_unsynced(transaction) if durable else set()
             return self._finish(db, answer), older
         except (sqlite3.DatabaseError, OSError) as error:
             _roll_back(db)
+            if position is None:
+                raise
             raise OutcomeUnknown(f"The change is in the log, but the index could not follow: {error}.") from error
         except BaseException:
             _roll_back(db)
@@ -221,9 +224,10 @@ class Commits:
 
     def _append(self, transaction: Transaction) -> tuple[tuple[int, int] | None, Record, Position]:
         record = transaction.record()
+        payload = encode(record)
         try:
             transaction.publish()
-            appended = self._log.append(encode(record), transaction.inline())
+            appended = self._log.append(payload, transaction.inline())
         except (StoreError, OSError):
             transaction.unpublish()
             raise

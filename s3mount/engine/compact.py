@@ -10,6 +10,7 @@ Must not know: what rows mean (`snapshot`), how a body is moved in the index (`a
 
 K1  A snapshot at record n is published only when a mark covers n.
 K2  The last segment stays: it is where the log goes on, and where every index stands.
+K3  What lives at record n keeps its segment, whatever happened since: a power cut may take that back.
 Interrupted anywhere, it leaves a log that is whole; compacting again completes it. Readers have their own descriptors of segments.
 """
 
@@ -77,8 +78,8 @@ class Compactor:
     def is_due(self) -> bool:
         """Whether compacting now frees much more than it writes."""
         segments = self._layout.segments()[:-1]
-        stored = sum(map(self._size, segments))
-        worth = max(DUE_BYTES, *(2 * self._layout.snapshot(seq).stat().st_size for seq in self._layout.snapshots()), 0)
+        stored = sum(self._size(self._layout.segment(segment)) for segment in segments)
+        worth = max(DUE_BYTES, *(2 * self._size(self._layout.snapshot(seq)) for seq in self._layout.snapshots()), 0)
         if stored < worth:
             return False
         with self._index.read() as db:
@@ -100,8 +101,8 @@ class Compactor:
 
     def _compact(self) -> CompactReport:
         moved = sum(self._evacuate(segment) for segment in self._mostly_dead())
-        seq = self._publish_snapshot()
-        dropped = [self._drop(segment) for segment in self._droppable(seq)]
+        seq, live = self._publish_snapshot()
+        dropped = [self._drop(segment) for segment in self._droppable(seq, live)]
         self._disk.fsync_dir(self._layout.log)
         return CompactReport(segments=len(dropped), bytes=sum(dropped), moved=moved)
 
@@ -111,11 +112,12 @@ class Compactor:
         with self._index.read() as db:
             live = dict(db.execute("SELECT segment, sum(size) FROM body WHERE segment IS NOT NULL GROUP BY segment").fetchall())
         closed = [segment for segment in self._layout.segments()[:-1] if segment in live]
-        return [segment for segment in closed if live[segment] < LIVE_SHARE * self._size(segment)]
+        return [segment for segment in closed if live[segment] < LIVE_SHARE * self._size(self._layout.segment(segment))]
 
-    def _size(self, segment: int) -> int:
+    def _size(self, path: Path) -> int:
+        """0 where another process that compacts has dropped it."""
         try:
-            return self._layout.segment(segment).stat().st_size
+            return path.stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -157,10 +159,11 @@ class Compactor:
 
     # -- snapshot ---------------------------------------------------------------------
 
-    def _publish_snapshot(self) -> int:
-        """The record behind which the new snapshot stands."""
+    def _publish_snapshot(self) -> tuple[int, set[int]]:
+        """The record behind which the new snapshot stands, and the segments that hold inline bodies of it."""
         with self._index.snapshot() as db:
             position = Index.position(db)
+            live = {segment for (segment,) in db.execute("SELECT DISTINCT segment FROM body WHERE segment IS NOT NULL").fetchall()}
             writer = snapshot.SnapshotWriter(self._layout, self._disk, position, self._staging)
             try:
                 writer.write_state(db, self._go_on)
@@ -171,15 +174,13 @@ class Compactor:
         writer.publish()
         for seq in self._layout.snapshots()[:-1]:
             self._remove(self._layout.snapshot(seq))
-        return position.seq
+        return position.seq, live
 
     # -- dropping ---------------------------------------------------------------------
 
-    def _droppable(self, seq: int) -> list[int]:
-        """Segments wholly before record *seq* + 1 without live inline bodies; none gains any (K2)."""
+    def _droppable(self, seq: int, live: set[int]) -> list[int]:
+        """Segments wholly before record *seq* + 1 without inline bodies that the snapshot names (K3); none gains any (K2)."""
         segments = self._layout.segments()
-        with self._index.read() as db:
-            live = {segment for (segment,) in db.execute("SELECT DISTINCT segment FROM body WHERE segment IS NOT NULL").fetchall()}
         return [this for this, following in pairwise(segments) if following <= seq + 1 and this not in live]
 
     def _drop(self, segment: int) -> int:

@@ -4,7 +4,7 @@ Owns: what becomes one body, and what is copied. Runs before the write lock is t
 Must not know: the index, records.
 
 A staged file is taken over as it is when most of it is used; else the used ranges are copied into a file of our own. Sources up to
-INLINE_BYTES go into the log record, joined.
+INLINE_BYTES go into the log record, joined. A file that is taken over goes by the hash that its owner took while writing it, if he did.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _of_source(bodies: Bodies, disk: Disk, pieces: Sequence[Staged]) -> list[Lai
         return _joined(pieces, Fresh(bodies.hash_bytes(data), used, data))
     if _is_ours_to_take(source, used, bodies):
         assert source.path is not None
-        digest = source.digest if isinstance(source, StagedFile) else bodies.hash_file(source.path)
+        digest = getattr(source, "digest", None) or bodies.hash_file(source.path)
         whole = Fresh(digest, source.length, None, source.path, ours=False)
         return [Laid(piece.offset, piece.length, whole, piece.position) for piece in pieces]
     return _joined(pieces, _copied(bodies, disk, pieces, used))

@@ -90,17 +90,24 @@ class Core:
             raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder cannot be written: {error.strerror}.") from error
 
     def sync_staged(self, fresh: Iterable[Fresh]) -> None:
-        """Sync the bytes of staged files, before the lock is taken."""
-        with self.os_errors():
-            for body in fresh:
-                if body.path is not None:
+        """Sync the bytes of staged files, before the lock is taken. A caller's file that failed may come again: D4 of `sync`."""
+        for body in fresh:
+            if body.path is None:
+                continue
+            with self.os_errors():
+                try:
                     self.bodies.sync_file(body.path)
+                except OSError as error:
+                    if body.ours:
+                        raise
+                    raise self.log.fail(error) from error
 
     # -- reservations -----------------------------------------------------------------
 
     def reserve(self, bucket: str, key: Key) -> None:
         """Claim an absent key until this process commits it, releases it, or ends. Raises AlreadyExists, also for its own claim."""
         raw = key_bytes(key)
+        claims: list[tuple[int, bytes]] = []
 
         def decide(tx: Transaction) -> Answer[None]:
             where = queries.require_bucket(tx.db, bucket).id
@@ -108,10 +115,15 @@ class Core:
             if taken or (where, raw) in self._reserved or self.reserved_by_other(tx.db, where, raw):
                 raise exists(key)
             tx.db.execute("INSERT OR REPLACE INTO reservation (bucket, key, owner) VALUES (?, ?, ?)", (where, raw, self.owner.id))
-            self._reserved.add((where, raw))
+            claims.append((where, raw))
+            self._reserved.update(claims)
             return lambda db: None
 
-        self.commits.run(decide, durable=False)
+        try:
+            self.commits.run(decide, durable=False)
+        except BaseException:
+            self._reserved.difference_update(claims)
+            raise
 
     def release(self, bucket: str, key: Key) -> None:
         """Give a reservation back; idempotent. Raises NoSuchBucket."""

@@ -132,10 +132,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             return
         with self.index.read() as db:
             found = queries.find(db, bucket, key).object
-        if found is None:
-            self.syncing.commit([])
-        else:
-            self.syncing.file(found.file_id)
+        self.syncing.file(0 if found is None else found.file_id)
 
     def space(self) -> Space:
         found = os.statvfs(self.folder)
@@ -146,11 +143,12 @@ def _parts(layout: Layout, disk: Disk, boot_id: str) -> Parts:
     with ExitStack() as undo:
         lock = WriteLock(layout.lock)
         undo.callback(lock.close)
-        with lock:
+        with lock, ExitStack() as undo_under_lock:
             journal, index = recovery.open_state(layout, disk, boot_id)
-            undo.callback(journal.close)
-            undo.callback(index.close)
+            undo_under_lock.callback(journal.close)
+            undo_under_lock.callback(index.close)
             owner = Owner(layout.staging, disk)
+            undo_under_lock.pop_all()
         undo.pop_all()
     bodies = Bodies(layout, disk, owner.folder)
     return Parts(layout, disk, lock, journal, index, owner, bodies, Sync(lock, journal, index, bodies))

@@ -63,6 +63,7 @@ class Index:
         self._idle: deque[sqlite3.Connection] = deque()
         self._all: list[sqlite3.Connection] = []
         self._closed = False
+        _make_private(path)
         try:
             self._writer = _connect(path, WRITER_CACHE_KIB)
         except sqlite3.DatabaseError as error:
@@ -201,6 +202,14 @@ def _unless_damaged(error: sqlite3.DatabaseError) -> Exception:
     """The StoreError for an error that passes; *error* itself where the file is no index, so that another can be made."""
     meaning = translated(error)
     return error if isinstance(meaning, Corrupt) else meaning
+
+
+def _make_private(path: Path) -> None:
+    """The database is its owner's alone, as everything else in the folder; SQLite gives its other files the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass  # never opened but by SQLite: closing any descriptor of it would give SQLite's locks back
 
 
 def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:

@@ -67,6 +67,11 @@ class Layout:
         return self.folder / "index.db"
 
     @property
+    def new_index(self) -> Path:
+        """Where an index is made before it takes the other's place."""
+        return self.folder / "index.new.db"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log"
 
@@ -87,14 +92,14 @@ class Layout:
         return self.folder / "quarantine"
 
     def segment(self, first_seq: int) -> Path:
-        return self.log / f"{first_seq:0{SEQ_DIGITS}d}.log"
+        return Path(f"{self.folder}/log/{first_seq:0{SEQ_DIGITS}d}.log")
 
     def snapshot(self, seq: int) -> Path:
         return self.log / f"{seq:0{SEQ_DIGITS}d}.snap"
 
     def body(self, name: str) -> Path:
         at = name.rindex("-") + 1
-        return self.bodies / name[at : at + 2] / name[at + 2 : at + 4] / name
+        return Path(f"{self.folder}/bodies/{name[at : at + 2]}/{name[at + 2 : at + 4]}/{name}")
 
     def segments(self) -> list[int]:
         """First record numbers of the segments that are there, rising."""
@@ -104,8 +109,10 @@ class Layout:
         """Record numbers of the published snapshots, rising."""
         return _numbers(self.log, ".snap")
 
-    def index_files(self) -> list[Path]:
-        return [self.folder / f"index.db{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+    @staticmethod
+    def index_files(index: Path) -> list[Path]:
+        """The files of an SQLite database, itself first."""
+        return [Path(f"{index}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
 
 
 def _numbers(folder: Path, suffix: str) -> list[int]:
@@ -142,12 +149,19 @@ def _make(layout: Layout, disk: Disk, *, create: bool) -> None:
     if not create:
         raise NotFound(f"There is no data folder at {layout.folder}.")
     if layout.folder.is_dir() and not _ours(layout):
+        if layout.format.exists():
+            return  # another process was quicker
         raise Corrupt(f"The folder {layout.folder} holds other files and is no data folder: choose an empty one.")
-    layout.folder.mkdir(parents=True, exist_ok=True)
+    missing = [folder for folder in layout.folder.parents if not folder.exists()]
+    layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in (layout.log, layout.bodies, layout.staging, layout.quarantine):
         disk.mkdir(part)
     publish(layout.format, json.dumps({"format": FORMAT, "id": secrets.token_hex(16)}).encode(), disk)
-    disk.fsync_dir(layout.folder.parent)
+    for folder in (layout.folder, *missing):
+        try:
+            disk.fsync_dir(folder.parent)
+        except PermissionError:
+            pass  # one may go through it and not read it: then its name is synced with whatever is next
 
 
 def _ours(layout: Layout) -> bool:
@@ -179,6 +193,6 @@ def machine_boot_id() -> str:
 def stored_boot_id(layout: Layout) -> str:
     """The boot id that the folder was last found whole under; "" if never."""
     try:
-        return layout.boot.read_text().strip()
+        return layout.boot.read_text(errors="replace").strip()
     except FileNotFoundError:
         return ""

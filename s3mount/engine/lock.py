@@ -49,11 +49,11 @@ class WriteLock:
     @contextmanager
     def in_a_hurry(self) -> Iterator[None]:
         """In the calling thread, what would wait for others (or for the medium, see `commit`) raises WouldWait instead."""
-        self._hurry.on = True
+        before, self._hurry.on = self.hurried, True
         try:
             yield
         finally:
-            self._hurry.on = False
+            self._hurry.on = before
 
     def __enter__(self) -> WriteLock:
         if self.held:
@@ -117,9 +117,12 @@ class Owner:
         """Give the lock back, and remove the folder unless there is something in it: that stays for the sweeper. Idempotent."""
         if self._fd < 0:
             return
-        if os.listdir(self.folder) == [OWNER_LOCK]:
-            os.unlink(self.folder / OWNER_LOCK)
-            os.rmdir(self.folder)
+        try:
+            if os.listdir(self.folder) == [OWNER_LOCK]:
+                os.unlink(self.folder / OWNER_LOCK)
+                os.rmdir(self.folder)
+        except FileNotFoundError:
+            pass  # a sweeper was quicker
         os.close(self._fd)
         self._fd = -1
 
@@ -128,10 +131,10 @@ def is_alive(owner_folder: Path) -> bool:
     """Whether the process that owns *owner_folder* lives (this one included)."""
     try:
         fd = os.open(owner_folder / OWNER_LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: who asks at the same time is not taken for the owner
     except BlockingIOError:
         return True
     finally:

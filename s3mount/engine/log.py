@@ -11,6 +11,7 @@ L4  `sync` covers what other processes appended as well: it syncs every segment 
 L5  After a failed fsync nothing is known of what is on the medium (the kernel drops the pages and reports once): the log refuses
     every further append and sync until it is opened again.
 L6  A void record (see `recovery`) keeps its place and number and is passed over.
+L7  Marks never fall: a process that follows others takes over their mark, also where the index spares it their records.
 
 A walk meets: a whole record that joins (number and chain) -> entry; the end of the last segment -> done; anything else -> `Gap`.
 A gap with nothing whole behind it is a tail that a crash may leave; one with something behind it, or below a mark, is damage.
@@ -40,6 +41,10 @@ log = logging.getLogger(__name__)
 
 # Small enough to be read whole when damage is searched through, large enough that a folder has few of them.
 SEGMENT_BYTES = 64 * MiB
+
+
+# No segment has this number: stands for the place behind the last.
+END = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +111,16 @@ class Log:
         self.load()
 
     def load(self) -> None:
-        """Read which records are void."""
+        """Read which records are void. Raises Corrupt."""
         try:
             self._voids = {int(seq): int(chain) for seq, chain in json.loads(self._layout.voids.read_text())}
         except FileNotFoundError:
             self._voids = {}
+        except (ValueError, TypeError) as error:
+            raise Corrupt(
+                f"The file {self._layout.voids}, which names records that a power cut made unusable, is damaged; "
+                "'s3mount store rebuild --salvage' does without it."
+            ) from error
 
     def close(self) -> None:
         """Idempotent. Syncs nothing."""
@@ -130,6 +140,8 @@ class Log:
 
         Raises Damaged where they do not go on.
         """
+        if after is not None and after != self._end:
+            self._take_mark(after)
         walk = self.walk(after)
         while True:
             try:
@@ -153,6 +165,8 @@ class Log:
             gap = self._gap(at)
             if gap is None:
                 return at
+            if gap.resume == at:
+                continue  # it was appended while we looked
             yield gap
             if gap.resume is None:
                 return at
@@ -180,6 +194,15 @@ class Log:
             with self._window(segment) as window:
                 resume = window.survivor(Position(segment=segment, offset=0, seq=at.seq, chain=0))
         return Gap(end=at, resume=resume)
+
+    def bytes_before(self) -> dict[int, int]:
+        """How many bytes of the log stand before each segment; before END: all."""
+        total = 0
+        before = {}
+        for segment in self._layout.segments():
+            before[segment] = total
+            total += self._layout.segment(segment).stat().st_size
+        return {**before, END: total}
 
     def holds(self, position: Position) -> bool:
         """Whether the record that *position* names ends there, whole: an index that says so belongs to this log."""
@@ -220,9 +243,12 @@ class Log:
         """As `holds`; and if so, take over what its record knows to be synced (`mark`)."""
         if not self.holds(position):
             return False
+        self._take_mark(position)
+        return True
+
+    def _take_mark(self, position: Position) -> None:
         with self._window(position.segment) as window:
             self._mark = max(self._mark, window.last_mark(position))
-        return True
 
     @contextmanager
     def _window(self, segment: int) -> Iterator[SegmentReader]:
@@ -289,12 +315,13 @@ class Log:
         with self._changed:
             self._synced = max(self._synced, seq)
 
-    def sync(self) -> int:
+    def sync(self, end: Position = BEGINNING) -> int:
         """On return everything appended before the call survives a power cut; the number of the last record that does.
 
+        *end*: where others appended to, as far as the index knows; this process may not have followed yet.
         Callers at the same time share one fsync. Raises Unavailable, NoSpace: what was not yet synced may be lost (L5).
         """
-        want = self._end.seq
+        want = max(self._end.seq, end.seq)
         with self._changed:
             while self._sync_running and self._synced < want:
                 self._changed.wait()
@@ -302,7 +329,7 @@ class Log:
             if self._synced >= want:
                 return self._synced
             self._sync_running = True
-            target = self._end
+            target = self._end if self._end.seq >= end.seq else end
         return self._lead(target)
 
     def _lead(self, target: Position) -> int:

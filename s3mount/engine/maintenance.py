@@ -10,12 +10,12 @@ import logging
 import threading
 from pathlib import Path
 
-from s3mount.engine import recovery
+from s3mount.engine import rebuild
 from s3mount.engine.check import Checker
 from s3mount.engine.compact import Compactor, CompactReport
 from s3mount.engine.core import Core
 from s3mount.engine.parts import Parts
-from s3mount.engine.recovery import RebuildReport
+from s3mount.engine.rebuild import RebuildReport
 from s3mount.engine.reindex import Reindexer
 from s3mount.engine.replay import Progress
 from s3mount.engine.scrub import Scrubber, ScrubReport
@@ -80,8 +80,8 @@ class Maintenance(Core):
 
     @staticmethod
     def rebuild(folder: Path, *, salvage: bool = False, progress: Progress | None = None) -> RebuildReport:
-        """See `recovery.rebuild`: make the index of a folder that nobody has open anew."""
-        return recovery.rebuild(folder, salvage=salvage, progress=progress)
+        """See `rebuild.rebuild`: make the index of a folder that nobody has open anew."""
+        return rebuild.rebuild(folder, salvage=salvage, progress=progress)
 
 
 def _compact_aside(compactor: Compactor) -> None:

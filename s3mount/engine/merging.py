@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.contents import Fresh, Laid
+from s3mount.engine.lock import WouldWait
 from s3mount.engine.log import Log
 from s3mount.engine.values import INLINE_BYTES
 
@@ -42,14 +43,18 @@ class _Run:
 
 
 class Merger:
-    """Merges pieces that are to be laid over the content of *file*, which will have *size* bytes."""
+    """Merges pieces that are to be laid over the content of *file*, which will have *size* bytes.
 
-    def __init__(self, db: sqlite3.Connection, log: Log, bodies: Bodies, file: int, size: int) -> None:
+    Without *wait*, raises WouldWait where a neighbour has to be read from the medium.
+    """
+
+    def __init__(self, db: sqlite3.Connection, log: Log, bodies: Bodies, file: int, size: int, *, wait: bool = True) -> None:
         self._db = db
         self._log = log
         self._bodies = bodies
         self._file = file
         self._size = size
+        self._flags = 0 if wait else os.RWF_NOWAIT
 
     def merged(self, laid: Sequence[Laid]) -> list[Laid]:
         """*laid* in order, with the neighbours taken in; what lies between two pieces is kept of the base, so it may be taken in once."""
@@ -99,7 +104,14 @@ class Merger:
         except FileNotFoundError:
             return None
         try:
-            data = os.pread(fd, size, offset)
+            data = bytearray(size)
+            count = os.preadv(fd, [data], offset, self._flags)
+        except OSError:
+            if self._flags:
+                raise WouldWait from None
+            raise
         finally:
             os.close(fd)
-        return data[start:] if self._bodies.hash_bytes(data) == digest else None
+        if count < size and self._flags:
+            raise WouldWait  # the page cache has the first of it only; or it is damaged, which who waits finds out
+        return bytes(data[start:]) if self._bodies.hash_bytes(data) == digest else None

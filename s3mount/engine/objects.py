@@ -15,12 +15,13 @@ from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.core import Core, changed, exists
 from s3mount.engine.known import QUICK_SPANS
+from s3mount.engine.lock import WouldWait
 from s3mount.engine.merging import Merger
 from s3mount.engine.names import key_bytes
 from s3mount.engine.reader import Reader
 from s3mount.engine.records import Piece, Remove, SetMetadata, Write, pack_metadata
 from s3mount.engine.spans import Spans
-from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, PLAIN, Failed, How
+from s3mount.engine.values import COMMIT_ID, DELETE_KEYS, INLINE_BYTES, PLAIN, Failed, How
 from s3mount.errors import Corrupt, InvalidName, TooLarge
 from s3mount.model import (
     OBJECT_BYTES,
@@ -28,6 +29,7 @@ from s3mount.model import (
     Content,
     ETag,
     Found,
+    Kept,
     Key,
     Matches,
     Metadata,
@@ -38,6 +40,9 @@ from s3mount.model import (
 
 # How often a body may vanish between a look at the index and opening it before that is damage: each time somebody must have committed.
 OPEN_ATTEMPTS = 20
+
+# Pieces, those kept included, of an edit that is made in less than a millisecond.
+QUICK_PIECES = 16
 
 # Objects and bytes per record of put_many: they bound the memory that it takes.
 MANY = 5000
@@ -137,9 +142,12 @@ class Objects(Core):
         self, bucket: str, key: bytes, content: Content, laid: Sequence[Laid], *, size: int, how: How, etag: str | None, durable: bool
     ) -> ObjectInfo:
         def decide(tx: Transaction) -> Answer[ObjectInfo]:
-            where = queries.require_bucket(tx.db, bucket).id
+            found = queries.require_bucket(tx.db, bucket)
+            where = found.id
             target, file = self.target(tx, where, key, how)
             base, base_etag, pieces = self._on_base(tx, where, key, content, laid, file)
+            if self.lock.hurried and base and (base != file or found.versioning != "off"):
+                raise WouldWait  # the extents are copied, however many there are
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
             tx.files.add(file)
@@ -173,7 +181,7 @@ class Objects(Core):
         row = tx.db.execute("SELECT etag FROM file WHERE id = ? AND bucket = ?", (base, bucket)).fetchone()
         if row is None or row[0] != content.base.etag:
             raise changed(content.base.key)
-        return base, row[0], tx.pieces(Merger(tx.db, self.log, self.bodies, base, content.size).merged(laid))
+        return base, row[0], tx.pieces(Merger(tx.db, self.log, self.bodies, base, content.size, wait=not self.lock.hurried).merged(laid))
 
     def put_many(self, bucket: str, items: Iterable[tuple[Key, Buffer, How]], *, durable: bool = True) -> None:
         """Put many objects, a few thousand per transaction: each batch happens whole, an error leaves those before it. Raises as `put`."""
@@ -336,6 +344,14 @@ class Objects(Core):
             return info
 
         return answer
+
+
+def is_quick_edit(content: Content) -> bool:
+    """Whether *content* only lays a little over its base: then adopting it takes little time, however many extents the base has."""
+    base, pieces = content.base, content.pieces
+    if base is None or content.size < base.size or len(pieces) > QUICK_PIECES:
+        return False
+    return sum(piece.length for piece in pieces if not isinstance(piece, Kept)) <= INLINE_BYTES
 
 
 def _fresh(batch: Batch) -> list[Fresh]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -36,8 +35,7 @@ class Reader:
 
     def __init__(self, info: ObjectInfo, spans: Spans, bodies: Bodies, log: Log, *, on_close: Callable[[], None] | None = None) -> None:
         self.info = info
-        self._spans = spans.items
-        self._starts = spans.starts
+        self._spans = spans
         self._files = _Files(bodies, log, on_close)
         try:
             self._files.hold(spans.files)
@@ -64,9 +62,11 @@ class Reader:
 
     def whole_file(self) -> tuple[int, int] | None:
         """A descriptor that the caller must close, and where in it the object begins, if all its bytes lie in one file; else None."""
-        if len(self._spans) != 1 or self._spans[0].place is None:
+        if len(self._spans) != 1:
             return None
-        place = self._spans[0].place
+        place = next(iter(self._spans.since(0))).place
+        if place is None:
+            return None
         with self._files.use(file_of(place)) as fd:
             return os.dup(fd), place.offset
 
@@ -76,16 +76,16 @@ class Reader:
 
     def _cover(self, offset: int, buffer: memoryview) -> Iterator[tuple[Span, int, memoryview]]:
         """The spans behind *buffer*, each with the offset within it and its share of the buffer."""
-        number = bisect_right(self._starts, offset) - 1
         done = 0
-        while done < len(buffer):
-            if not 0 <= number < len(self._spans) or self._spans[number].length <= (at := offset + done - self._starts[number]):
-                raise ValueError(f"bytes {offset} to {offset + len(buffer)} lie outside of {self.info.size}")
-            span = self._spans[number]
+        for span in self._spans.since(offset):
+            at = offset + done - span.offset
             share = min(span.length - at, len(buffer) - done)
             yield span, at, buffer[done : done + share]
             done += share
-            number += 1
+            if done == len(buffer):
+                return
+        if len(buffer) > done:
+            raise ValueError(f"bytes {offset} to {offset + len(buffer)} lie outside of {self.info.size}")
 
     def _read(self, place: InBody | InLog, at: int, view: memoryview) -> None:
         with self._files.use(file_of(place)) as fd:

@@ -1,6 +1,6 @@
 """Opening a folder: whatever happened to it, afterwards log and index agree, and hold what was acknowledged.
 
-Owns: the order of steps at open, what a power cut costs, when the index is thrown away, rebuilding.
+Owns: the order of steps at open, what a power cut costs, when the index is made anew, and making it.
 Must not know: operations. All of it happens under the write lock.
 
     open ── same boot ──────────────> index usable? ── yes ──> catch up ──> open
@@ -12,6 +12,7 @@ S2  A record whose new bodies are not all whole was not acknowledged either (its
     What builds on it does nothing.
 S3  A gap that a mark covers is damage. It is never cut away.
 S4  Cuts and voids are synced before the boot id is written; until then, settling happens again.
+S5  An index that may have seen a void record is gone, and that is synced, before the record is declared void: nobody would know later.
 
 The index is usable if its position names a record that is there, whole and with the right checksum, and SQLite finds nothing wrong.
 It is examined whenever it was not closed in order (`note_clean`). One that is ahead of the log (synced sooner) is not usable.
@@ -23,17 +24,17 @@ import json
 import logging
 import os
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from s3mount.engine import records, snapshot
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.disk import Disk
 from s3mount.engine.index import Index
-from s3mount.engine.layout import Layout, prepare, publish, stored_boot_id
-from s3mount.engine.lock import WriteLock, is_alive
+from s3mount.engine.layout import Layout, publish, stored_boot_id
+from s3mount.engine.lock import is_alive
 from s3mount.engine.log import Damaged, Entry, Gap, Log
-from s3mount.engine.replay import Progress, apply_entry, catch_up, forget_synced, is_tail, replay
+from s3mount.engine.replay import Progress, catch_up, mend, replay
 from s3mount.engine.segment import BEGINNING, Position
 from s3mount.errors import Busy, Corrupt
 
@@ -53,9 +54,6 @@ def open_state(layout: Layout, disk: Disk, boot_id: str) -> tuple[Log, Index]:
     try:
         with index.write() as db:
             catch_up(journal, db)
-            if rebooted:
-                journal.advance_mark(journal.end().seq)
-                forget_synced(db, journal.mark)
     except BaseException:
         index.close()
         raise
@@ -83,8 +81,8 @@ def settle(layout: Layout, disk: Disk, journal: Log) -> None:
     if torn:
         numbers = ", ".join(str(at.seq) for at in torn)
         log.warning("After a power cut the unsynced changes %s are not whole and were dropped.", numbers)
-        journal.void(torn)
         discard_index(layout, disk)
+        journal.void(torn)
 
 
 def _settled(layout: Layout, journal: Log) -> tuple[int, Position]:
@@ -114,7 +112,7 @@ def usable_index(layout: Layout, journal: Log, *, examine: bool) -> Index | None
         log.warning("The index cannot be used (%s).", error)
         return None
     try:
-        reason = _fault(index, journal, examine=examine)
+        reason = _fault(layout, index, journal, examine=examine)
     except (sqlite3.DatabaseError, Corrupt) as error:
         reason = str(error)
     if reason is None:
@@ -124,35 +122,48 @@ def usable_index(layout: Layout, journal: Log, *, examine: bool) -> Index | None
     return None
 
 
-def _fault(index: Index, journal: Log, *, examine: bool) -> str | None:
+def _fault(layout: Layout, index: Index, journal: Log, *, examine: bool) -> str | None:
     with index.read() as db:
         if examine:
             (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if answer != "ok":
                 return str(answer)
         at = Index.position(db)
+    if at.seq < (snapshot.newest(layout) or 0):
+        return f"it stands at record {at.seq}, where the log does not begin any more"
     return None if journal.take_up(at) else f"it has seen record {at.seq}, which the log does not hold"
 
 
 def make_index(layout: Layout, disk: Disk, journal: Log, progress: Progress | None = None) -> Index:
-    """A new index from the log. Raises Busy while other processes use the folder, Damaged (the index is then as far as it can be)."""
-    _require_alone(layout)
-    discard_index(layout, disk)
-    index = Index(layout.index)
+    """A new index from the log; the old one goes when the new one is complete.
+
+    Raises Busy while others use the folder, Damaged, Corrupt; then the old one stays.
+    """
+    require_alone(layout)
     try:
-        count = replay(journal, index, load_snapshot(layout, index), progress)
+        count = _fill(layout, disk, journal, progress)
     except Damaged as damage:
-        index.close()
-        if not is_tail(damage.gap, journal.mark):
-            raise
-        journal.cut(damage.gap.end)
-        return make_index(layout, disk, journal, progress)
-    except BaseException:
-        index.close()
-        raise
+        mend(journal, damage)
+        count = _fill(layout, disk, journal, progress)
+    discard_index(layout, disk)
+    disk.rename(layout.new_index, layout.index)
     if count:
         log.info("The index was made anew from %d records.", count)
-    return index
+    return Index(layout.index)
+
+
+def _fill(layout: Layout, disk: Disk, journal: Log, progress: Progress | None) -> int:
+    index = fresh_index(layout, disk)
+    try:
+        return replay(journal, index, load_snapshot(layout, index), progress)
+    finally:
+        index.close()
+
+
+def fresh_index(layout: Layout, disk: Disk) -> Index:
+    """An empty index beside the one in use."""
+    _discard(layout.index_files(layout.new_index), disk)
+    return Index(layout.new_index)
 
 
 def load_snapshot(layout: Layout, index: Index) -> Position:
@@ -167,13 +178,19 @@ def load_snapshot(layout: Layout, index: Index) -> Position:
 
 
 def discard_index(layout: Layout, disk: Disk) -> None:
-    """Idempotent. The database goes first: without it SQLite ignores what else is there."""
-    for path in layout.index_files():
+    """Idempotent, durable on return: no part of it joins the next one. The database goes first: SQLite ignores the rest without it."""
+    _discard(layout.index_files(layout.index), disk)
+    disk.fsync_dir(layout.folder)
+
+
+def _discard(files: Iterable[Path], disk: Disk) -> None:
+    for path in files:
         if path.exists():
             disk.unlink(path)
 
 
-def _require_alone(layout: Layout) -> None:
+def require_alone(layout: Layout) -> None:
+    """Raises Busy while a living process has the folder open."""
     owners = [name for name in os.listdir(layout.staging) if is_alive(layout.staging / name)]
     if owners:
         raise Busy(f"The index of {layout.folder} has to be made anew, but other processes use the folder: end them first.")
@@ -183,17 +200,22 @@ def _require_alone(layout: Layout) -> None:
 
 
 def note_clean(layout: Layout) -> None:
-    """Remember how the closed index looks, so that the next open need not examine it. Under the write lock."""
+    """Remember how the closed index looks, so that the next open need not examine it; never fails. Under the write lock."""
     fingerprint = _fingerprint(layout)
-    if fingerprint is not None:
-        _clean_note(layout).write_text(fingerprint)
+    try:
+        _clean_note(layout).unlink(missing_ok=True)
+        if fingerprint is not None:
+            _clean_note(layout).touch(mode=0o600)
+            _clean_note(layout).write_text(fingerprint)
+    except OSError as error:
+        log.info("The next open will examine the index: %s.", error)
 
 
 def _is_clean(layout: Layout) -> bool:
     fingerprint = _fingerprint(layout)
     try:
-        return fingerprint is not None and _clean_note(layout).read_text() == fingerprint
-    except FileNotFoundError:
+        return fingerprint is not None and _clean_note(layout).read_text(errors="replace") == fingerprint
+    except OSError:
         return False
 
 
@@ -203,107 +225,8 @@ def _clean_note(layout: Layout) -> Path:
 
 def _fingerprint(layout: Layout) -> str | None:
     """None while there is a write-ahead log: somebody has the index open, or had it open and was killed."""
-    database, *rest = layout.index_files()
+    database, *rest = layout.index_files(layout.index)
     if any(path.exists() for path in rest) or not database.exists():
         return None
     status = database.stat()
     return json.dumps([status.st_ino, status.st_size, status.st_mtime_ns])
-
-
-# -- rebuilding -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildReport:
-    """How many records were replayed, and what could not be (sentences; empty: nothing was lost)."""
-
-    records: int
-    lost: tuple[str, ...] = ()
-
-
-def rebuild(folder: Path, *, salvage: bool = False, disk: Disk | None = None, progress: Progress | None = None) -> RebuildReport:
-    """Throw the index of *folder* away and make it anew from the log.
-
-    With *salvage*, records that cannot be read are left out, with whatever builds on them, instead of raising Damaged; a snapshot is then
-    written behind which the log is whole. Raises Busy while other processes use the folder, NotFound, NewerFormat, Corrupt.
-    """
-    disk = disk or Disk()
-    layout = prepare(folder, disk, create=False)
-    lock = WriteLock(layout.lock)
-    try:
-        with lock:
-            return _rebuild(layout, disk, salvage=salvage, progress=progress)
-    finally:
-        lock.close()
-
-
-def _rebuild(layout: Layout, disk: Disk, *, salvage: bool, progress: Progress | None) -> RebuildReport:
-    _require_alone(layout)
-    journal = Log(layout, disk)
-    settle(layout, disk, journal)
-    if salvage:
-        return _salvage(layout, disk, journal)
-    index = make_index(layout, disk, journal, progress)
-    try:
-        with index.read() as db:
-            return RebuildReport(records=Index.position(db).seq)
-    finally:
-        index.close()
-        note_clean(layout)
-        journal.close()
-
-
-def _salvage(layout: Layout, disk: Disk, journal: Log) -> RebuildReport:
-    discard_index(layout, disk)
-    index = Index(layout.index)
-    lost: list[str] = []
-    try:
-        with index.write() as db:
-            at, count = _salvage_state(layout, db, lost), 0
-            for item in journal.walk(at):
-                if isinstance(item, Gap):
-                    lost.append(f"Segment {item.end.segment} of the log, from byte {item.end.offset} on: {item.lost}.")
-                    if item.resume is None:
-                        journal.cut(item.end)
-                else:
-                    at = item.position
-                    apply_entry(db, item)
-                    count += 1
-            Index.set_position(db, at)
-        if lost:
-            _seal(layout, disk, index, at)
-            _set_aside_orphans(layout, disk, index)
-    finally:
-        index.close()
-        note_clean(layout)
-        journal.close()
-    return RebuildReport(records=count, lost=tuple(lost))
-
-
-def _salvage_state(layout: Layout, db: sqlite3.Connection, lost: list[str]) -> Position:
-    seq = snapshot.newest(layout)
-    if seq is None:
-        return BEGINNING
-    try:
-        return snapshot.load(layout.snapshot(seq), db)
-    except Corrupt as error:
-        lost.append(str(error))
-        return Position(segment=seq + 1, offset=0, seq=seq, chain=0)
-
-
-def _seal(layout: Layout, disk: Disk, index: Index, at: Position) -> None:
-    """Make the salvaged state durable as a snapshot, behind the damage."""
-    with index.snapshot() as db:
-        writer = snapshot.SnapshotWriter(layout, disk, at, layout.log)
-        writer.write_state(db)
-    writer.publish()
-
-
-def _set_aside_orphans(layout: Layout, disk: Disk, index: Index) -> None:
-    """Bodies that only lost records named go to quarantine, where no sweeper takes them."""
-    bodies = Bodies(layout, disk, layout.staging)
-    with index.read() as db:
-        known = {name for (name,) in db.execute("SELECT name FROM body WHERE name IS NOT NULL UNION ALL SELECT name FROM dead")}
-    for path in bodies.files():
-        if path.name not in known:
-            disk.rename(path, layout.quarantine / path.name)

@@ -33,6 +33,7 @@ class Renames(Objects):
                 raise exists(target)
             if there != file:
                 tx.ops.append(Rename(where, old, new, tx.time_ns))
+                tx.files.add(file)
             return self.freeing(where, new, lambda db: None)
 
         self.commits.run(decide, durable=durable)
@@ -55,6 +56,7 @@ class Renames(Objects):
             if taken and (not replace or taken != [new]):
                 raise exists(target)
             tx.ops.append(RenamePrefix(where, old, new, tx.time_ns))
+            tx.files.update(_unsynced_files(tx.db, where, old))
             return lambda db: count
 
         return self.commits.run(decide, durable=durable)
@@ -77,6 +79,7 @@ class Renames(Objects):
                     raise exists(renamed.decode())
             if one != other:
                 tx.ops.append(Exchange(where, one, other, tx.time_ns))
+                tx.files.update(file for name in (one, other) for file in _unsynced_files(tx.db, where, name))
             return lambda db: None
 
         self.commits.run(decide, durable=durable)
@@ -99,9 +102,20 @@ class Renames(Objects):
             if self.named(tx, where, new)[0] or self.reserved(tx.db, where, new):
                 raise exists(target)
             tx.ops.append(Link(where, file, new))
+            tx.files.add(file)
             return self.info(where, file, new)
 
         return self.commits.run(decide, durable=durable)
+
+
+def _unsynced_files(db: sqlite3.Connection, bucket: int, name: bytes) -> list[int]:
+    """The files under *name* (a key, or all keys of a prefix) with bodies that may not be synced: few, whatever the prefix holds."""
+    end = end_of(name) if name.endswith(b"/") else name + b"\0"
+    rows = db.execute(
+        "SELECT DISTINCT n.file FROM unsynced u CROSS JOIN name n ON n.file = u.file WHERE n.bucket = ? AND n.key >= ? AND n.key < ?",
+        (bucket, name, end),
+    )
+    return [file for (file,) in rows]
 
 
 _UNDER = "FROM name WHERE bucket = ? AND key >= ? AND key < ?"

@@ -18,7 +18,7 @@ from itertools import islice
 from s3mount.engine import records
 from s3mount.engine.apply import apply
 from s3mount.engine.index import Index
-from s3mount.engine.log import Damaged, Entry, Gap, Log
+from s3mount.engine.log import END, Damaged, Entry, Gap, Log
 from s3mount.engine.segment import Position
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,12 @@ def forget_synced(db: sqlite3.Connection, mark: int) -> None:
 
 
 def replay(journal: Log, index: Index, after: Position | None, progress: Progress | None = None) -> int:
-    """Bring *index* from *after* to the end of the log, in transactions of its own; how many records that took. Raises Damaged."""
+    """Bring *index* from *after* to the end of the log, in transactions of its own; how many records that took. *progress* is told bytes.
+
+    Raises Damaged.
+    """
     count = 0
+    before = journal.bytes_before()
     entries = journal.scan(after)
     while chunk := list(islice(entries, CHUNK_RECORDS)):
         with index.write() as db:
@@ -69,7 +73,8 @@ def replay(journal: Log, index: Index, after: Position | None, progress: Progres
             forget_synced(db, journal.mark)
         count += len(chunk)
         if progress is not None:
-            progress(count, 0)
+            at = chunk[-1].position
+            progress(before[at.segment] + at.offset, before[END])
     return count
 
 

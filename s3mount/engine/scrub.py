@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from s3mount.engine import snapshot
 from s3mount.engine.layout import Layout
+from s3mount.engine.lock import turn
 from s3mount.engine.log import Gap, Log
 from s3mount.engine.parts import Parts
 from s3mount.engine.replay import Progress
@@ -83,8 +84,15 @@ class Scrubber:
             done += body.size
             if progress is not None:
                 progress(done, max(total, done))
-        self._damaged += log_damage(self._layout, self._log)
+        self._damaged += self._log_damage()
         return ScrubReport(bodies=bodies, bytes=done, quarantined=self._quarantined, damaged=tuple(self._damaged))
+
+    def _log_damage(self) -> list[str]:
+        """Found without the lock, where a record under way or a compaction look like damage; so it is looked for again with it."""
+        if not log_damage(self._layout, self._log):
+            return []
+        with turn(self._layout.compacting, wait=True), self._lock:
+            return log_damage(self._layout, self._log)
 
     def _all(self) -> Iterator[_Body]:
         last = -1

@@ -67,19 +67,30 @@ class SegmentReader:
         return os.pread(self._fd, max(0, self.size() - offset), offset) if self.exists else b""
 
     def survivor(self, end: Position) -> Position | None:
-        """The position just before the first whole record behind *end* (behind the damage that follows it)."""
+        """The position just before the first whole record behind *end* (behind the damage that follows it).
+
+        An inline body may hold what looks like a record: such is no record of ours.
+        """
         data = self.behind(end.offset)
         at = codec.find(data, 0, seq_from=end.seq + 1)
-        if at is None:
-            return None
-        frame = codec.decode(data, at)
-        assert frame is not None
-        return Position(segment=self._segment, offset=end.offset + at, seq=frame.seq - 1, chain=frame.chain)
+        while at is not None:
+            frame = codec.decode(data, at)
+            assert frame is not None
+            if self._may_follow(end, data, at, frame):
+                return Position(segment=self._segment, offset=end.offset + at, seq=frame.seq - 1, chain=frame.chain)
+            at = codec.find(data, at + 1, seq_from=end.seq + 1)
+        return None
+
+    def _may_follow(self, end: Position, data: bytes, at: int, frame: codec.Frame) -> bool:
+        """Whether the frame found *at* bytes behind *end* is no part of the record that is damaged there, and its numbers make sense."""
+        torn, length = codec.claim(data), codec.frame_length(data) or 0
+        if torn is not None and torn[:2] == (end.seq + 1, end.chain) and 0 < at < length and frame.chain != torn[2]:
+            return False
+        most = max(end.seq + 1, self._segment) + at // codec.FRAME_BYTES
+        return frame.mark < frame.seq <= most
 
     def ends_with(self, position: Position) -> bool:
         """Whether a whole record ends at *position* that has its number and checksum."""
-        if not self.exists or not codec.FRAME_BYTES <= position.offset <= self.size():
-            return False
         frame = self._frame_before(position.offset)
         return frame is not None and (frame.seq, frame.checksum) == (position.seq, position.chain)
 
@@ -89,7 +100,7 @@ class SegmentReader:
         return frame.mark if frame is not None else 0
 
     def _frame_before(self, end: int) -> codec.Frame | None:
-        if end < codec.FRAME_BYTES:
+        if not codec.FRAME_BYTES <= end <= self.size():
             return None
         length, _ = codec.ending(os.pread(self._fd, codec.TRAILER_BYTES, end - codec.TRAILER_BYTES))
         return self.frame(end - length) if codec.FRAME_BYTES <= length <= end else None

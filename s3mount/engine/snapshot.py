@@ -109,6 +109,18 @@ def claimed_position(path: Path) -> Position | None:
         return None
 
 
+def pieces(path: Path) -> Iterator[bytes]:
+    """The payloads of all frames that are whole, whatever stands between them; not the first and the last frame of the snapshot."""
+    data = path.read_bytes()
+    at = codec.find(data, 0, seq_from=0)
+    while at is not None:
+        frame = codec.decode(data, at)
+        assert frame is not None
+        if frame.seq > 1 and frame.payload:
+            yield frame.payload
+        at = codec.find(data, at + frame.length, seq_from=0)
+
+
 def _frames(path: Path) -> Iterator[bytes]:
     """The payloads, up to the empty last one."""
     chain, seq, at = 0, 0, 0

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from s3mount.engine.bodies import digest_of
 from s3mount.engine.lock import is_alive
 from s3mount.engine.parts import Parts
 from s3mount.engine.replay import catch_up
@@ -77,7 +78,10 @@ class Sweeper:
         return len(ended)
 
     def _remove_tree(self, folder: Path) -> None:
-        """Folders of owners are flat, but for what a user of `Engine.staging` made in its own."""
+        """Folders of owners are flat, but for what a user of `Engine.staging` made in its own. No link is followed."""
+        if folder.is_symlink() or not folder.is_dir():
+            self._remove(folder)
+            return
         for path in sorted(folder.rglob("*"), reverse=True):
             if path.is_dir() and not path.is_symlink():
                 self._disk.rmdir(path)
@@ -128,13 +132,16 @@ def _drop_rows_of_the_ended(db: sqlite3.Connection, table: str, living: set[str]
 
 def _is_known(db: sqlite3.Connection, name: str) -> bool:
     """Whether a row accounts for the body *name* (by hash first: that is indexed)."""
-    digest = bytes.fromhex(name.partition("-")[0]) if _is_hex(name) else b""
+    digest = _digest(name)
     row = db.execute("SELECT 1 FROM body WHERE digest = ? AND name = ? UNION ALL SELECT 1 FROM dead WHERE name = ?", (digest, name, name))
     return row.fetchone() is not None
 
 
-def _is_hex(name: str) -> bool:
-    return all(digit in "0123456789abcdef" for digit in name.partition("-")[0])
+def _digest(name: str) -> bytes:
+    try:
+        return bytes.fromhex(digest_of(name))
+    except ValueError:
+        return b""
 
 
 def _is_older(path: Path, moment: float) -> bool:

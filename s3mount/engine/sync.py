@@ -15,6 +15,7 @@ remembered here, so that it is synced once.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ from s3mount.engine.index import Index
 from s3mount.engine.lock import WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.replay import catch_up, forget_synced
+
+log = logging.getLogger(__name__)
 
 # Durable commits between marks: a power cut makes the next open read so many bodies again, at most.
 COMMITS_PER_MARK = 256
@@ -62,11 +65,12 @@ class Sync:
         self._mark_when_due()
 
     def file(self, file_id: int) -> None:
-        """Make everything committed to this file durable. Raises Unavailable, NoSpace."""
+        """Make everything committed to this file durable, by whomever; 0: what was removed. Raises Unavailable, NoSpace."""
         with self._index.read() as db:
+            end = Index.position(db)
             names = _names(db.execute("SELECT name FROM unsynced WHERE file = ?", (file_id,)))
         self._sync_bodies(names)
-        self._log.sync()
+        self._log.sync(end)
         self._mark_when_due()
 
     def all(self) -> None:
@@ -138,10 +142,19 @@ class Sync:
             if self._durable_mark < mark:
                 self._log.sync()
                 self._durable_mark = mark
-            for name in names:
-                self._bodies.delete(name)
+            if not self._delete(names):
+                return
             with self._lock, self._index.write() as db:
                 db.executemany("DELETE FROM dead WHERE name = ?", ((name,) for name in names))
+
+    def _delete(self, names: Iterable[str]) -> bool:
+        try:
+            for name in names:
+                self._bodies.delete(name)
+        except OSError as error:
+            log.warning("Bodies that nothing names any more cannot be deleted: %s.", error.strerror)
+            return False
+        return True
 
     def _deletable(self, mark: int) -> list[str]:
         with self._index.read() as db:

@@ -155,12 +155,13 @@ def _rfc_3339(text: str) -> int:
 def _time(text: str | None, default: int) -> int:
     if text is None:
         return default
-    if len(text) == 20 and text[10] == "." and text.replace(".", "", 1).isdecimal():  # as we write it, from 2001 to 2286
-        return int(text[:10]) * SECOND_NS + int(text[11:])
+    if len(text) == 20 and text[10] == "." and (digits := text[:10] + text[11:]).isdecimal():  # as we write it, from 2001 to 2286
+        return int(digits)
     time_ns = read_time(text)
     return default if time_ns is None else time_ns
 
 
+@lru_cache(maxsize=1024)
 def _number(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else default
 

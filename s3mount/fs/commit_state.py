@@ -122,7 +122,7 @@ def step(state: CommitState, event: Event) -> CommitState:
     """The state after *event*."""
     match event:
         case Edited():
-            return replace(state, edits=state.edits + 1)
+            return CommitState(state.edits + 1, state.committed, state.sending, state.emptied, state.error)
         case Emptied():
             return replace(state, edits=state.edits + 1, emptied=state.edits + 1)
         case Frozen() if state.sending is None:

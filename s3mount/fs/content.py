@@ -42,6 +42,7 @@ from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.extents import Extent, Kind
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.staging import StagingArea
+from s3mount.fs.turn import Turn
 from s3mount.model import OBJECT_BYTES, Condition, Content, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore
 
@@ -95,7 +96,7 @@ class FileContent:
         self._state: CommitState = FOUND if base else CREATED
         self._sending: Sending | None = None
         self._doubt: Doubt | None = None
-        self._committing = trio.Lock()
+        self._committing = Turn()
 
     def __repr__(self) -> str:
         return f"<FileContent {self._layers.key} {self._state.phase.value} {self._layers!r}>"

@@ -124,12 +124,14 @@ class Directories:
             told, then = False, handle.window.then
             for position, listed in self._behind(handle, start):
                 told, start = True, position
-                if (entry := await self._entry(handle.inode, listed, position, then)) is None:
+                offered = self._listed(listed, then) or await self._looked_up(handle.inode, listed)
+                if offered is None:
                     continue
+                attr, self._offers[attr.ino] = offered
                 try:
-                    yield entry
+                    yield DirEntry(listed.name, attr, position)
                 finally:
-                    self._offers.pop(entry.attr.ino, None)
+                    self._offers.pop(attr.ino, None)
             if not told and not await self._next_window(handle, start):
                 return
 
@@ -148,6 +150,7 @@ class Directories:
             if handle.merge.mark.position == END:
                 return False
             await self._read_on(handle)
+            handle.follow()
         entries = handle.window.entries
         if not (entries and entries[0][0] <= start + 1 <= entries[-1][0]):
             await self._read_again(handle, start)
@@ -155,8 +158,10 @@ class Directories:
 
     async def _read_on(self, handle: DirHandle) -> None:
         mark, first, then = handle.merge.mark, len(handle.hashes), self._volume.changes.now
-        page, extras = await self._page(handle.inode.key, mark.position)
-        entries = list(handle.merge.feed(page, extras))
+        listed = await self._page(handle, mark.position)
+        if listed is None:
+            return
+        entries = handle.merge.feed(*listed)
         handle.hashes.extend(hash(entry.name) for entry in entries)
         handle.window = Window(list(enumerate(entries, first + 1)), then)
         handle.pages.append(Told(first, mark, handle.merge.mark.position))
@@ -170,7 +175,11 @@ class Directories:
         then = self._volume.changes.now
         merge, entries, after = Merge(handle.inode.key, told.mark), list[tuple[int, Listed]](), told.mark.position
         while True:
-            page, extras = await self._page(handle.inode.key, after)
+            listed = await self._page(handle, after)
+            if listed is None:
+                handle.follow()
+                return await self._read_again(handle, start)
+            page, extras = listed
             for entry in merge.feed(page, extras, until=told.until):
                 if (position := positions.get(hash(entry.name))) is not None:
                     entries.append((position, entry))
@@ -179,32 +188,33 @@ class Directories:
             after = page.next
         handle.window = Window(_with_ends(sorted(entries, key=lambda entry: entry[0]), told.first + 1, last), then)
 
-    async def _page(self, stem: str, after: str) -> tuple[Page, Extras]:
-        volume = self._volume
+    async def _page(self, handle: DirHandle, after: str) -> tuple[Page, Extras] | None:
+        """None where the directory moved meanwhile: nobody can tell whether the store listed it before or after."""
+        volume, stem, then = self._volume, handle.stem, self._volume.changes.now
         extras = Extras(volume.fresh_in(stem), tuple(volume.kept.directly_in(stem)))
         page = await volume.store.list(stem, delimiter="/", after=after)
-        return page, extras
+        await volume.gate.wait_back(stem)
+        return None if handle.inode.key != stem or volume.changes.since(stem, then) else (page, extras)
 
     # -- one entry --------------------------------------------------------------------
 
-    async def _entry(self, directory: DirInode, listed: Listed, position: int, then: int) -> DirEntry | None:
-        """The entry as it is now, offered to the kernel; None where it is gone."""
+    def _listed(self, listed: Listed, then: int) -> tuple[Attr, Offer] | None:
+        """The entry as the listing told it, where that said all there is to say, and still holds."""
+        info = listed.info
+        if info is None or info.metadata is None or listed.key in self._volume.fresh or self._volume.changes.since(listed.key, then):
+            return None
+        if self._volume.gate.is_away(listed.key):
+            return None
+        return self._file(listed.key, info)
+
+    async def _looked_up(self, directory: DirInode, listed: Listed) -> tuple[Attr, Offer] | None:
+        """The entry as it is now; None where it is gone."""
         if not listed.name:
             return None
-        if self._is_certain(listed, then) and listed.info is not None:
-            return self._offer(listed.name, position, self._file(listed.key, listed.info))
         try:
-            sight = await self._namespace.see(directory, listed.name)
+            return self._sighted(await self._namespace.see(directory, listed.name))
         except Invalid:
             return None
-        offered = self._sighted(sight)
-        return None if offered is None else self._offer(listed.name, position, offered)
-
-    def _is_certain(self, listed: Listed, then: int) -> bool:
-        """Whether the listing said all there is to say, and still holds."""
-        if listed.sort is not Sort.FILE or listed.info is None or listed.info.metadata is None:
-            return False
-        return listed.key not in self._volume.fresh and not self._volume.changes.since(listed.key, then)
 
     def _sighted(self, sight: Sight) -> tuple[Attr, Offer] | None:
         if sight.directory:
@@ -212,11 +222,6 @@ class Directories:
         if sight.fresh is not None and sight.fresh.live is not None:
             return live_attr(sight.fresh, sight.fresh.live), Offer(None, sight.key, None)
         return None if sight.object is None else self._file(sight.key, sight.object)
-
-    def _offer(self, name: bytes, position: int, offered: tuple[Attr, Offer]) -> DirEntry:
-        attr, offer = offered
-        self._offers[attr.ino] = offer
-        return DirEntry(name, attr, position)
 
     def _file(self, key: str, info: ObjectInfo) -> tuple[Attr, Offer]:
         known = self._namespace.known_file(key, info)

@@ -74,7 +74,7 @@ class Entries:
         """Make or open a regular file: its handle and attributes, looked up once more."""
         self._volume.require_writable()
         while True:
-            sight = await self._namespace.see(directory, name)
+            sight = self._namespace.found_absent(directory, name) or await self._namespace.see(directory, name)
             if sight.exists:
                 try:
                     return await self._open_existing(directory, name, sight, flags)
@@ -220,7 +220,7 @@ class Entries:
         """Raises NoEntry, IsADirectory."""
         self._volume.require_writable()
         async with self._volume.gate.moving(lambda: (self.key_of(directory, name),)):
-            sight = await self._namespace.see(directory, name)
+            sight = await self._namespace.see_moving(directory, name)
             if sight.directory:
                 raise IsADirectory("That is a directory.")
             if not sight.exists:
@@ -259,7 +259,7 @@ class Entries:
         """Raises NoEntry, NotADirectory; NotEmpty, asked of the store and not only of what we know."""
         self._volume.require_writable()
         async with self._volume.gate.moving(lambda: (self.key_of(directory, name) + "/",)):
-            sight = await self._namespace.see(directory, name)
+            sight = await self._namespace.see_moving(directory, name)
             if sight.is_file:
                 raise NotADirectory("That is not a directory.")
             if not sight.exists:

@@ -76,13 +76,24 @@ class Files:
             live = self.enliven(inode, info)
         live.holders += 1
         try:
-            await live.content.open(Key(inode.key))
+            await self._pin(inode, live)
         except BaseException as error:
             if isinstance(error, Stale):
                 self._volume.inodes.displace(inode)
             await self.let_go(inode)
             raise
         return live
+
+    async def _pin(self, inode: FileInode, live: Live) -> None:
+        changes = self._volume.changes
+        while True:
+            key, then = inode.key, changes.now
+            try:
+                return await live.content.open(Key(key))
+            except Stale:
+                await self._volume.gate.wait_back(key)
+                if inode.key == key and not changes.since(key, then):
+                    raise
 
     def enliven(self, inode: FileInode, base: ObjectInfo) -> Live:
         attributes = self._volume.file_attributes(base)

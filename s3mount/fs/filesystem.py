@@ -20,7 +20,6 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 
 import trio
 
@@ -169,11 +168,9 @@ class Filesystem:
     async def opendir(self, ino: int) -> int:
         return self._directories.open(self._directory(ino))
 
-    async def readdir(self, fh: int, start_id: int) -> AsyncGenerator[DirEntry, None]:
+    def readdir(self, fh: int, start_id: int) -> AsyncGenerator[DirEntry, None]:
         """Entries behind *start_id* (0: from the beginning, seen anew), without "." and ".."."""
-        async with aclosing(self._directories.read(fh, start_id)) as entries:
-            async for entry in entries:
-                yield entry
+        return self._directories.read(fh, start_id)
 
     def remember(self, ino: int) -> None:
         """The kernel has accepted the entry that `readdir` just told: one lookup more."""

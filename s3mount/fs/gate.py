@@ -5,11 +5,16 @@ Must not know: what the names stand for.
 
 Requests that write under a key (`using`) may run side by side. One that takes a key away from its file (unlink, rename, rmdir: `moving`)
 waits for those under way on it, and holds up new ones meanwhile: else a commit sent before the rename would bring the old name back.
-A moving prefix (ends with "/") covers every key that begins with it. Lookups, reads and writes never come here.
+A moving prefix (ends with "/") covers every key that begins with it.
+
+From when the commits are through until the move is over, its names are *away*: what the store says of them may be true before or after the
+move, and nobody can tell. A look at such a name waits and asks again, else our own move would pass for somebody else's removal.
+Other lookups, and all reads and writes, never come here.
 
 G1  No key is in use while a move that covers it is under way.
 G2  Two moves under way do not cover each other.
-G3  Whoever waited must look at the names again: the inode may be called something else by now.
+G3  No key is in use while it is away; so who uses a key may look at it.
+G4  Whoever waited must look at the names again: the inode may be called something else by now.
 """
 
 from __future__ import annotations
@@ -35,6 +40,7 @@ class Gate:
     def __init__(self) -> None:
         self._used: dict[str, int] = {}
         self._moving: list[str] = []
+        self._away: list[str] = []
         self._waiting = trio.lowlevel.ParkingLot()
 
     async def wait_free(self, key: Callable[[], str]) -> str:
@@ -68,17 +74,36 @@ class Gate:
         try:
             while any(covers(name, key) for key in self._used for name in claimed):
                 await self._waiting.park()
-            yield
+            with self._taken(claimed):
+                yield
         finally:
             for name in claimed:
                 self._moving.remove(name)
             self._waiting.unpark_all()
+
+    @contextmanager
+    def _taken(self, names: tuple[str, ...]) -> Iterator[None]:
+        self._away.extend(names)
+        try:
+            yield
+        finally:
+            for name in names:
+                self._away.remove(name)
+
+    def is_away(self, key: str) -> bool:
+        return bool(self._away) and any(covers(name, key) for name in self._away)
+
+    async def wait_back(self, key: str) -> None:
+        """Wait until *key* is not away; no checkpoint where it is not."""
+        while self.is_away(key):
+            await self._waiting.park()
 
     def _overlaps(self, names: tuple[str, ...]) -> bool:
         return any(covers(name, other) or covers(other, name) for other in self._moving for name in names)
 
     def check(self) -> None:
         assert all(count > 0 for count in self._used.values()), "G1"
+        assert not any(self.is_away(key) for key in self._used), "G3"
 
     @property
     def idle(self) -> bool:

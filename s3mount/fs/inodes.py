@@ -25,6 +25,7 @@ I3  What is neither looked up, live nor waiting to be written is not stored (but
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,12 @@ NO_ETAG = ETag("")
 
 # One for all: an empty set of its own costs 216 bytes.
 NO_KEYS: frozenset[str] = frozenset()
+
+
+# How many inodes the kernel is asked to forget before it has forgotten any: the questions wait in a queue, a few hundred bytes each.
+ASKED = 1024
+# How often we look in vain before we ask for others: two rounds of questions.
+PATIENCE = 2048
 
 
 class Standing(Enum):
@@ -95,15 +102,16 @@ class FileInode:
 
 
 class DirInode:
-    """A directory. `attributes` are the ones seen last; `touched_ns` is a later change of entries, not yet written (0: none)."""
+    """A directory. `attributes` are those seen last, at the time `seen_s`; `touched_ns` is a later change of entries, not yet written."""
 
-    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "touched_ns")
+    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "seen_s", "touched_ns")
 
     def __init__(self, ino: int, stem: str, attributes: Attributes, *, marked: bool) -> None:
         self.ino = ino
         self.key = stem
         self.attributes = attributes
         self.marked = marked
+        self.seen_s = -math.inf
         self.touched_ns = 0
         self.lookups = 0
         self.handles = 0
@@ -126,6 +134,8 @@ class Inodes:
         self._files: dict[str, FileInode] = {}
         self._directories: dict[str, DirInode] = {}
         self._clock: deque[int] = deque()
+        self._asked: set[int] = set()
+        self._patience = PATIENCE
         self._store(root)
         self._directories[root.key] = root
 
@@ -203,21 +213,38 @@ class Inodes:
             if self._directories.get(inode.key) is inode:
                 del self._directories[inode.key]
         del self._by_ino[inode.ino]
+        self._asked.discard(inode.ino)
 
     def cold(self, count: int) -> list[FileInode]:
-        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit."""
+        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit.
+
+        The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
+        """
+        if len(self._by_ino) <= self._limit or self._is_waiting():
+            return []
         found: list[FileInode] = []
-        for _ in range(8 * count if len(self._by_ino) > self._limit else 0):
+        for _ in range(8 * count):
             ino = self._clock.popleft()
             inode = self._by_ino.get(ino)
             if inode is None:
                 continue
             self._clock.append(ino)
-            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED:
+            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED and ino not in self._asked:
                 found.append(inode)
+                self._asked.add(ino)
                 if len(found) == count:
                     break
         return found
+
+    def _is_waiting(self) -> bool:
+        """Whether the kernel has been asked to forget enough for now. What it does not forget after long is given up: somebody uses it."""
+        if len(self._asked) < ASKED:
+            self._patience = PATIENCE
+            return False
+        self._patience -= 1
+        if not self._patience:
+            self._asked.clear()
+        return True
 
     # -- names of files ---------------------------------------------------------------
 

@@ -37,6 +37,10 @@ from s3mount.fs.staging import StagingArea, StagingFile
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import ObjectStore, Pin
 
+# After a commit the new version need not be pinned while fewer logs than this, all in memory, are above the former one: a database commits
+# some pages at a time, and pinning costs a quarter of such a commit. Until then dead bytes of the former version take room.
+LAZY_LOGS = 16
+
 # By which a store says that a version is not there any more.
 GONE = (PreconditionFailed, NotFound)
 
@@ -285,12 +289,24 @@ class Layers:
         self.base, self.key, self.settled = base, base.key, generation
 
     async def settle(self) -> None:
-        """Read what is settled from the base from here on. If it cannot be pinned, all stays where it is: the logs are as good."""
+        """Read what is settled from the base from here on, unless it is little and what is pinned stays readable (`LAZY_LOGS`).
+
+        If the base cannot be pinned, all stays where it is: the logs are as good.
+        """
         generation = self.settled
         await self.drop_unreferenced()
+        if self._is_little(generation):
+            return
         if self.table.size and await self.repin():
             self.table.settle(generation)
             await self.drop_unreferenced()
+
+    def _is_little(self, generation: int) -> bool:
+        """Whether the logs up to *generation* may stay for now."""
+        if self._pinned is None or not self._store.capabilities.versions:
+            return False
+        logs = [file.length for number, file in self.files.items() if number <= generation]
+        return len(logs) < LAZY_LOGS and self._staging.may_hold(sum(logs), more=0)
 
     async def gather(self, data: bytearray) -> None:
         """*data* is the whole base: read what is settled from there from here on, where memory allows."""

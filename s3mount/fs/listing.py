@@ -17,11 +17,12 @@ Entries come in the order of component + "/", a directory before the object that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import itemgetter
 
-from s3mount.fs.names import begun, meaning, name_in
+from s3mount.fs.names import Shown, begun, meaning, name_in
 from s3mount.model import Key, ObjectInfo, Page
 
 # Behind every key: no UTF-8 text sorts after it.
@@ -74,6 +75,10 @@ class Mark:
 
 START = Mark("")
 
+# A key with what the listing said of it, or (True) a prefix.
+Item = tuple[str, ObjectInfo | None, bool]
+TEXT = itemgetter(0)
+
 
 def moved(text: str, old: str, new: str) -> str:
     """*text* with the prefix *new* for *old*, if it has that."""
@@ -95,19 +100,22 @@ class Merge:
         """From here a merge can begin again."""
         return Mark(self._position, tuple(self._held), self._told)
 
-    def feed(self, page: Page, extras: Extras = NO_EXTRAS, *, until: str = END) -> Iterator[Listed]:
+    def feed(self, page: Page, extras: Extras = NO_EXTRAS, *, until: str = END) -> list[Listed]:
         """The entries that are certain now. The last page (`next` is None, or *until* lies within it) brings out all that it covers."""
-        last = page.next is None
-        end = until if last else min(until, self._last_of(page))
+        end = until if page.next is None else min(until, self._last_of(page))
+        entries: list[Listed] = []
+        held = self._held
         for text, info, directory in self._items(page, extras, end):
-            yield from self._pass(text)
+            while held and held[-1][0] + "/" < text:
+                self._tell_object(*held.pop(), entries, shadowed=False)
             if directory:
-                yield from self._directory(text)
+                self._tell_directory(text, entries)
             else:
-                self._held.append((text, info))
-        if end == END:
-            yield from self._pass(END)
+                held.append((text, info))
+        while held and end == END:
+            self._tell_object(*held.pop(), entries, shadowed=False)
         self._position = max(self._position, end)
+        return entries
 
     def _last_of(self, page: Page) -> str:
         ends = [self._position]
@@ -117,40 +125,36 @@ class Merge:
             ends.append(page.prefixes[-1])
         return max(ends)
 
-    def _items(self, page: Page, extras: Extras, end: str) -> list[tuple[str, ObjectInfo | None, bool]]:
+    def _items(self, page: Page, extras: Extras, end: str) -> list[Item]:
         """Keys and prefixes behind the position, in order, each once; the page's word goes before what is extra."""
-        items: dict[tuple[str, bool], ObjectInfo | None] = {(info.key, False): info for info in page.objects}
-        items.update({(prefix, True): None for prefix in page.prefixes})
-        for key in extras.files:
-            items.setdefault((key, False), None)
-        for stem in extras.directories:
-            items.setdefault((stem, True), None)
-        inside = ((text, info, directory) for (text, directory), info in items.items() if self._position < text <= end)
-        return sorted(inside, key=lambda item: (item[0], item[2]))
+        items: list[Item] = [(info.key, info, False) for info in page.objects]
+        items += [(prefix, None, True) for prefix in page.prefixes]
+        if extras.files or extras.directories:
+            known = {(text, directory) for text, _, directory in items}
+            items += [(key, None, False) for key in extras.files if (key, False) not in known]
+            items += [(stem, None, True) for stem in extras.directories if (stem, True) not in known]
+        items = [item for item in items if self._position < item[0] <= end]
+        items.sort(key=TEXT)
+        return items
 
-    def _pass(self, text: str) -> Iterator[Listed]:
-        """Objects that no directory can shadow any more, now that *text* is reached."""
-        while self._held and self._held[-1][0] + "/" < text:
-            key, info = self._held.pop()
-            yield from self._file(key, info, shadowed=False)
-
-    def _directory(self, stem: str) -> Iterator[Listed]:
-        yield from self._entry(stem[:-1], Listed(b"", Sort.DIRECTORY, stem), shadowed=False)
+    def _tell_directory(self, stem: str, entries: list[Listed]) -> None:
+        shown = name_in(self._stem, stem[:-1])
+        if shown is not None:
+            entries += self._shown(shown, Sort.DIRECTORY, stem, None)
         if self._held and self._held[-1][0] + "/" == stem:
-            key, info = self._held.pop()
-            yield from self._file(key, info, shadowed=True)
+            self._tell_object(*self._held.pop(), entries, shadowed=True)
 
-    def _file(self, key: str, info: ObjectInfo | None, *, shadowed: bool) -> Iterator[Listed]:
+    def _tell_object(self, key: str, info: ObjectInfo | None, entries: list[Listed], *, shadowed: bool) -> None:
         if key == self._stem and not self._in_pieces and (info is None or not info.size):
             return
-        yield from self._entry(key, Listed(b"", Sort.FILE, key, info), shadowed=shadowed)
-
-    def _entry(self, key: str, entry: Listed, *, shadowed: bool) -> Iterator[Listed]:
         shown = name_in(self._stem, key, shadowed=shadowed)
-        if shown is None:
-            return
+        if shown is not None:
+            entries += self._shown(shown, Sort.FILE, key, info)
+
+    def _shown(self, shown: Shown, sort: Sort, key: str, info: ObjectInfo | None) -> Iterable[Listed]:
         if not shown.continued:
-            yield Listed(shown.name, entry.sort, entry.key, entry.info)
-        elif shown.name not in self._told:
-            self._told = (*self._told[-TOLD:], shown.name)
-            yield Listed(shown.name, Sort.CONTINUED, meaning(self._stem, shown.name).key)
+            return (Listed(shown.name, sort, key, info),)
+        if shown.name in self._told:
+            return ()
+        self._told = (*self._told[-TOLD:], shown.name)
+        return (Listed(shown.name, Sort.CONTINUED, meaning(self._stem, shown.name).key),)

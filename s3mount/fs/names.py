@@ -28,7 +28,8 @@ N1  `meaning` of the name that `name_in` gives to a component is that component.
 N2  `name_in` of the component that `meaning` gives to a name is that name, for every name that can exist there.
 
 A pseudo-directory's stem does not end with "/"; it holds nothing but the tails of long components. Names with ␛f or ␛> at their end always
-mean what the table says: a file cannot be created under them unless the directory they speak of is there.
+mean what the table says: a file cannot be created under them. name␛f leads to the object also when no directory shadows it (any more), as
+whoever has listed a tree may remove its directories first; listings then show the plain name.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ Must not know: handles, how anything is changed, the kernel.
 A directory goes before an object of the same name (which shows under its escape), and a new file of ours before an object that somebody
 else put there meanwhile: its commit will replace it.
 
-An answer of the store is worth nothing for a key that this mount changed after asking: it is asked again (`Changes`).
+An answer of the store is worth nothing for a key that this mount changed after asking (`Changes`), or is just moving (`Gate.is_away`): it
+is asked again.
 
 An object is the inode's as long as file id and version are the ones this mount last saw or made. Otherwise somebody else replaced it, and
 it becomes a new inode: with its natural number (file id, else a hash of the key) where that is free, else with a random one.
@@ -16,12 +17,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import trio
+
 from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing, number_of
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, Meaning, meaning, name_in
 from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import Attr, Found, Key, ObjectInfo
+
+# Between the kernel's lookup of a name and the create that follows; other clients are not seen any later for it than by the kernel's cache.
+ABSENT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Namespace:
         self._volume = volume
         self._store = volume.store
         self._inodes = volume.inodes
+        self._absent: tuple[Sight | None, int, float] = (None, 0, 0.0)
 
     def directory(self, ino: int) -> DirInode:
         """Raises NotADirectory, Stale."""
@@ -67,7 +74,14 @@ class Namespace:
 
     async def see(self, directory: DirInode, name: bytes) -> Sight:
         """What stands under *name*. Raises NoEntry where the directory is gone, NameTooLong, Invalid for a name that nothing can have."""
-        changes = self._volume.changes
+        return await self._see(directory, name, moving=False)
+
+    async def see_moving(self, directory: DirInode, name: bytes) -> Sight:
+        """As `see`, for whoever has taken the name away."""
+        return await self._see(directory, name, moving=True)
+
+    async def _see(self, directory: DirInode, name: bytes, *, moving: bool) -> Sight:
+        changes, gate = self._volume.changes, self._volume.gate
         while True:
             if directory.gone:
                 raise NoEntry("The directory has been removed.")
@@ -77,7 +91,9 @@ class Namespace:
             if said.kind is Kind.CONTINUED:
                 return Sight(said.kind, said.key, await self._leads_on(said.key), None, None, None)
             found = await self._find(said.key)
-            if not changes.since(said.key, then):
+            if not moving and gate.is_away(said.key):
+                await gate.wait_back(said.key)
+            elif not changes.since(said.key, then):
                 return self._judge(said, found)
 
     async def _find(self, key: str) -> Found:
@@ -102,7 +118,7 @@ class Namespace:
         if info is not None and not info.size and key.endswith("/"):
             info = None  # the marker of the directory in which we look
         if said.kind is Kind.SHADOWED:
-            return Sight(said.kind, key, False, None, info if directory else None, fresh if directory else None)
+            return Sight(said.kind, key, False, None, info, fresh)
         if directory:
             return Sight(said.kind, key, True, found.marker, None, None)
         return Sight(said.kind, key, False, None, info, fresh)
@@ -147,11 +163,21 @@ class Namespace:
             self._inodes.remember(sight.fresh)
             return sight.fresh, live_attr(sight.fresh, sight.fresh.live)
         if sight.object is None:
+            self._absent = sight, self._volume.changes.now, trio.current_time()
             raise NoEntry("There is no such name.")
         file = self.file_inode(sight.key, sight.object)
         self._inodes.remember(file)
         self.expel()
         return file, self.file_attr(file, sight.object)
+
+    def found_absent(self, directory: DirInode, name: bytes) -> Sight | None:
+        """What the last lookup saw, if it found nothing under this name just now: the kernel looks up what it then creates."""
+        sight, then, moment = self._absent
+        window = min(ABSENT_SECONDS, self._volume.options.metadata_ttl_s)
+        if sight is None or then != self._volume.changes.now or trio.current_time() - moment >= window or directory.gone:
+            return None
+        said = meaning(directory.key, name)
+        return sight if (said.kind, said.key) == (sight.kind, sight.key) else None
 
     def expel(self) -> None:
         """Ask the kernel to forget a few cold files when there are too many inodes: more than come in, so that the table shrinks."""
@@ -174,14 +200,17 @@ class Namespace:
     def directory_inode(self, stem: str, marker: ObjectInfo | None) -> DirInode:
         """The inode of a directory that is there, with what *marker* says of it."""
         inode = self._inodes.directory_at(stem)
-        attributes = self._volume.directory_attributes(marker)
-        if inode is not None:
-            if marker is not None or inode.marked:
-                inode.attributes, inode.marked = attributes, marker is not None
-            return inode
-        inode = DirInode(self.directory_number(stem, marker), stem, attributes, marked=marker is not None)
-        self._inodes.add(inode)
+        if inode is None:
+            inode = DirInode(self.directory_number(stem, marker), stem, self._volume.implied_attributes(), marked=False)
+            self._inodes.add(inode)
+        self._saw(inode, marker)
         return inode
+
+    def _saw(self, inode: DirInode, marker: ObjectInfo | None) -> None:
+        """The store has just said that the directory is there, with *marker* or without one."""
+        if marker is not None or inode.marked:
+            inode.attributes, inode.marked = self._volume.directory_attributes(marker), marker is not None
+        inode.seen_s = trio.current_time()
 
     def directory_number(self, stem: str, marker: ObjectInfo | None) -> int:
         """The number of a directory that is not in the table."""
@@ -249,6 +278,7 @@ class Namespace:
                 raise stale()
             key, then = inode.key, changes.now
             info = await self._head(key)
+            await self._volume.gate.wait_back(key)
             if inode.key != key or changes.since(key, then):
                 continue
             if info is None:
@@ -267,8 +297,11 @@ class Namespace:
             return None
 
     async def _directory_getattr(self, inode: DirInode) -> Attr:
-        if not inode.gone and await self.marker_of(inode) is None and inode.gone:
-            raise stale()
+        """From memory within the time-to-live: the kernel asks anew before each change of entries, because they change times."""
+        if not inode.gone and trio.current_time() - inode.seen_s >= self._volume.options.metadata_ttl_s:
+            await self.marker_of(inode)
+            if inode.gone:
+                raise stale()
         return directory_attr(inode)
 
     async def marker_of(self, inode: DirInode) -> ObjectInfo | None:
@@ -277,13 +310,13 @@ class Namespace:
         while not inode.gone and inode.key.endswith("/"):
             stem, then = inode.key, changes.now
             found = await self._find(stem[:-1])
+            await self._volume.gate.wait_back(stem)
             if inode.key != stem or changes.since(stem[:-1], then):
                 continue
             if not found.is_directory and stem not in self._volume.kept and inode is not self._volume.root:
                 self.vanish(stem)
                 return None
-            if found.marker is not None or inode.marked:
-                inode.attributes, inode.marked = self._volume.directory_attributes(found.marker), found.marker is not None
+            self._saw(inode, found.marker)
             return found.marker
         return None
 

@@ -73,8 +73,8 @@ class Renames:
         if flags & EXCHANGE:
             await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
-            before = await self._namespace.see(source.directory, source.name)
-            after = await self._namespace.see(target.directory, target.name)
+            before = await self._namespace.see_moving(source.directory, source.name)
+            after = await self._namespace.see_moving(target.directory, target.name)
             self._require_possible(before, after)
             if flags & EXCHANGE:
                 await self._exchange(before, after)

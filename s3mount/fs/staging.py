@@ -10,6 +10,7 @@ A log begins in memory and moves to a file when it outgrows `MEMORY_BYTES` or th
 
 In a folder that a store gave us the file has a name, so that the store can take it over; elsewhere it is anonymous, so that nothing stays
 behind when the process is killed. A store that took the file moved it away: from then on `path` is None, and we only read our descriptor.
+A named file is hashed while it is written (see running_hash), for the store that takes it over; not one that was written over in places.
 
 Invariants:
 G1  What lies below `length` and was acknowledged by `write` does not change after `freeze`, nor go before `retire`.
@@ -24,6 +25,7 @@ import errno
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,14 +33,18 @@ from pathlib import Path
 import trio
 
 from s3mount.errors import FROM_OS, NoSpace, StoreError, Unavailable
+from s3mount.fs.running_hash import RunningHash
 from s3mount.model import KiB, MiB
 
 # A log up to this size stays in memory: most files of a source tree, and no file creation (about 50 microseconds) for them.
 MEMORY_BYTES = 128 * KiB
 # All logs of an area together: 1000 small files open at once; beyond, new ones go to files at once.
 MEMORY_BUDGET = 128 * MiB
-# From here on a write goes through a thread: the copy takes as long as the hop (100 microseconds), and the disk may make it wait.
+# Smaller writes never go through a thread: the hop alone costs 100 microseconds.
 THREAD_BYTES = 256 * KiB
+# Larger ones do once the last took this long, for the disk makes writers wait. While it does not, 1 MiB takes 0.3 ms, and hashing it as
+# long: written in place, with neither the hop nor two threads that fight for the interpreter, a large file takes two thirds of the work.
+PATIENCE_S = 0.02
 # Threads that write or read staged bytes at once; more only queue at the disk.
 THREADS = 8
 # What removing a file may cost inline; larger ones (freed extent by extent) are removed in a thread.
@@ -48,11 +54,13 @@ UNLINK_BYTES = 16 * MiB
 class StagingArea:
     """All staged bytes of one mount: named files in *folder* (which exists), or anonymous ones in a temporary folder (None)."""
 
-    def __init__(self, folder: Path | None = None, *, memory_budget: int = MEMORY_BUDGET) -> None:
+    def __init__(self, folder: Path | None = None, *, memory_budget: int = MEMORY_BUDGET, patience_s: float = PATIENCE_S) -> None:
         self.folder = folder
         self.limiter = trio.CapacityLimiter(THREADS)
         self.memory = 0
+        self.last_write_s = 0.0
         self._budget = memory_budget
+        self._patience_s = patience_s
 
     def __repr__(self) -> str:
         return f"<StagingArea {self.folder or 'temporary'}, {self.memory} bytes in memory>"
@@ -68,6 +76,10 @@ class StagingArea:
     def may_hold(self, size: int, *, more: int) -> bool:
         """Whether a log of *size* bytes, *more* of them new, may be in memory."""
         return size <= MEMORY_BYTES and self.memory + more <= self._budget
+
+    def makes_wait(self) -> bool:
+        """Whether the last large write took so long that the next one should not be waited for in place."""
+        return self.last_write_s >= self._patience_s
 
     def make_file(self) -> tuple[int, Path | None]:
         """A new file's descriptor, and its name if it has one. Raises OSError."""
@@ -95,6 +107,7 @@ class StagingFile:
         self._memory: bytearray | None = bytearray() if data is None else data
         self._fd = -1
         self._path: Path | None = None
+        self._hash: RunningHash | None = None
         self._length = len(self._memory)
         area.memory += self._length
         self._given_back: dict[int, int] = {}
@@ -118,6 +131,11 @@ class StagingFile:
     @property
     def length(self) -> int:
         return self._length
+
+    @property
+    def digest(self) -> bytes | None:
+        """The BLAKE3 hash of all of it, where that is known without reading it again; None before `wait_written`."""
+        return self._hash.digest(self._length) if self._frozen and not self._writing and self._hash is not None else None
 
     def read_into(self, position: int, buffer: memoryview) -> None:
         """Fill *buffer* from *position*. Blocking; raises EOFError rather than come short."""
@@ -180,10 +198,12 @@ class StagingFile:
         former, size = self._length, sum(len(data) for _, data in parts)
         end = max(former, *(position + len(data) for position, data in parts))
         self._spill_unless_small(end)
+        if any(position < former for position, _ in parts):
+            self._hash = None
         self._length = end
         self._writing += 1
         try:
-            if self._memory is not None or size < THREAD_BYTES:
+            if self._memory is not None or size < THREAD_BYTES or not self._area.makes_wait():
                 self._write_now(parts)
             else:
                 await trio.to_thread.run_sync(self._write_now, parts, limiter=self._area.limiter)
@@ -248,8 +268,14 @@ class StagingFile:
 
     def _write_now(self, parts: Sequence[tuple[int, memoryview]]) -> None:
         # The last part first: it is the one that grows the log, and if the disk is full the places of the others are not touched yet.
+        began = time.perf_counter()
         for position, data in sorted(parts, key=lambda part: -part[0]):
             self._put(position, data)
+        if sum(len(data) for _, data in parts) >= THREAD_BYTES:
+            self._area.last_write_s = time.perf_counter() - began
+        if (running := self._hash) is not None:
+            for position, data in parts:
+                running.add(position, data)
 
     def _put(self, position: int, data: memoryview) -> None:
         if self._memory is not None:
@@ -282,6 +308,9 @@ class StagingFile:
             _remove(path, fd)
             raise self._area.refusal(error) from error
         self._area.memory -= len(self._memory)
+        if path is not None:
+            self._hash = RunningHash()
+            self._hash.add(0, memoryview(bytes(self._memory)))
         self._memory, self._fd, self._path = None, fd, path
 
     def _let_go(self) -> None:

@@ -226,16 +226,19 @@ class Operations(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         return to_entry(await self._fs.getattr(inode), ttl_s=self._ttl_s)
 
-    @reply_errno
+    @reply_errno_at_once
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         changed = await self._fs.setattr(inode, to_change(attr, fields), fh=fh, caller=_caller(ctx))
         return to_entry(changed, ttl_s=self._ttl_s)
 
-    @reply_errno_at_once
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         self._require_xattr(name)
+        return await self._getxattr(inode, name)
+
+    @reply_errno_at_once
+    async def _getxattr(self, inode: int, name: bytes) -> bytes:
         return await self._fs.getxattr(inode, name)
 
     @reply_errno
@@ -265,7 +268,7 @@ class Operations(pyfuse3.Operations):
 
     # -- files --------------------------------------------------------------------------
 
-    @reply_errno
+    @reply_errno_at_once
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
         fh, attr = await self._fs.create(parent_inode, name, mode=mode, flags=flags, caller=_caller(ctx))
         return FileInfo(fh=fh, keep_cache=True), to_entry(attr, ttl_s=self._ttl_s)

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import pwd
+import select
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ PREDECESSOR_S = 60.0
 POLL_S = 0.05
 
 RECORD_BYTES = 64 * 1024
+
+# What is left of a process after `finish` is the end of its interpreter.
+EXIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,12 @@ class Watch:
         return True
 
     def wait(self) -> Outcome:
-        """Wait for the end of the process, however long that takes."""
+        """Wait until the mount's process has let go of everything, however long that takes, and then for its exit."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
-        return self.outcome()
+        outcome = self.outcome()
+        if outcome.finished:
+            _wait_for_exit(outcome.pid)
+        return outcome
 
     def outcome(self) -> Outcome:
         """What the record says now. One that makes no sense says nothing: it may be somebody else's."""
@@ -181,6 +188,17 @@ def _lock_nowait(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _wait_for_exit(pid: int) -> None:
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        select.select([process], [], [], EXIT_S)
+    finally:
+        os.close(process)
 
 
 def _is_still(path: Path, fd: int) -> bool:

@@ -37,7 +37,7 @@ import trio
 from s3mount.errors import Busy, S3MountError, Unavailable
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
-from s3mount.fuse import mountpoint, runtime, tuning
+from s3mount.fuse import mountpoint, runtime, tuning, utab
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
 from s3mount.fuse.operations import Deadlines, Operations
@@ -95,6 +95,7 @@ def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[
             log.error("The mount of %s ended with: %s", options.source, failure, exc_info=None if _is_told(error) else error)
         raise
     finally:
+        utab.forget(options.mountpoint)
         record.finish(failure)
 
 
@@ -154,6 +155,7 @@ class Mount:
             raise Unavailable(f"{self._options.source} does not answer at {path}: {error.strerror}") from None
         log.info("%s is mounted on %s", self._options.source, path)
         tuning.raise_limits(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
+        await trio.to_thread.run_sync(utab.note, shown_source(self._options), path)
         self.was_ready = True
         self._ready()
         notify(READY="1", STATUS=f"{self._options.source} on {path}")
@@ -232,9 +234,14 @@ def _detach_and_push(path: Path) -> None:
 # -- the kernel session -----------------------------------------------------------------------
 
 
+def shown_source(options: MountOptions) -> str:
+    """The source as mount tables show it."""
+    return quote(options.source, safe="/:@!$&'()*+,;=~[]#?% ")
+
+
 def kernel_options(options: MountOptions) -> set[str]:
     """For libfuse. The name in mount tables is the source as it was given, so that fstab and `findmnt` recognise it."""
-    source = quote(options.source, safe="/:@!$&'()*+,;=~[]#?% ").replace(",", "\\,")
+    source = shown_source(options).replace(",", "\\,")
     chosen = {"default_permissions", f"fsname={source}", "subtype=s3mount", *options.kernel}
     if options.allow_other:
         chosen.add("allow_other")

@@ -5,8 +5,9 @@ Must not know: how the engine stores anything.
 
 L1  Looks at the index (`head`, `find`, short pages), opening a version, and reads that the page cache answers run on the loop: they take
     some ten microseconds, a thread hop a hundred.
-L2  So do changes of one key that fit into a record and need not be durable, when nobody else holds the write lock and nothing else is
-    due: they write to the page cache only, some hundred microseconds. Where they would have to wait they are done in a thread.
+L2  So do changes of one key that fit into a record and need not be durable, among them edits of a few pages of a large file, when nobody
+    else holds the write lock and nothing else is due: they write to the page cache only, some hundred microseconds. Where they would
+    have to wait they are done in a thread.
 L3  Everything else runs in worker threads, each kind with a limiter of its own, so that any number of slow commits holds up neither reads
     nor looks nor renames.
 L4  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
@@ -27,6 +28,7 @@ import trio
 
 from s3mount.engine.engine import Engine
 from s3mount.engine.lock import WouldWait
+from s3mount.engine.objects import is_quick_edit
 from s3mount.engine.reader import Reader
 from s3mount.engine.values import INLINE_BYTES, How
 from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
@@ -130,6 +132,8 @@ class LocalStore:
         return await self._commit(self._engine.put, key, data, _how(commit))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        if is_quick_edit(content):
+            return await self._at_once(self._commits, self._engine.adopt, key, content, _how(commit), durable=self._durable)
         return await self._commit(self._engine.adopt, key, content, _how(commit))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from s3mount.engine import compact
 from s3mount.engine import log as log_module
 from s3mount.engine.engine import Engine
+from s3mount.engine.layout import Layout
 from s3mount.errors import Corrupt, Unavailable
 from s3mount.model import Key
 from tests.conftest import ExpectLogs
@@ -225,3 +227,41 @@ def test_a_power_cut_behind_a_compaction_loses_nothing(tmp_path: Path, seed: int
                 found.objects.pop("loose", None)
                 assert found == before
     disk.close()
+
+
+def test_what_is_replaced_while_the_log_is_compacted_keeps_its_segment(tmp_path: Path, expect_logs: ExpectLogs) -> None:
+    """The replacement is not synced: a power cut brings back the version that the snapshot names, and its bytes are needed."""
+    expect_logs("The log was cut behind record", "The index cannot be used")
+
+    class Meanwhile(ShadowDisk):
+        act: Callable[[], object] | None = None
+
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            if self.act is not None and target.suffix == ".snap":
+                act, self.act = self.act, None
+                act()
+
+    def put_all(engine: Engine, mark: bytes, *, durable: bool) -> dict[str, bytes]:
+        contents = {f"k{number}": b"%s%d" % (mark, number) * 5000 for number in range(8)}
+        for key, content in contents.items():
+            engine.put(BUCKET, Key(key), content, durable=durable)
+        return contents
+
+    disk = Meanwhile(tmp_path / "data")
+    with opened(tmp_path / "data", disk=disk) as engine:
+        engine.create_bucket(BUCKET)
+        synced = put_all(engine, b"a", durable=True)
+        disk.act = partial(put_all, engine, b"b", durable=False)
+        engine.compact()
+        assert disk.act is None
+        cut = disk.cut(tmp_path / "cut")
+    disk.close()
+    with opened(cut, boot_id="after") as engine:
+        assert engine.check() == []
+        assert observe(engine).contents() == synced
+
+
+def test_a_snapshot_that_another_process_drops_meanwhile_is_no_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "snapshots", lambda _: [5])
+    engine.sync()

@@ -11,7 +11,7 @@ from s3mount.engine import records
 from s3mount.engine.contents import StagedFile
 from s3mount.engine.engine import Engine
 from s3mount.engine.records import Record, Remove, Write
-from s3mount.engine.values import Doomed, How, Removed
+from s3mount.engine.values import Doomed, How, Removed, VersionInfo
 from s3mount.engine.version_queries import Place
 from s3mount.errors import NoSuchUpload, NotFound, PreconditionFailed
 from s3mount.model import Content, MiB, ObjectInfo, Staged
@@ -138,7 +138,8 @@ def test_pages_of_versions_join_to_the_whole(engine: Engine) -> None:
     engine.remove(BUCKET, [Doomed(key("d"))])
     whole = list(engine.versions(BUCKET))
     for limit in (1, 2, 3):
-        found, after = [], Place()
+        found: list[VersionInfo] = []
+        after = Place()
         while True:
             page = engine.version_page(BUCKET, after=after, limit=limit)
             found += page.versions

@@ -377,3 +377,19 @@ def test_callers_at_the_same_time_share_a_sync(layout: Layout) -> None:
     for thread in threads:
         thread.join()
     assert Slow.syncs == 2
+
+
+def test_a_walk_without_the_lock_takes_a_record_that_comes_meanwhile_for_no_damage(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = opened(layout)
+    fill(log, 2)
+    gap = Log._gap
+
+    def meanwhile(self: Log, at: Position) -> Gap | None:
+        if at.seq < 5:
+            fill(log, 1, first=at.seq)
+        return gap(self, at)
+
+    monkeypatch.setattr(Log, "_gap", meanwhile)
+    items = list(Log(layout, Disk()).walk(None))
+    assert [item.payload for item in items if isinstance(item, Entry)] == [b"payload %d" % number for number in range(5)]
+    assert not any(isinstance(item, Gap) for item in items)

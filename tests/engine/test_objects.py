@@ -68,6 +68,16 @@ def test_a_staged_file_is_taken_over_without_a_copy(engine: Engine) -> None:
     source.close()
 
 
+def test_a_staged_file_goes_by_the_hash_that_its_owner_knows(engine: Engine) -> None:
+    class Hashed(InFile):
+        digest = b"\xab" * 32
+
+    source = Hashed(engine.staging, BIG)
+    engine.adopt(BUCKET, key("a"), whole(source))
+    source.close()
+    assert [path.name.startswith("ab" * 32) for path in body_files(engine)] == [True]
+
+
 def test_a_staged_file_that_is_hardly_used_is_copied_from(engine: Engine) -> None:
     source = InFile(engine.staging, BIG)
     engine.adopt(BUCKET, key("a"), Content(50_000, (Hole(0, 10_000), Staged(10_000, 40_000, source, 5))))

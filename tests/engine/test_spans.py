@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3mount.engine.engine import Engine
-from s3mount.engine.spans import InBody, InLog, Place, Span, Spans
+from s3mount.engine.spans import BLOCK, InBody, InLog, Place, Span, Spans
 from s3mount.engine.values import How
 from tests.engine.helpers import BUCKET, edited, key, read
 
@@ -25,7 +26,7 @@ def place_of(file: str | int | None, offset: int) -> Place:
 def drawn(spans: Spans) -> list[tuple[str, int] | None]:
     """Where each single byte comes from."""
     cells: list[tuple[str, int] | None] = []
-    for span in spans.items:
+    for span in spans:
         assert span.offset == len(cells)
         assert span.length > 0
         for at in range(span.length):
@@ -34,6 +35,12 @@ def drawn(spans: Spans) -> list[tuple[str, int] | None]:
     return cells
 
 
+@pytest.fixture(autouse=True, params=[2, BLOCK])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mount.engine.spans.BLOCK", request.param)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PIECES, st.lists(st.tuples(PIECES, st.integers(0, 40)), max_size=4))
 def test_a_spliced_list_says_of_each_byte_what_writing_them_one_by_one_would(
     first: list[tuple[int, int, str | int | None]], rounds: list[tuple[list[tuple[int, int, str | int | None]], int]]
@@ -48,8 +55,9 @@ def test_a_spliced_list_says_of_each_byte_what_writing_them_one_by_one_would(
         for piece in pieces:
             model[piece.offset : piece.end] = drawn(Spans([Span(0, piece.length, piece.place)]))
         assert drawn(spans) == model
-        assert spans.starts == [span.offset for span in spans.items]
-        assert set(spans.files) == set(Spans(spans.items).files)
+        assert len(spans) == len(list(spans))
+        assert set(spans.files) == set(Spans(spans).files)
+        assert [next(spans.since(at)) for at in range(size)] == [span for span in spans for _ in range(span.length)]
 
 
 def test_a_reader_of_an_edited_object_needs_no_walk_over_its_extents(engine: Engine) -> None:
@@ -65,7 +73,7 @@ def test_a_reader_of_an_edited_object_needs_no_walk_over_its_extents(engine: Eng
             with engine.index.read() as db:
                 fresh = engine.known_spans.get(info.file_id, info.etag)
                 engine.known_spans.forget(info.file_id)
-                assert fresh is None or fresh.items == engine._look(db, BUCKET, key("a"), None)[1].items
+                assert fresh is None or list(fresh) == list(engine._look(db, BUCKET, key("a"), None)[1])
     assert engine.known_spans.get(info.file_id, info.etag) is not None
 
 
@@ -76,6 +84,6 @@ def test_spans_that_compaction_moved_are_looked_up_again(engine: Engine) -> None
     expected = read(engine, "a")
     known = engine.known_spans.get(info.file_id, info.etag)
     assert known is not None
-    engine.known_spans.put(info.file_id, info.etag, Spans(Span(span.offset, span.length, InLog(999, 0)) for span in known.items))
+    engine.known_spans.put(info.file_id, info.etag, Spans(Span(span.offset, span.length, InLog(999, 0)) for span in known))
     assert engine.open_object_nowait(BUCKET, key("a")) is None
     assert read(engine, "a") == expected

@@ -33,7 +33,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.store = Faulty(self.memory, self.script)
-        self.area = StagingArea(self.folder)
+        self.area = StagingArea(self.folder, patience_s=0)  # large writes go through threads
 
     def target(self) -> Target:
         return Target(self.key, Commit(condition=self.condition, file_id=self.file_id))

@@ -27,7 +27,7 @@ class Mounted:
 
     def __init__(self, store: ObjectStore, **options: object) -> None:
         self.store = store
-        self.fs = Filesystem(store, FsOptions(uid=1000, gid=1000, **options))  # type: ignore[arg-type]
+        self.fs = Filesystem(store, FsOptions(**{"uid": 1000, "gid": 1000, "metadata_ttl_s": 0.0, **options}))  # type: ignore[arg-type]
 
     async def ino(self, path: str | bytes) -> int:
         """Look every component up. The counts are given back at once for all but the last."""

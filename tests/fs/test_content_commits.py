@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,8 +14,10 @@ import trio.testing
 
 from s3mount.errors import AlreadyExists, NoSpace, OutcomeUnknown, Stale, StoreError, Throttled, TimedOut, Unavailable
 from s3mount.fs.content import WHOLE_BYTES, FileContent
+from s3mount.fs.layers import LAZY_LOGS
 from s3mount.fs.staging import StagingFile
-from s3mount.model import Absent, KiB, MiB
+from s3mount.model import Absent, ETag, Key, KiB, MiB
+from s3mount.store.api import Pin
 from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply, lost_request, seeded
 from tests.fs.content_kit import KEY, Rig, bytes_of, write_over
@@ -425,3 +428,40 @@ async def test_many_tasks_and_a_store_that_fails_at_random_lose_nothing(
             await content.commit(rig.target)
     assert await rig.object() == bytes(model)
     await content.aclose()
+
+
+async def test_little_commits_do_not_pin_each_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(MemoryStore(EVERYTHING), tmp_path)
+    pins = 0
+    pin = rig.store.pin
+
+    async def counted(key: Key, *, if_match: ETag | None = None) -> Pin:
+        nonlocal pins
+        pins += 1
+        return await pin(key, if_match=if_match)
+
+    monkeypatch.setattr(rig.store, "pin", counted)
+    model = bytearray(b"k" * LARGE)
+    content = await rig.stored(bytes(model))
+    edits = random.Random(1)
+    for number in range(3 * LAZY_LOGS):
+        offset = edits.randrange(LARGE)
+        await content.write(offset, b"%04d" % number)
+        write_over(model, offset, b"%04d" % number)
+        await content.commit(rig.target)
+        content.check()
+        assert await bytes_of(content) == model
+        assert await rig.object() == model
+    assert 3 <= pins <= 5
+    await rig.leave(content)
+
+
+async def test_a_commit_of_much_pins_the_new_version_and_gives_the_staged_bytes_back(tmp_path: Path) -> None:
+    rig = Rig(MemoryStore(EVERYTHING), tmp_path)
+    content = await rig.stored(b"k" * 4 * MiB)
+    await content.write(MiB, b"e" * 2 * MiB)
+    await content.commit(rig.target)
+    assert rig.area.memory == 0
+    assert not os.listdir(tmp_path)
+    assert await bytes_of(content) == b"k" * MiB + b"e" * 2 * MiB + b"k" * MiB
+    await rig.leave(content)

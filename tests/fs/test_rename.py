@@ -219,6 +219,19 @@ async def test_a_shadowed_object_gets_its_name_back_when_the_directory_moves_awa
     assert sorted(store.bucket.keys) == ["c/a", "c/b"]
 
 
+async def test_a_shadowed_object_can_be_removed_under_its_listed_name_after_its_directory(mount: Mounted, store: MemoryStore) -> None:
+    """As `rm -r` does, which lists first."""
+    await store.put(Key("d/a"), b"object")
+    await store.put(Key("d/a/b"), b"below")
+    assert await mount.names("d") == ["a", "a␛f"]
+    await mount.unlink("d/a/b")
+    await mount.rmdir("d/a")
+    assert await mount.names("d") == ["a"]
+    await mount.unlink("d/a␛f")
+    await mount.rmdir("d")
+    assert not store.bucket.keys
+
+
 async def test_hard_links_move_one_by_one() -> None:
     store = MemoryStore()
     mount = Mounted(store)

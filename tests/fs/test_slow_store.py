@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import NoEntry, S3MountError, Unavailable
+from s3mount.errors import Exists, NoEntry, S3MountError, Stale, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import SYNC_SECONDS
 from s3mount.model import Key
@@ -17,7 +17,7 @@ from s3mount.store.api import Capabilities
 from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script, lost_reply, lost_request
-from tests.fs.mounted import RW, Mounted, body
+from tests.fs.mounted import ME, RW, Mounted, body
 
 COMMITS = ("put", "adopt")
 
@@ -100,6 +100,61 @@ async def test_a_directory_rename_holds_the_commits_below(store: MemoryStore, au
     assert sorted(store.bucket.keys) == ["e/", "e/f", "e/new"]
     assert await body(store, "e/f") == b"two"
     mount.fs.check()
+
+
+async def test_what_lies_in_a_directory_is_not_lost_while_the_answer_of_its_rename_is_under_way(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, lambda op: Fault(reply_delay=10) if op.verb == "rename_prefix" else NOTHING))
+    await mount.mkdir("d")
+    await mount.mkdir("e")
+    await mount.write("d/f", b"one")
+    async with mount.at("d") as directory, mount.at("e"), mount.at("d/f") as file, trio.open_nursery() as nursery:
+        nursery.start_soon(mount.rename, "d", "e")
+        await trio.sleep(1)
+        assert not store.bucket.keys.keys() & {"d/", "d/f"}
+
+        async def edit() -> None:
+            await trio.sleep(2)
+            fh, attr = await mount.fs.create(directory, b"f", mode=0o644, flags=RW | os.O_TRUNC, caller=ME)
+            await mount.fs.write(fh, 0, b"two")
+            await mount.close(fh)
+            mount.forget(attr.ino)
+
+        async def look() -> None:
+            assert (await mount.fs.lookup(directory, b"f", ME)).ino == file
+            mount.forget(file)
+
+        async def listing() -> None:
+            fh = await mount.fs.opendir(directory)
+            assert [entry.name async for entry in mount.fs.readdir(fh, 0)] == [b"f"]
+            await mount.fs.releasedir(fh)
+
+        async def stat() -> None:
+            assert (await mount.fs.getattr(file)).ino == file
+            assert (await mount.fs.getattr(directory)).nlink
+
+        for task in (edit, look, listing, stat):
+            nursery.start_soon(task)
+    mount.fs.check()
+    assert sorted(store.bucket.keys) == ["e/", "e/f"]
+    assert await body(store, "e/f") == b"two"
+
+
+async def test_an_open_file_stays_open_while_the_answer_of_its_rename_is_under_way(autojump_clock: trio.testing.MockClock) -> None:
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, lambda op: Fault(reply_delay=10) if op.verb == "rename" else NOTHING))
+    await mount.write("f", b"one")
+    async with mount.at("f") as file, trio.open_nursery() as nursery:
+        nursery.start_soon(mount.rename, "f", "g")
+        await trio.sleep(1)
+        assert "f" not in store.bucket.keys
+        fh = (await mount.fs.open(file, RW | os.O_TRUNC)).fh
+        await mount.fs.write(fh, 0, b"two")
+        await mount.close(fh)
+    assert sorted(store.bucket.keys) == ["g"]
+    assert await body(store, "g") == b"two"
 
 
 async def test_an_unlink_waits_for_the_commit_and_nothing_comes_back(store: MemoryStore, autojump_clock: trio.testing.MockClock) -> None:
@@ -277,3 +332,48 @@ async def test_a_cancelled_rename_leaves_both_sides_in_agreement(autojump_clock:
         await mount.close(fh)
         assert await body(store, names[0]) == b"y"
         await mount.unlink(names[0])
+
+
+async def test_a_directory_is_asked_for_once_within_the_time_to_live(autojump_clock: trio.testing.MockClock) -> None:
+    asked: list[str] = []
+
+    def plan(op: Op) -> Fault:
+        if op.verb == "find":
+            asked.append(op.verb)
+        return NOTHING
+
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, plan), metadata_ttl_s=1.0)
+    await mount.mkdir("d")
+    ino = await mount.ino("d")
+    asked.clear()
+    for _ in range(5):
+        await mount.fs.getattr(ino)
+    assert not asked
+    await store.another().delete(Key("d/"))
+    await trio.sleep(1)
+    with pytest.raises(Stale):
+        await mount.fs.getattr(ino)
+    mount.forget(ino)
+
+
+async def test_a_name_that_was_just_found_absent_is_not_looked_for_again(autojump_clock: trio.testing.MockClock) -> None:
+    asked: list[str] = []
+
+    def plan(op: Op) -> Fault:
+        asked.append(op.verb)
+        return NOTHING
+
+    store = MemoryStore()
+    mount = Mounted(Faulty(store, plan), metadata_ttl_s=1.0)
+    with pytest.raises(NoEntry):
+        await mount.stat("f")
+    assert asked == ["find"]
+    await mount.close(await mount.create("f", flags=RW | os.O_EXCL))
+    assert asked == ["find", "reserve", "put"]
+    with pytest.raises(NoEntry):
+        await mount.stat("g")
+    await store.another().put(Key("g"), b"theirs")
+    await trio.sleep(0.1)
+    with pytest.raises(Exists):
+        await mount.create("g", flags=RW | os.O_EXCL)

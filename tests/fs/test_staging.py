@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from blake3 import blake3
 
 from s3mount.errors import NoSpace, Unavailable
 from s3mount.fs.buffers import BUFFER_BYTES, BufferPool, fill_zeros
-from s3mount.fs.staging import MEMORY_BYTES, THREAD_BYTES, UNLINK_BYTES, StagingArea, StagingFile
+from s3mount.fs.staging import MEMORY_BYTES, PATIENCE_S, THREAD_BYTES, UNLINK_BYTES, StagingArea, StagingFile
 from s3mount.model import KiB, MiB
 from s3mount.store.memory import MemoryStore
 from tests.fs.content_kit import Rig, bytes_of
 
 
-@pytest.fixture(params=["named", "anonymous"])
+@pytest.fixture(params=["named", "anonymous", "slow"])
 def area(request: pytest.FixtureRequest, tmp_path: Path) -> StagingArea:
-    return StagingArea(tmp_path if request.param == "named" else None)
+    """ "slow": large writes go through threads."""
+    return StagingArea(None if request.param == "anonymous" else tmp_path, patience_s=0 if request.param == "slow" else PATIENCE_S)
 
 
 def all_of(file: StagingFile) -> bytes:
@@ -70,6 +73,44 @@ async def test_bytes_are_written_over_and_behind_each_other(area: StagingArea, s
     assert bytes(buffer) == b"b" * size
     await file.read(3 * size, memoryview(buffer))
     assert bytes(buffer) == b"c" * size
+    await file.retire()
+
+
+async def frozen(file: StagingFile) -> StagingFile:
+    file.freeze()
+    await file.wait_written()
+    return file
+
+
+@pytest.mark.parametrize("size", [1000, 100 * KiB, THREAD_BYTES, MiB])
+@pytest.mark.parametrize("patience_s", [0, PATIENCE_S])
+async def test_a_named_log_knows_the_hash_of_what_was_written_behind_each_other(tmp_path: Path, size: int, patience_s: float) -> None:
+    file = StagingArea(tmp_path, patience_s=patience_s).create()
+    async with trio.open_nursery() as nursery:
+        for number in range(200 * KiB // size + 20):
+            nursery.start_soon(append, file, bytes([number % 251]) * size)
+    assert file.digest is None, "it may grow"
+    await frozen(file)
+    assert file.digest == blake3(all_of(file)).digest()
+    await file.retire()
+
+
+async def test_a_log_that_was_written_over_or_has_no_name_knows_no_hash(area: StagingArea) -> None:
+    file, anonymous = area.create(), StagingArea(None).create()
+    await append(file, b"a" * MiB)
+    await file.write([(MiB - 1, memoryview(b"bb"))])
+    await append(anonymous, b"a" * MiB)
+    for each in (file, anonymous):
+        assert (await frozen(each)).digest is None
+        await each.retire()
+
+
+async def test_the_hash_is_of_what_was_written_even_if_the_buffer_is_used_again(tmp_path: Path) -> None:
+    file, buffer = StagingArea(tmp_path).create(), bytearray(b"a" * MiB)
+    await file.write([(0, memoryview(buffer))])
+    buffer[:] = b"b" * MiB
+    await file.write([(MiB, memoryview(buffer))])
+    assert (await frozen(file)).digest == blake3(b"a" * MiB + b"b" * MiB).digest()
     await file.retire()
 
 
@@ -165,6 +206,28 @@ async def test_a_log_that_could_not_move_goes_on_in_memory(area: StagingArea, mo
     await file.retire()
 
 
+# -- a slow disk ----------------------------------------------------------------------------
+
+
+async def test_once_the_disk_makes_a_large_write_wait_the_next_one_goes_through_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, pwrite, seconds = [], os.pwrite, iter([0.0, PATIENCE_S, 100.0, 100.0, 200.0, 200.0])
+
+    def noting(fd: int, data: memoryview, position: int) -> int:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return pwrite(fd, data, position)
+
+    file = StagingArea(tmp_path).create()
+    monkeypatch.setattr("s3mount.fs.staging.os.pwrite", noting)
+    monkeypatch.setattr("s3mount.fs.staging.time.perf_counter", lambda: next(seconds))
+    for _ in range(3):
+        await append(file, b"a" * MiB)
+    monkeypatch.undo()
+    assert threads[-3:] == [False, True, False]
+    await file.retire()
+
+
 # -- a full disk ----------------------------------------------------------------------------
 
 
@@ -220,9 +283,9 @@ async def test_a_content_on_a_full_disk_can_still_be_committed(tmp_path: Path, f
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]])
 async def test_writes_that_fail_at_once_leave_no_gap_whatever_their_order(
-    area: StagingArea, order: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, order: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = area.create()
+    file = StagingArea(tmp_path, patience_s=0).create()
     await append(file, b"a" * MiB)
     turns = [trio.Event() for _ in order]
 

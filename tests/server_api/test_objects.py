@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -171,12 +172,13 @@ def test_presigned_urls_work_in_both_versions(served: Any, s3: Any, bucket: str)
 
 def test_what_is_not_implemented_says_so(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a", Body=b"x")
-    for ask in (
+    asks: tuple[Callable[[], Any], ...] = (
         lambda: s3.get_bucket_acl(Bucket=bucket),
         lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket),
         lambda: s3.put_object_acl(Bucket=bucket, Key="a", ACL="private"),
         lambda: s3.get_object_torrent(Bucket=bucket, Key="a"),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(ClientError) as error:
             ask()
         assert code_of(error) == ("NotImplemented", 501)

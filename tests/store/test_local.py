@@ -13,11 +13,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from s3mount.engine.disk import Disk
 from s3mount.engine.engine import Engine
+from s3mount.engine.values import Versioning
 from s3mount.errors import AlreadyExists, NoSuchBucket, NotFound
-from s3mount.model import Absent, ByteRange, Key
+from s3mount.model import Absent, ByteRange, Key, Matches
 from s3mount.store.api import Commit
 from s3mount.store.local import COMMITS, LocalStore
-from tests.store.registry import InFile, keys_of, pattern, read, read_pin, whole
+from tests.store.registry import InFile, InMemory, edited, keys_of, pattern, read, read_pin, whole
 
 K = Key("key")
 
@@ -106,6 +107,44 @@ async def test_slow_commits_hold_up_neither_looks_nor_reads_nor_changes(store: L
         disk.shut(opened=True)
     assert len(await keys_of(store, "slow/")) == 300
     assert await read(store, Key("slow/299")) == pattern(50_000, 299)
+
+
+async def test_slow_commits_do_not_hold_up_a_small_edit_of_a_large_file(store: LocalStore, disk: GatedDisk) -> None:
+    base = await store.put(K, pattern(200_000))
+    disk.shut()
+    async with trio.open_nursery() as nursery:
+        for number in range(COMMITS):
+            nursery.start_soon(store.put, Key(f"slow/{number:03}"), pattern(50_000, number))
+        await disk.wait_until_waiting(COMMITS)
+        with trio.fail_after(30):
+            await store.adopt(K, edited(base, 5000, InMemory(b"edit")), Commit(condition=Matches(base.etag)))
+            assert await read(store, K) == pattern(200_000)[:5000] + b"edit" + pattern(200_000)[5004:]
+        disk.shut(opened=True)
+
+
+async def test_neighbours_that_memory_does_not_hold_are_merged_all_the_same(store: LocalStore, engine: Engine) -> None:
+    model = bytearray(pattern(200_000))
+    info = await store.put(K, bytes(model))
+    for number in range(20):
+        data = pattern(100, number)
+        await store.sync()
+        for segment in engine.layout.log.glob("*.log"):
+            with segment.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        info = await store.adopt(K, edited(info, 1000 + 100 * number, InMemory(data)), Commit(condition=Matches(info.etag)))
+        model[1000 + 100 * number : 1100 + 100 * number] = data
+    assert await read(store, K) == bytes(model)
+    assert engine.check() == []
+
+
+@pytest.mark.parametrize("state", ["off", "enabled"])
+async def test_small_edits_keep_the_former_versions_where_the_bucket_does(store: LocalStore, engine: Engine, state: Versioning) -> None:
+    engine.set_versioning("bucket", state)
+    info = await store.put(K, pattern(200_000))
+    for number in range(3):
+        info = await store.adopt(K, edited(info, number * 5000, InMemory(b"edit")), Commit(condition=Matches(info.etag)))
+    assert len(engine.versions("bucket")) == (1 if state == "off" else 4)
+    assert engine.check() == []
 
 
 async def test_a_commit_that_began_is_not_abandoned_by_a_cancellation(store: LocalStore, disk: GatedDisk) -> None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from s3mount.errors import Stale
 from s3mount.fs.attrs import Attributes
-from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes, Standing, fresh_number, number_of
+from s3mount.fs.inodes import ASKED, ROOT, DirInode, FileInode, Inodes, Standing, fresh_number, number_of
 from s3mount.model import ETag
 
 NOBODY = Attributes(0o040755, 0, 0, 0, 0, 0)
@@ -96,6 +96,18 @@ def test_cold_files_are_named_oldest_first_and_only_beyond_the_limit() -> None:
     files += [file(inodes, number, str(number)) for number in range(14, 20)]
     assert inodes.cold(3) == files[:3]
     assert inodes.cold(3) == files[3:6]
+
+
+def test_the_kernel_is_not_asked_for_ever_more_before_it_answers() -> None:
+    inodes = table(limit=0)
+    files = [file(inodes, number, str(number)) for number in range(10, 10 + 2 * ASKED)]
+    asked = [inode for _ in range(ASKED) for inode in inodes.cold(2)]
+    assert asked == files[:ASKED]
+    inodes.forget(files[0].ino, 1)
+    assert inodes.cold(2) == files[ASKED : ASKED + 2]
+    while not (asked := inodes.cold(2)):
+        pass
+    assert asked
 
 
 class Table(RuleBasedStateMachine):
