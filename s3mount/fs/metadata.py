@@ -185,10 +185,12 @@ class Metadata:
         return value
 
     async def setxattr(self, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
-        """*flags*: 0, os.XATTR_CREATE or os.XATTR_REPLACE. Raises Exists, NoAttribute, NotSupported, NoSpace."""
+        """*flags*: 0, os.XATTR_CREATE or os.XATTR_REPLACE. Raises Exists, NoAttribute, NotSupported, Invalid, NoSpace."""
         self._volume.require_writable()
         if not name.startswith(XATTR_KINDS):
             raise NotSupported("Only user and trusted attributes are kept.")
+        if name in XATTR_KINDS:
+            raise Invalid("The attribute has no name.")
         present = name in await self.xattrs(inode)
         if present and flags & os.XATTR_CREATE:
             raise Exists("The attribute is there already.")
