@@ -90,13 +90,13 @@ class Metadata:
         with self._volume.gate.using(inode.key):
             attributes = edit(self._volume.file_attributes(info))
             metadata = encode(attributes, info.metadata or NO_METADATA)
-            former = info.etag
+            former, inode.mtime = info.etag, None
             try:
                 info = await self._store.update(info.key, metadata, if_match=former, file_id=inode.file_id)
             except (PreconditionFailed, NotFound):
                 self._volume.changes.note(inode.key)
                 return None
-            inode.etag = info.etag
+            inode.saw(info)
             self._volume.mutated(inode.key)
         if (live := inode.live) is not None:
             live.attributes = edit(live.attributes)
