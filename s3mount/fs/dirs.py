@@ -257,6 +257,7 @@ class Directories:
         if offer.info is None:
             return None
         inodes.add(file := FileInode(ino, offer.key, etag=offer.info.etag, file_id=offer.info.file_id))
+        file.saw(offer.info)
         return file
 
     def check(self) -> None:

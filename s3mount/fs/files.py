@@ -290,7 +290,8 @@ class Files:
             volume.fresh.pop(inode.key, None)
             live.fresh = live.exclusive = False
             live.reserved = None if live.reserved == inode.key else live.reserved
-        inode.etag, live.links = info.etag, info.links
+        inode.saw(info)
+        live.links = info.links
         inode.file_id = info.file_id or inode.file_id
         if inode.standing in (Standing.DISPLACED, Standing.UNNAMED):
             volume.inodes.name(inode, info.key)
@@ -321,7 +322,7 @@ class Files:
             with volume.gate.using(key):
                 metadata = encode(sent, live.foreign)
                 info = await self._store.update(Key(key), metadata, if_match=committed.etag, file_id=inode.file_id)
-                inode.etag = info.etag
+                inode.saw(info)
                 await live.content.rebase(info, former=committed.etag)
                 volume.mutated(key)
         except (PreconditionFailed, NotFound):

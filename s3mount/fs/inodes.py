@@ -73,14 +73,19 @@ def fresh_number() -> int:
 
 
 class FileInode:
-    """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one."""
+    """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one.
 
-    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "others", "standing")
+    `mtime` is that version's, as its metadata says it, None while this mount changes it: the kernel owns the time of a file that it knows,
+    so that one set by somebody else shows only on another inode.
+    """
+
+    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing")
 
     def __init__(self, ino: int, key: str, *, etag: ETag, file_id: int) -> None:
         self.ino = ino
         self.key = key
         self.etag = etag
+        self.mtime: str | None = None
         self.file_id = file_id
         self.lookups = 0
         self.standing = Standing.NAMED
@@ -98,7 +103,14 @@ class FileInode:
         """Whether the object *info* is this inode's, as this mount knows it."""
         if info.file_id and info.file_id != self.file_id:
             return False
-        return info.etag == self.etag or (self.live is not None and self.live.in_doubt)
+        if self.live is not None:
+            return info.etag == self.etag or self.live.in_doubt
+        return info.etag == self.etag and (self.mtime is None or info.metadata is None or info.metadata.get("mtime") == self.mtime)
+
+    def saw(self, info: ObjectInfo) -> None:
+        """*info* is the version that this mount has just seen or made."""
+        self.etag = info.etag
+        self.mtime = info.metadata.get("mtime") if info.metadata is not None else None
 
 
 class DirInode:

@@ -90,13 +90,13 @@ class Metadata:
         with self._volume.gate.using(inode.key):
             attributes = edit(self._volume.file_attributes(info))
             metadata = encode(attributes, info.metadata or NO_METADATA)
-            former = info.etag
+            former, inode.mtime = info.etag, None
             try:
                 info = await self._store.update(info.key, metadata, if_match=former, file_id=inode.file_id)
             except (PreconditionFailed, NotFound):
                 self._volume.changes.note(inode.key)
                 return None
-            inode.etag = info.etag
+            inode.saw(info)
             self._volume.mutated(inode.key)
         if (live := inode.live) is not None:
             live.attributes = edit(live.attributes)
@@ -185,10 +185,12 @@ class Metadata:
         return value
 
     async def setxattr(self, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
-        """*flags*: 0, os.XATTR_CREATE or os.XATTR_REPLACE. Raises Exists, NoAttribute, NotSupported, NoSpace."""
+        """*flags*: 0, os.XATTR_CREATE or os.XATTR_REPLACE. Raises Exists, NoAttribute, NotSupported, Invalid, NoSpace."""
         self._volume.require_writable()
         if not name.startswith(XATTR_KINDS):
             raise NotSupported("Only user and trusted attributes are kept.")
+        if name in XATTR_KINDS:
+            raise Invalid("The attribute has no name.")
         present = name in await self.xattrs(inode)
         if present and flags & os.XATTR_CREATE:
             raise Exists("The attribute is there already.")

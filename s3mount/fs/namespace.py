@@ -221,6 +221,7 @@ class Namespace:
         inode = self.known_file(key, info)
         if inode is None:
             inode = FileInode(self.file_number(key, info), key, etag=info.etag, file_id=info.file_id)
+            inode.saw(info)
             self._inodes.add(inode)
         return inode
 

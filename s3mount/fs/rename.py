@@ -166,7 +166,8 @@ class Renames:
     async def _copy_key(self, source: Key, target: Key, moved: FileInode | None) -> None:
         info = await self._store.copy(source, target)
         if moved is not None:
-            former, moved.etag = moved.etag, info.etag
+            former = moved.etag
+            moved.saw(info)
             if moved.live is not None:
                 await moved.live.content.rebase(info, former=former)
 

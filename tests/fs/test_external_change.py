@@ -7,6 +7,7 @@ import os
 import pytest
 
 from s3mount.errors import Exists, NoEntry, Stale
+from s3mount.fs.attrs import AttrChange
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.fs.mounted import RW, Mounted, body
@@ -149,6 +150,18 @@ async def test_a_key_below_makes_an_object_shadowed(mount: Mounted, other: Memor
     assert await body(store, "a") == b"OBJECT"
     await mount.rename("a␛f", "free")
     assert await mount.names() == ["a", "free"]
+
+
+async def test_a_time_that_others_set_shows_on_another_inode(mount: Mounted, other: MemoryStore, store: MemoryStore) -> None:
+    """The kernel would pass over it on the inode that it knows."""
+    await mount.write("f", b"x")
+    await mount.setattr("f", AttrChange(mtime_ns=5))
+    async with mount.at("f") as ino:
+        assert (await mount.stat("f")).ino == ino
+        info = await other.head(Key("f"))
+        await other.update(Key("f"), {**(info.metadata or {}), "mtime": "7.000000000"})
+        changed = await mount.stat("f")
+        assert (changed.ino != ino, changed.mtime_ns) == (True, 7_000_000_000)
 
 
 async def test_a_directory_that_others_removed_is_gone(mount: Mounted, other: MemoryStore) -> None:

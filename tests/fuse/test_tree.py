@@ -295,6 +295,7 @@ def test_extended_attributes(here: Path) -> None:
     os.setxattr(file, "user.b", bytes(range(256)) * 8, os.XATTR_CREATE)
     assert error_of(lambda: os.setxattr(file, "user.a", b"x", os.XATTR_CREATE)) == errno.EEXIST
     assert error_of(lambda: os.setxattr(file, "user.c", b"x", os.XATTR_REPLACE)) == errno.ENODATA
+    assert error_of(lambda: os.setxattr(file, "user.", b"x")) == errno.EINVAL
     assert sorted(os.listxattr(file)) == ["user.a", "user.b"]
     assert os.getxattr(file, "user.a") == b""
     assert os.getxattr(file, "user.b") == bytes(range(256)) * 8
