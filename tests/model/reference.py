@@ -54,19 +54,18 @@ class Reference:
         return not path or path + "/" in self.kept or any(key.startswith(path + "/") for key in self.objects)
 
     def is_shadow(self, path: str) -> bool:
-        """Whether *path* is the name of an object that a directory shadows."""
-        key = path.removesuffix(SHADOW)
-        return path != key and self.is_directory(key) and self.exists_file(path)
+        """Whether *path* is the second name of a file, the one it is listed under while a directory shadows it."""
+        return path.endswith(SHADOW) and self.exists_file(path)
 
     def exists(self, path: str) -> bool:
         return self.is_directory(path) or path in self.objects or path in self.fresh
 
     def key_of(self, path: str) -> str:
-        """The key of the file *path*, which may be a shadowed one. Raises NoEntry, IsADirectory."""
+        """The key of the file *path*, which may be its second name. Raises NoEntry, IsADirectory."""
         self.require_parent(path)
         key = path.removesuffix(SHADOW)
-        if (path != key) != self.is_directory(key):
-            raise IsADirectory if path == key else NoEntry
+        if path == key and self.is_directory(key):
+            raise IsADirectory
         if key not in self.objects and key not in self.fresh:
             raise NoEntry
         return key

@@ -273,7 +273,7 @@ def test_very_many_random_operations_agree_with_the_model(sequence: list[Step], 
         ),
         pytest.param(
             [("put", ("a/b/", b"")), ("open", ("b", RW | os.O_CREAT | os.O_TRUNC)), ("rename", ("b␛f", "a/b", True))],
-            id="a shadowed name does not commit the new file that has the name itself",
+            id="a new file has its second name too, and is committed before it is renamed by it",
         ),
         pytest.param(
             [("put", ("b/a/", b"")), ("rename", ("b", "b␛f", True))],
