@@ -296,9 +296,10 @@ class Inodes:
 
     def _take(self, inode: FileInode, key: str, standing: Standing) -> None:
         del self._files[key]
-        if inode.others:
-            inode.key = next(iter(inode.keys - {key}))
-            inode.others -= {inode.key, key}
+        rest = inode.keys - {key}
+        if rest:
+            inode.key = min(rest) if inode.key == key else inode.key
+            inode.others = rest - {inode.key} or NO_KEYS
         else:
             inode.key, inode.standing = key, standing
             self.drop_if_unused(inode)

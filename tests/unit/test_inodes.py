@@ -66,6 +66,16 @@ def test_a_file_with_two_names_loses_one_and_keeps_the_other() -> None:
     inodes.check()
 
 
+def test_a_file_that_loses_one_of_three_names_keeps_the_other_two() -> None:
+    inodes = table()
+    inode = file(inodes, 7, "a")
+    for key in ("b", "c"):
+        inodes.name(inode, key)
+    inodes.displace_at("b")
+    inodes.check()
+    assert inode.keys == {"a", "c"}
+
+
 def test_a_displaced_file_can_take_its_key_back() -> None:
     inodes = table()
     old = file(inodes, 7, "f")
