@@ -91,7 +91,7 @@ class Watch:
         """Wait until the mount's process has let go of everything, however long that takes, and then for its exit."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         outcome = self.outcome()
-        if outcome.finished:
+        if outcome.finished and outcome.pid != os.getpid():
             _wait_for_exit(outcome.pid)
         return outcome
 

@@ -17,6 +17,9 @@ from s3mount.server.sigv4 import presign
 from tests.server_api.serving import ACCESS_KEY, SECRET, Served
 from tests.server_api.test_objects import code_of
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

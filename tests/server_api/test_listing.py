@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 KEYS = ["a", "b/1", "b/2", "c d", "d%", "é", "ünder/x"]
 
 

@@ -14,6 +14,9 @@ from botocore.exceptions import ClientError
 from s3mount.model import MiB
 from tests.server_api.test_objects import code_of
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 DATA = random.Random(3).randbytes(11 * MiB)
 PARTS = [DATA[: 5 * MiB], DATA[5 * MiB : 10 * MiB], DATA[10 * MiB :]]
 

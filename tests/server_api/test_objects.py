@@ -13,6 +13,9 @@ from botocore.exceptions import ClientError
 
 from s3mount.model import KiB, MiB
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
     return error.value.response["Error"]["Code"], error.value.response["ResponseMetadata"]["HTTPStatusCode"]

@@ -12,6 +12,9 @@ from botocore.credentials import Credentials
 
 from tests.server_api.serving import ACCESS_KEY, SECRET, Served
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 SENTINEL = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 EMPTY = hashlib.sha256(b"").hexdigest()
 DATA = bytes(range(256)) * 1000

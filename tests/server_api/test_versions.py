@@ -9,6 +9,9 @@ from botocore.exceptions import ClientError
 
 from tests.server_api.test_objects import code_of
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def versioned(s3: Any, bucket: str) -> str:

@@ -13,6 +13,9 @@ import pytest
 from s3mount.model import MiB
 from tests.server_api.serving import Served
 
+# A real server, real sockets: for `make test`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

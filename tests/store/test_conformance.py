@@ -48,11 +48,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     assert problems == []
 
 
-# Nothing in these is new over "local" and the wrappers around memory: they are for `make test`, not for every `make check`.
-SLOW = ("local-durable", "local-wrapped")
+# Nothing in these is new over "local" and all wrappers around memory: they are for `make test`, not for every `make check`.
+QUICK = ("memory", "memory-like-s3", "all-wrappers", "local")
+SLOW = tuple(name for name in (*IN_MEMORY, *ON_DISK) if name not in QUICK)
 
 
-@pytest.fixture(params=[*IN_MEMORY, "local", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.fixture(params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     name = request.param
     store = IN_MEMORY[name]() if name in IN_MEMORY else ON_DISK[name](request.getfixturevalue("engine"))

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 TESTS = """
 import logging
@@ -36,6 +38,7 @@ def test_calm():
 """
 
 
+@pytest.mark.slow
 def test_a_warning_in_the_log_fails_the_test_unless_it_was_announced(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
     (tmp_path / "test_it.py").write_text(TESTS)

@@ -6,6 +6,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +152,7 @@ def test_shrinking_and_growing_again_leaves_a_hole() -> None:
     assert list(table) == [kept(0, 40), Extent(40, 100, Kind.HOLE, 1)]
 
 
+@pytest.mark.slow
 def test_thousands_of_crumbs_are_written_and_looked_up_fast() -> None:
     count = 30_000
     table = Extents([kept(0, 2 * count * 4096)])
@@ -169,6 +171,7 @@ def test_thousands_of_crumbs_are_written_and_looked_up_fast() -> None:
     assert list(table) == [kept(0, 2 * count * 4096)]
 
 
+@pytest.mark.slow
 def test_cutting_and_overwriting_across_blocks_agrees_with_the_model() -> None:
     rng = random.Random(2)
     table, model = Extents([kept(0, 8000)]), Model([(Kind.KEPT, 0, at) for at in range(8000)])
