@@ -11,6 +11,9 @@ HELPERDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/sbin,$(PREFIX)/sbin)
 # What CI and developers agree on; more through the environment, as in PYTEST_ARGS='-k rename -x'.
 PYTEST = $(RUN) -m pytest $(PYTEST_ARGS)
 
+# Folders without a fast test: make check does not even import what they need.
+ALL_SLOW = bench install server server_api
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt bench soak install uninstall clean setup setup-test
 
@@ -27,7 +30,7 @@ check: setup-test ## format, lint, types, import arrows, fast tests: under a min
 	$(RUN) -m ruff format --check --quiet $(PYTHON_FILES)
 	$(RUN) -m ruff check --quiet $(PYTHON_FILES)
 	$(RUN) -m mypy $(PYTHON_FILES)
-	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak"
+	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" $(ALL_SLOW:%=--ignore=tests/%)
 
 fmt: setup-test ## format the code and mend what ruff can mend
 	$(RUN) -m ruff format $(PYTHON_FILES)
