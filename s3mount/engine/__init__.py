@@ -58,6 +58,7 @@ Files
     layout, disk, lock                   folder, system calls, write lock and owners
     codec, segment, log, snapshot        frames, one segment, all of them, the state at one record
     bodies, reader                       body files, open objects
-    recovery, replay, sync               opening and rebuilding, catching up, durability;  reindex (a new index beside the living one)
+    recovery, replay, sync               opening, catching up, durability
+    rebuild, reindex                     a new index: offline and with salvage; beside the living one
     maintenance                          check (invariants), sweep (leftovers), scrub (hashes), compact (the log)
 """

@@ -22,5 +22,6 @@ one inode's bytes
 content      base version + what was written since; the commit
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
 delivery     lost replies;  pinned: versions kept readable
-staging      bytes that wait for a commit;  buffers: for replies to reads
+turn         one commit at a time, at no cost while nobody else wants to
+staging      bytes that wait for a commit;  running_hash: their hash, taken while they are written;  buffers: for replies to reads
 """

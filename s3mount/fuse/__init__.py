@@ -1,11 +1,11 @@
 """The thin shell between the kernel and `s3mount.fs`, and the process that carries it.
 
-    operations  attributes          translate in, call, translate out
+    operations  attributes          translate in, call, translate out;  deadline: how long that may take
     invalidate                      tell the kernel to forget, from a thread
     session     tuning              one mount from init to close; what the kernel lets us raise
-    mountpoint                      is the place fit, what is mounted there, take it off
+    mountpoint  utab                is the place fit, what is mounted there, take it off; so that umount(8) calls our helper
     daemon      runtime   logs      the background process, its record, its log
     notify                          the service manager's protocol
 
-Arrows: session -> operations, tuning, invalidate, mountpoint, notify -> attributes. Only this package imports pyfuse3.
+Arrows: session -> operations, tuning, invalidate, mountpoint, utab, notify -> attributes. Only this package imports pyfuse3.
 """
