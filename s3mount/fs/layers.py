@@ -143,7 +143,7 @@ class Layers:
             while self._pinned is None:
                 base = self.base
                 assert base is not None
-                pinned = Pinned(await self._store.pin(self.key or base.key, if_match=base.etag))
+                pinned = Pinned(await self._store.pin(self.key or base.key, known=base))
                 if self.base is base:
                     self._pinned = pinned
                 else:

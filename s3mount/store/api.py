@@ -146,8 +146,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def pin(self, key: Key, *, if_match: ETag | None = None) -> Pin:
-        """Keep the current version for reading. Raises NotFound, PreconditionFailed."""
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        """Keep the current version for reading. Raises NotFound, PreconditionFailed.
+
+        *known* is what the caller has of the version that it wants (it implies *if_match*). A store that finds versions by ETag alone need
+        not ask for it then: a version that is gone shows at the first `get_into`.
+        """
         ...
 
     # -- committing -------------------------------------------------------------------

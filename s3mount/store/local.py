@@ -12,7 +12,8 @@ L3  Everything else runs in worker threads, each kind with a limiter of its own,
     nor looks nor renames.
 L4  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
     owner's back. A cancellation that comes while a call waits for its turn means that it did not happen.
-L5  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
+L5  A commit to a file that exists keeps the content headers and tags that a server gave it, and drops the checksums of its former bytes.
+L6  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
 
 The engine belongs to whoever opened it: `aclose` leaves it open.
 """
@@ -117,8 +118,9 @@ class LocalStore:
             await pin.aclose()
         return pin.info
 
-    async def pin(self, key: Key, *, if_match: ETag | None = None) -> LocalPin:
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> LocalPin:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if_match = known.etag if known else if_match
         reader = self._engine.open_object_nowait(self._bucket, key, if_match=if_match)
         if reader is None:
             reader = await _in_thread(self._reads, partial(self._engine.open_object, self._bucket, key, if_match=if_match))
@@ -251,4 +253,5 @@ def _how(commit: Commit) -> How:
         storage_class=commit.storage_class,
         commit_id=commit.commit_id,
         file_id=commit.file_id,
+        carries=True,
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -125,9 +126,11 @@ class MemoryStore:
         file.blob.read_into(span.start, buffer)
         return self._info(key, file)
 
-    async def pin(self, key: Key, *, if_match: ETag | None = None) -> MemoryPin:
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> MemoryPin:
         await trio.lowlevel.checkpoint()
-        file = self._matching(key, if_match)
+        if known and not self.capabilities.versions:
+            return MemoryPin(self, replace(known, key=key), None)
+        file = self._matching(key, known.etag if known else if_match)
         return MemoryPin(self, self._info(key, file), file.blob if self.capabilities.versions else None)
 
     # -- committing -------------------------------------------------------------------

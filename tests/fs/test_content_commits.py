@@ -16,7 +16,7 @@ from s3mount.errors import AlreadyExists, NoSpace, OutcomeUnknown, Stale, StoreE
 from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.fs.layers import LAZY_LOGS
 from s3mount.fs.staging import StagingFile
-from s3mount.model import Absent, ETag, Key, KiB, MiB
+from s3mount.model import Absent, ETag, Key, KiB, MiB, ObjectInfo
 from s3mount.store.api import Pin
 from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply, lost_request, seeded
@@ -435,10 +435,10 @@ async def test_little_commits_do_not_pin_each_version(tmp_path: Path, monkeypatc
     pins = 0
     pin = rig.store.pin
 
-    async def counted(key: Key, *, if_match: ETag | None = None) -> Pin:
+    async def counted(key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
         nonlocal pins
         pins += 1
-        return await pin(key, if_match=if_match)
+        return await pin(key, if_match=if_match, known=known)
 
     monkeypatch.setattr(rig.store, "pin", counted)
     model = bytearray(b"k" * LARGE)

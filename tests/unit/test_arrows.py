@@ -3,7 +3,8 @@
 Owns: the map as data (ROOMS, STRANGERS, PURE) and the walk over the source with ast.
 Must not know: what the modules do. Nothing of s3mount is imported here.
 
-    cli -> fuse -> fs -> store.api     store.local -> engine     cli -> server -> engine     everything -> model, config, errors
+    cli -> fuse -> fs -> store.api     cache -> store.api     store.local -> engine     cli -> server -> engine
+    everything -> model, config, errors
 
 An import counts wherever it stands, inside a function and under TYPE_CHECKING as well: a name that readers meet is a thing they must know.
 """
@@ -22,9 +23,10 @@ ROOT = Path(__file__).parents[2]
 # Rooms: the longest name that begins a module's name decides. SHARED is for all.
 SHARED = ("s3mount.model", "s3mount.config", "s3mount.errors")
 ROOMS: dict[str, tuple[str, ...]] = {
-    "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.store", "s3mount.engine", "s3mount.server"),
+    "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.cache", "s3mount.store", "s3mount.engine", "s3mount.server"),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
     "s3mount.fs": ("s3mount.fs", "s3mount.store.api"),
+    "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.wrap"),
     "s3mount.store": ("s3mount.store",),
     "s3mount.store.api": (),
     "s3mount.store.local": ("s3mount.store", "s3mount.engine"),
@@ -40,6 +42,7 @@ WHY_ROOMS: dict[str, str] = {
     "s3mount.cli": "the command line starts the others",
     "s3mount.fuse": "the shell translates between the kernel and fs, and must work over any store",
     "s3mount.fs": "POSIX semantics must hold over any store and be tested without a kernel",
+    "s3mount.cache": "what is remembered of a store must not depend on which store it is, nor on who asks",
     "s3mount.store": "a store must not know who uses it, and only store.local knows the engine",
     "s3mount.store.api": "the protocol must not know its implementations",
     "s3mount.store.local": "a store must not know who uses it",
@@ -52,6 +55,7 @@ ANYBODY = "what everybody imports must import nobody"
 STRANGERS: list[tuple[str, frozenset[str], str]] = [
     ("s3mount.fs", frozenset({"pyfuse3"}), "fs is tested without a kernel; translate in s3mount/fuse"),
     ("s3mount.fs", frozenset({"aiobotocore", "botocore", "boto3", "httpx2"}), "fs speaks ObjectStore; requests belong into s3mount/store"),
+    ("s3mount.cache", frozenset({"pyfuse3", "aiobotocore", "botocore", "httpx2"}), "a cache is a store around any store, for any user"),
     ("s3mount.store", frozenset({"pyfuse3"}), "a store must not know that a kernel asks"),
     ("s3mount.engine", frozenset({"trio", "anyio", "asyncio"}), "the engine is synchronous: a server on another event loop uses it too"),
     (
@@ -77,6 +81,7 @@ PURE = [
     "s3mount.engine.values",
     "s3mount.engine.codec",
     "s3mount.engine.records",
+    "s3mount.cache.options",
     "s3mount.fs.options",
     "s3mount.fs.names",
     "s3mount.fs.attrs",

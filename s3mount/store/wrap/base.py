@@ -132,8 +132,8 @@ class Wrapper:
     async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
         return await self.around(Op("get_into", key), lambda: self.inner.get_into(key, span, buffer, if_match=if_match))
 
-    async def pin(self, key: Key, *, if_match: ETag | None = None) -> Pin:
-        return WrappedPin(self, await self.around(Op("pin", key), lambda: self.inner.pin(key, if_match=if_match)))
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        return WrappedPin(self, await self.around(Op("pin", key), lambda: self.inner.pin(key, if_match=if_match, known=known)))
 
     # -- committing -------------------------------------------------------------------
 
