@@ -291,13 +291,17 @@ async def test_news_of_metadata_that_come_after_a_commit_are_ignored(rig: Rig) -
 # -- replaced and removed -------------------------------------------------------------------
 
 
+async def opened_and_read(content: FileContent) -> memoryview | bytes:
+    await content.open()
+    return await content.read(0, 3)
+
+
 async def test_a_replaced_object_is_stale_when_it_is_opened_or_first_read(rig: Rig) -> None:
     info = await rig.memory.put(KEY, b"old")
     await rig.another_client_puts(b"new")
     content = rig.content(info)
     with pytest.raises(Stale):
-        await content.open()
-        await content.read(0, 3)
+        await opened_and_read(content)
     await content.aclose()
 
 
