@@ -23,10 +23,12 @@ from s3mount.errors import UsageError
 from s3mount.fs.options import FsOptions
 from s3mount.fuse.daemon import Ready, in_background
 from s3mount.fuse.logs import log_to
-from s3mount.fuse.mountpoint import require_fit
+from s3mount.fuse.mountpoint import clear_dead, require_fit
 from s3mount.fuse.operations import Deadlines
 from s3mount.fuse.runtime import log_fallback
 from s3mount.fuse.session import MountOptions, run_mount
+
+log = logging.getLogger(__name__)
 
 
 def octal(text: str) -> int:
@@ -104,6 +106,7 @@ def mount(
     SOURCE is local://BUCKET or local://BUCKET/PREFIX. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
     """
     url = parse_url(source)
+    dead = clear_dead(mountpoint)
     options = MountOptions(
         source=source,
         mountpoint=require_fit(mountpoint, nonempty=nonempty),
@@ -128,6 +131,8 @@ def mount(
 
     def work(ready: Ready) -> None:
         log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))
+        for former in dead:
+            log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
         run_mount(lambda: open_store(url, data=data, create_bucket=create), options, ready=ready)
 
     if foreground:

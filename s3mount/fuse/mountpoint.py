@@ -65,6 +65,19 @@ def mount_above(path: Path) -> Mounted | None:
     return nearest if nearest is not None and nearest.is_ours else None
 
 
+def clear_dead(path: Path) -> list[Mounted]:
+    """Take mounts of ours off *path* whose process is gone (kill -9, a crash); which they were. Whoever works in one keeps his errors.
+
+    The kernel says ENOTCONN once nobody serves a mount any more: nothing that was written to it can be lost by this.
+    Raises NotPermitted or Unavailable where one of them may not be taken off.
+    """
+    place, cleared = resolve(path), list[Mounted]()
+    while (mounted := mounted_at(place)) is not None and mounted.is_ours and _is_dead(place):
+        detach(place)
+        cleared.append(mounted)
+    return cleared
+
+
 def require_fit(path: Path, *, nonempty: bool) -> Path:
     """*path* resolved, if a mount may go there. Raises UsageError or Busy, with the sentence to print."""
     place = resolve(path)
@@ -132,9 +145,18 @@ def _not_taken_off(path: Path, number: int, said: str = "") -> S3MountError:
     return Unavailable(f"{path} could not be unmounted: {said or os.strerror(number)}")
 
 
+def _is_dead(path: Path) -> bool:
+    """Asked with statfs(2), as the kernel would answer a stat(2) out of its cache."""
+    try:
+        os.statvfs(path)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
 def _unusable(path: Path, error: OSError) -> S3MountError:
     if error.errno == errno.ENOTCONN:
-        return Busy(f"{path} is left over from a mount whose process is gone; take it off first: s3mount umount {path}")
+        return Busy(f"{path} is left over from a mount whose process is gone; take it off first: umount {path}")
     return UsageError(f"{path} cannot be used: {error.strerror}")
 
 

@@ -189,13 +189,34 @@ def test_flush_says_what_could_not_be_committed(new_mount: NewMount) -> None:
         (mount.path / "refused/file").unlink()
 
 
-def test_a_mount_whose_process_died_is_named_and_taken_off(new_mount: NewMount) -> None:
+def test_umount_tells_of_a_mount_whose_process_died_and_takes_it_off(new_mount: NewMount) -> None:
     mount = new_mount()
     mount.process.kill()
     mount.process.wait()
-    refused(s3mount("mount", URL, mount.path, "--data", mount.data), 1, "process is gone", "s3mount umount")
     refused(s3mount("umount", mount.path), 1, "had died")
     assert mountpoint.mounted_at(mount.path) is None
+
+
+def test_a_mount_takes_the_place_of_one_whose_process_died_even_if_somebody_works_in_it(place: Path) -> None:
+    for text in ("first", "second"):
+        assert mount_in_background(place, "--create").returncode == 0
+        (place / "file").write_text(text)
+        busy = os.open(place, os.O_RDONLY)
+        kill_the_mount(place)
+        assert (done := mount_in_background(place)).returncode == 0, done.stderr
+        assert (place / "file").read_text() == text
+        assert s3mount("umount", place).returncode == 0
+        abandon(busy)
+    assert mountpoint.mounted_at(place) is None
+    assert (place.parent / "log").read_text().count("whose process was gone has been taken off") == 2
+
+
+def kill_the_mount(place: Path) -> None:
+    record = runtime.watch(place, owner=os.getuid())
+    assert record is not None
+    os.kill(record.outcome().pid, signal.SIGKILL)
+    record.wait()
+    record.close()
 
 
 def test_a_mount_may_follow_an_unmount_at_once(new_mount: NewMount) -> None:
