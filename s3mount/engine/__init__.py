@@ -44,6 +44,7 @@ Files
 -----
     values      How, BucketInfo, VersionInfo, Failed: what callers give and get besides s3mount.model
     names       rules of bucket names and keys
+    extra       what of a server's own notes on a version outlives its bytes
     records     operations as frozen values <-> msgpack
     schema      the index's tables, column by column
     apply       record -> rows: the state machine;  extents (file contents, body references)  history (what versions keep)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from s3mount.engine import contents, queries
 from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.core import Core, changed, exists
+from s3mount.engine.extra import lasting
 from s3mount.engine.known import QUICK_SPANS
 from s3mount.engine.lock import WouldWait
 from s3mount.engine.merging import Merger
@@ -149,7 +151,8 @@ class Objects(Core):
             if self.lock.hurried and base and (base != file or found.versioning != "off"):
                 raise WouldWait  # the extents are copied, however many there are
             tag = etag or self.new_etag()
-            tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, how, pieces))
+            manner = self._carrying(tx, file, how) if how.carries else how
+            tx.ops.append(_write(where, target, file, base, base_etag, size, tag, tx.time_ns, manner, pieces))
             tx.files.add(file)
 
             def answer(db: sqlite3.Connection) -> ObjectInfo:
@@ -160,6 +163,11 @@ class Objects(Core):
             return self.freeing(where, key, answer)
 
         return self.commit_laid(laid, decide, durable=durable)
+
+    def _carrying(self, tx: Transaction, file: int, how: How) -> How:
+        """*how*, with what the file's extra has beyond its bytes."""
+        row = tx.db.execute("SELECT extra FROM file WHERE id = ?", (file,)).fetchone()
+        return how if row is None or row[0] is None else replace(how, extra=lasting(row[0]))
 
     def commit_laid(self, laid: Sequence[Laid], decide: Callable[[Transaction], Answer[ObjectInfo]], *, durable: bool) -> ObjectInfo:
         """Commit content that was staged before; our own staged files are gone afterwards, whatever happens."""
@@ -260,7 +268,8 @@ class Objects(Core):
     ) -> ObjectInfo:
         """Make *target* a second object with the same content, without copying bytes.
 
-        With *version_id* that version is copied. With *how* its metadata and type are replaced, else they are copied.
+        With *version_id* that version is copied. With *how* its metadata and type are replaced (its extra is copied where *how* carries),
+        else they are copied.
         Raises NotFound, PreconditionFailed (*if_match* speaks of the source, the condition of the target), AlreadyExists.
         """
         raw = key_bytes(target)
@@ -270,7 +279,7 @@ class Objects(Core):
             if if_match is not None and found.etag != if_match:
                 raise changed(source)
             where = queries.require_bucket(tx.db, target_bucket or bucket).id
-            manner = how or _manner_of(found)
+            manner = _manner_of(found) if how is None else replace(how, extra=found.extra) if how.carries else how
             name, file = self.target(tx, where, raw, manner)
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, name, file, found.file_id, found.etag, found.size, tag, tx.time_ns, manner, ()))

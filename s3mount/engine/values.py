@@ -33,7 +33,8 @@ class How:
     """Everything about a new version but its bytes; the store protocol's Commit has the same fields, without `extra`.
 
     `file_id`: the file to write, 0 to let the engine choose. Under a Matches condition the file is found by its id, whatever it is called
-    by now; without one the key is made to name this file. `extra`: kept with the version and given back, opaque to the engine.
+    by now; without one the key is made to name this file. `extra`: kept with the version and given back, opaque to the engine but for what
+    `engine.extra` says. `carries`: a file that exists already keeps of its extra what outlives its bytes, a copy has its source's.
     """
 
     condition: Condition = None
@@ -43,6 +44,7 @@ class How:
     commit_id: str = ""
     file_id: int = 0
     extra: bytes | None = None
+    carries: bool = False
 
 
 PLAIN = How()

@@ -142,6 +142,11 @@ def upload_etag(digests: Sequence[bytes]) -> str:
     return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
 
 
+def is_md5(etag: str) -> bool:
+    """Whether an ETag, without quotes, is the MD5 of the bytes: not of parts, nor of another maker."""
+    return len(etag) == 32 and "-" not in etag
+
+
 # -- writing -------------------------------------------------------------------------------
 
 

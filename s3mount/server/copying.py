@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from s3mount.engine.reader import Reader
 from s3mount.engine.values import How
 from s3mount.errors import NotFound
-from s3mount.model import ByteRange, Condition, ETag, Key, MiB, ObjectInfo
+from s3mount.model import ByteRange, Condition, ETag, GiB, Key, MiB, ObjectInfo
 from s3mount.server import checksums, metadata, multipart
 from s3mount.server.access import Action
 from s3mount.server.buckets import iso
 from s3mount.server.calls import Call, Headers, Reply, xml
-from s3mount.server.checksums import Algorithm, Kind, encode, parse_algorithm
+from s3mount.server.checksums import DEFAULT, Algorithm, Kind, encode, is_md5, parse_algorithm
 from s3mount.server.conditions import check_copy_source, preconditions
 from s3mount.server.demands import require_possible
 from s3mount.server.kept import Kept, Sum, pack, unpack
@@ -29,6 +29,8 @@ from s3mount.server.xml import document, tag
 
 # What is read and hashed at once.
 READ = 1 * MiB
+# S3's limit for one copy; larger objects are copied part by part.
+COPY_BYTES = 5 * GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def copy(call: Call) -> Reply:
     async def commit(condition: Condition) -> tuple[Source, ObjectInfo, Kept]:
         source = await _source(call)
         _require_change(call, source)
-        how, kept = await _result(call, source)
+        how, kept, etag = await _result(call, source)
         how = replace(how, condition=condition, extra=pack(kept))
         info = await call.run(
             call.engine.copy,
@@ -90,7 +92,7 @@ async def copy(call: Call) -> Reply:
             version_id=source.version_id,
             if_match=source.info.etag,
             how=how,
-            etag=source.info.etag,
+            etag=etag,
         )
         return source, info, kept
 
@@ -120,8 +122,8 @@ def _require_change(call: Call, source: Source) -> None:
         )
 
 
-async def _result(call: Call, source: Source) -> tuple[How, Kept]:
-    """What the copy will be."""
+async def _result(call: Call, source: Source) -> tuple[How, Kept, str]:
+    """What the copy will be: one content in one piece, as at AWS, whatever the source was made of, and its ETag is its MD5."""
     info, old = source.info, unpack(source.info.extra)
     given, said = described(call)
     if _directive(call, "x-amz-metadata-directive"):
@@ -130,13 +132,23 @@ async def _result(call: Call, source: Source) -> tuple[How, Kept]:
         how = How(metadata=info.metadata or {}, content_type=info.content_type, storage_class=metadata.storage_class(call.s3))
         headers = old.headers
     tags = said.tags if _directive(call, "x-amz-tagging-directive") else old.tags
-    kept = Kept(headers, tags, old.sums, old.parts)
+    etag, total = await _whole(call, source, old.sum)
+    return how, Kept(headers, tags, (total,)), etag
+
+
+async def _whole(call: Call, source: Source, known: Sum | None) -> tuple[str, Sum]:
+    """ETag and checksum of the copy: the source's, where they speak of the bytes alone, else they are read. Raises InvalidRequest."""
+    if source.info.size > COPY_BYTES:
+        raise S3Error(
+            "InvalidRequest", f"The specified copy source is larger than the maximum allowable size for a copy source: {COPY_BYTES}"
+        )
     asked = call.s3.header("x-amz-checksum-algorithm")
-    if asked and (old.sum is None or old.sum.algorithm is not parse_algorithm(asked) or old.sum.kind is Kind.COMPOSITE):
-        algorithm = parse_algorithm(asked)
-        sums = (await _digests(call, source, None, [algorithm]))[1]
-        kept = replace(kept, sums=(Sum(algorithm, Kind.FULL_OBJECT, encode(sums[algorithm])),), parts=())
-    return how, kept
+    algorithm = parse_algorithm(asked) if asked else known.algorithm if known else DEFAULT
+    etag = source.info.etag
+    if known is not None and known.algorithm is algorithm and known.kind is Kind.FULL_OBJECT and is_md5(etag):
+        return etag, known
+    md5, sums = await _digests(call, source, None, [algorithm])
+    return md5.hex(), Sum(algorithm, Kind.FULL_OBJECT, encode(sums[algorithm]))
 
 
 # -- parts ----------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """What the server keeps with a version beyond what the engine knows: content headers, tags, checksums, the parts it was made of.
 
 Owns: `Kept` and its packed form, which the engine stores as opaque bytes (`extra`); the plan and the parts of uploads use it too.
-Must not know: the engine, requests.
+Must not know: the engine's work, requests.
 
-The packed form is a msgpack map with one-letter keys; what is empty is left out, unknown keys are ignored.
+The packed form is a msgpack map with one-letter keys; what is empty is left out, unknown keys are ignored. Those that describe the object
+rather than its bytes are named by the engine, which keeps them when a mount writes the file (`engine.extra`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgpack
 
+from s3mount.engine.extra import HEADERS, TAGS
 from s3mount.server.checksums import Algorithm, Kind
 from s3mount.server.tags import Tags
 
@@ -61,8 +63,8 @@ class Kept:
 def pack(kept: Kept) -> bytes | None:
     """None where there is nothing to keep."""
     found: dict[str, Any] = {
-        "h": dict(kept.headers),
-        "t": kept.tags,
+        HEADERS: dict(kept.headers),
+        TAGS: kept.tags,
         "c": [(one.algorithm.value, one.kind.value, one.text) for one in kept.sums],
         "p": [(part.number, part.size, part.text) for part in kept.parts],
         "u": kept.upload,
@@ -77,8 +79,8 @@ def unpack(packed: bytes | None) -> Kept:
         return Kept()
     found = msgpack.unpackb(packed, use_list=False)
     return Kept(
-        found.get("h", {}),
-        found.get("t", ()),
+        found.get(HEADERS, {}),
+        found.get(TAGS, ()),
         tuple(Sum(Algorithm(name), Kind(kind), text) for name, kind, text in found.get("c", ())),
         tuple(KeptPart(*part) for part in found.get("p", ())),
         found.get("u", ""),

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 from botocore.exceptions import ClientError
 
-from s3mount.model import KiB, MiB
+from s3mount.model import Key, KiB, MiB
+from s3mount.store.api import Commit
+from s3mount.store.local import LocalStore
 
 # A real server, real sockets: for `make test`.
 pytestmark = pytest.mark.slow
@@ -143,6 +146,33 @@ def test_a_copy_has_the_bytes_and_what_the_directives_say(s3: Any, bucket: str) 
     assert code_of(error) == ("InvalidRequest", 400)
     s3.copy_object(Bucket=bucket, Key="a", CopySource={"Bucket": bucket, "Key": "a"}, Metadata={}, MetadataDirective="REPLACE")
     assert s3.get_object(Bucket=bucket, Key="a")["Body"].read() == b"hello"
+
+
+def test_a_copy_of_an_object_made_of_parts_is_one_piece_with_an_md5(s3: Any, bucket: str) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="a", ChecksumAlgorithm="SHA256")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="a", UploadId=upload, PartNumber=1, Body=b"hello", ChecksumAlgorithm="SHA256")
+    named = {"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}
+    s3.complete_multipart_upload(Bucket=bucket, Key="a", UploadId=upload, MultipartUpload={"Parts": [named]})
+    copied = s3.copy_object(Bucket=bucket, Key="b", CopySource={"Bucket": bucket, "Key": "a"})["CopyObjectResult"]
+    assert copied["ETag"] == f'"{hashlib.md5(b"hello").hexdigest()}"'
+    assert (copied["ChecksumType"], copied["ChecksumSHA256"]) == ("FULL_OBJECT", part["ChecksumSHA256"])
+    head = s3.head_object(Bucket=bucket, Key="b", PartNumber=1)
+    assert (head["ETag"], "PartsCount" in head) == (copied["ETag"], False)
+
+
+def test_what_a_mount_writes_anew_keeps_headers_and_tags_but_no_old_checksum(served: Any, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="a", Body=b"old", CacheControl="no-cache", ContentEncoding="x-none", Tagging="x=y")
+    base = served.engine.head(bucket, "a")
+
+    async def write() -> None:
+        await LocalStore(served.engine, bucket).put(Key("a"), b"news", Commit(file_id=base.file_id))
+
+    trio.run(write)
+    got = s3.get_object(Bucket=bucket, Key="a", ChecksumMode="ENABLED")
+    assert (got["Body"].read(), got["CacheControl"], got["ContentEncoding"], got["TagCount"]) == (b"news", "no-cache", "x-none", 1)
+    assert not any(name.startswith("Checksum") for name in got)
+    copied = s3.copy_object(Bucket=bucket, Key="b", CopySource={"Bucket": bucket, "Key": "a"})["CopyObjectResult"]
+    assert (copied["ETag"], copied["ChecksumType"]) == (f'"{hashlib.md5(b"news").hexdigest()}"', "FULL_OBJECT")
 
 
 def test_tags_are_replaced_and_removed(s3: Any, bucket: str) -> None:
