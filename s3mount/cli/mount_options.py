@@ -21,7 +21,9 @@ import click
 from s3mount.errors import UsageError
 
 # What libfuse hands to mount(2), as flags or as text. The atime family has no effect on FUSE, but shows in /proc/mounts.
-KERNEL = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "sync", "dirsync"})
+# With auto_unmount a mount whose process was killed comes off at once (fusermount3 waits for that): mount -a then mounts it anew. It is no
+# default: what is written meanwhile lands in the directory below, where an error would have said so.
+KERNEL = frozenset({"nosuid", "nodev", "noexec", "noatime", "nodiratime", "sync", "dirsync", "auto_unmount"})
 KERNEL_VALUES = ("context=", "fscontext=", "defcontext=", "rootcontext=", "max_read=")
 
 # The kernel's defaults, spelled out: each takes the other one back.

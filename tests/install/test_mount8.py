@@ -142,6 +142,39 @@ def test_what_fstab_mounted_can_be_mounted_again(administrator: Bench) -> None:
     assert succeeded(administrator.as_administrator(script)).split() == ["1", "2", "3"]
 
 
+KILL_IT = """
+    for process in $(pgrep -f "mount.s3mount local://photos $MNT"); do
+        kill -9 $process
+        while kill -0 $process 2>&-; do sleep 0.05; done
+    done
+"""
+
+
+def test_mount_heals_what_was_killed(administrator: Bench) -> None:
+    (administrator.folder / "fstab").write_text(f"local://photos {administrator.mount} s3mount data={administrator.data},nofail 0 0\n")
+    script = f"""
+        mount -a -T "$FSTAB"; echo text >"$MNT/file"
+        {KILL_IT}
+        mount -T "$FSTAB" "$MNT"; cat "$MNT/file"; umount "$MNT"
+        grep " $MNT " /proc/mounts || echo gone
+    """
+    assert succeeded(administrator.as_administrator(script)).split() == ["text", "gone"]
+
+
+def test_mount_a_heals_what_was_killed_where_auto_unmount_takes_it_off(administrator: Bench) -> None:
+    """mount(8) asks no helper about what its table calls mounted, dead or not."""
+    options = f"data={administrator.data},nofail,auto_unmount"
+    (administrator.folder / "fstab").write_text(f"local://photos {administrator.mount} s3mount {options} 0 0\n")
+    script = f"""
+        mount -a -T "$FSTAB"; echo text >"$MNT/file"
+        {KILL_IT}
+        while grep -q " $MNT " /proc/mounts; do sleep 0.05; done
+        mount -a -T "$FSTAB"; cat "$MNT/file"; umount "$MNT"
+        grep " $MNT " /proc/mounts || echo gone
+    """
+    assert succeeded(administrator.as_administrator(script)).split() == ["text", "gone"]
+
+
 def test_a_missing_bucket_makes_mount_fail_with_one_sentence(administrator: Bench) -> None:
     done = administrator.as_administrator('mount -t s3mount local://videos "$MNT" -o "data=$DATA"')
     assert done.returncode != 0
