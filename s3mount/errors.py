@@ -71,6 +71,18 @@ class AccessDenied(StoreError):
     """Not allowed with these credentials or rights: change them."""
 
 
+class Misdirected(StoreError):
+    """The bucket is asked for in the wrong place: ask in `region` ("" where the store does not say which)."""
+
+    def __init__(self, sentence: str, *, region: str = "") -> None:
+        super().__init__(sentence)
+        self.region = region
+
+
+class Archived(StoreError):
+    """The object lies in an archive: have it restored, then read it."""
+
+
 class Unsupported(StoreError):
     """This store cannot do that at all (see its Capabilities): do without."""
 
@@ -186,6 +198,8 @@ ERRNO: dict[type[S3MountError], int] = {
     InvalidName: errno.EINVAL,
     TooLarge: errno.EFBIG,
     AccessDenied: errno.EACCES,
+    Misdirected: errno.ENXIO,
+    Archived: errno.EIO,
     Unsupported: errno.EOPNOTSUPP,
     NoSpace: errno.ENOSPC,
     Throttled: errno.EIO,
