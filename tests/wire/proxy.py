@@ -118,7 +118,7 @@ class Connection:
             carrier.close()
 
     def abort(self) -> None:
-        """From another thread: the client sees a reset, the thread ends at its next step."""
+        """From another thread: both sides see the end, the connection's own thread ends at its next step."""
         for channel in (self._client, self._server):
             if channel:
                 try:
