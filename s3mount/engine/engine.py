@@ -122,17 +122,26 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
     def sync(self, bucket: str | None = None, key: Key | None = None) -> None:
         """On return what was acknowledged before (of the object, or all) survives a power cut. Raises NoSpace, Unavailable: it may not.
 
+        A sync of all also deletes the bodies of what was removed before: on a full medium, that is how room comes back at once.
         An object that is not there needs no sync of its own, but its removal does. Raises NoSuchBucket.
         """
         self.leases.forget_ended()
         if bucket is None or key is None:
-            self.syncing.all()
+            self._sync_all()
             self.spare.keep()
             self.compact_when_due()
             return
         with self.index.read() as db:
             found = queries.find(db, bucket, key).object
         self.syncing.file(0 if found is None else found.file_id)
+
+    def _sync_all(self) -> None:
+        try:
+            self.syncing.all()
+        except NoSpace:
+            if not self.spare.give():
+                raise
+            self.syncing.all()
 
     def space(self) -> Space:
         found = os.statvfs(self.folder)

@@ -17,6 +17,7 @@ G1  What lies below `length` and was acknowledged by `write` does not change aft
 G2  A write that failed leaves `length`, and all that was written before outside its own places.
 G3  The name is removed exactly once, by `retire`, and only while it still names our file.
 G4  The area's `memory` is the sum of what its logs hold in memory.
+G5  A write that finds the folder full is tried once more after whoever gave us the folder has made room: it fails if that was in vain.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,13 +55,22 @@ UNLINK_BYTES = 16 * MiB
 class StagingArea:
     """All staged bytes of one mount: named files in *folder* (which exists), or anonymous ones in a temporary folder (None)."""
 
-    def __init__(self, folder: Path | None = None, *, memory_budget: int = MEMORY_BUDGET, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        memory_budget: int = MEMORY_BUDGET,
+        patience_s: float = PATIENCE_S,
+        make_room: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """*make_room* frees what it can in the folder; its StoreErrors mean that it could not."""
         self.folder = folder
         self.limiter = trio.CapacityLimiter(THREADS)
         self.memory = 0
         self.last_write_s = 0.0
         self._budget = memory_budget
         self._patience_s = patience_s
+        self._make_room = make_room
 
     def __repr__(self) -> str:
         return f"<StagingArea {self.folder or 'temporary'}, {self.memory} bytes in memory>"
@@ -88,6 +98,16 @@ class StagingArea:
                 return os.dup(file.fileno()), None
         path = self.folder / f"{secrets.token_hex(12)}.staged"
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+
+    async def made_room(self, error: OSError) -> bool:
+        """Whether there is a point in trying again what failed with *error*: the folder was full, and something may have been freed."""
+        if self._make_room is None or FROM_OS.get(error.errno or 0) is not NoSpace:
+            return False
+        try:
+            await self._make_room()
+        except StoreError:
+            return False
+        return True
 
     def refusal(self, error: OSError) -> StoreError:
         """What *error* means to the one who writes."""
@@ -191,22 +211,22 @@ class StagingFile:
     async def write(self, parts: Sequence[tuple[int, memoryview]]) -> None:
         """Write each part at its position: over old bytes, or from `length` on without a gap. Raises NoSpace, Unavailable (G2).
 
-        `length` covers the parts at once, before anything is waited for. A cancellation is heeded before the first byte only.
+        `length` covers the parts at once, before anything is waited for. A cancellation is heeded before the first byte only, or while
+        room is made.
         """
         assert not self._frozen
         assert not self._retired
-        former, size = self._length, sum(len(data) for _, data in parts)
+        former = self._length
         end = max(former, *(position + len(data) for position, data in parts))
-        self._spill_unless_small(end)
-        if any(position < former for position, _ in parts):
-            self._hash = None
         self._length = end
         self._writing += 1
         try:
-            if self._memory is not None or size < THREAD_BYTES or not self._area.makes_wait():
-                self._write_now(parts)
-            else:
-                await trio.to_thread.run_sync(self._write_now, parts, limiter=self._area.limiter)
+            try:
+                await self._write_once(parts, former, end)
+            except OSError as error:
+                if not await self._area.made_room(error):
+                    raise
+                await self._write_once(parts, former, end)
         except OSError as error:
             self._give_back(former, end)
             raise self._area.refusal(error) from error
@@ -217,6 +237,15 @@ class StagingFile:
             self._writing -= 1
             if not self._writing:
                 self._idle.set()
+
+    async def _write_once(self, parts: Sequence[tuple[int, memoryview]], former: int, end: int) -> None:
+        self._spill_unless_small(end)
+        if any(position < former for position, _ in parts):
+            self._hash = None
+        if self._memory is not None or not self._area.makes_wait() or sum(len(data) for _, data in parts) < THREAD_BYTES:
+            self._write_now(parts)
+        else:
+            await trio.to_thread.run_sync(self._write_now, parts, limiter=self._area.limiter)
 
     def freeze(self) -> None:
         """No write may begin any more; idempotent."""
@@ -297,16 +326,13 @@ class StagingFile:
     def _spill_unless_small(self, end: int) -> None:
         if self._memory is None or self._area.may_hold(end, more=end - len(self._memory)):
             return
-        try:
-            fd, path = self._area.make_file()
-        except OSError as error:
-            raise self._area.refusal(error) from error
+        fd, path = self._area.make_file()
         try:
             # A copy: an error's traceback keeps what was written alive, and memory that is looked at cannot grow.
             _pwrite_all(fd, memoryview(bytes(self._memory)), 0)
-        except OSError as error:
+        except OSError:
             _remove(path, fd)
-            raise self._area.refusal(error) from error
+            raise
         self._area.memory -= len(self._memory)
         if path is not None:
             self._hash = RunningHash()

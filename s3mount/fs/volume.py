@@ -43,7 +43,7 @@ class Volume:
         self.kept = Kept()
         self.live: set[FileInode] = set()
         self.touched: set[DirInode] = set()
-        self.staging = StagingArea(store.staging)
+        self.staging = StagingArea(store.staging, make_room=store.sync if store.staging is not None else None)
         self.buffers = BufferPool()
         self.unsynced = trio.Event()
 

@@ -246,6 +246,7 @@ class ObjectStore(Protocol):
     async def sync(self, key: Key | None = None) -> None:
         """On return every mutation acknowledged before (of *key*, or all) survives a power cut.
 
+        A store that gives a `staging` folder also frees the space of what was deleted before, where nobody reads it (*key* None).
         Raises Unavailable, NoSpace: then it may not.
         """
         ...

@@ -14,6 +14,8 @@ L4  A thread that was started is waited for, cancelled or not: a mutation is nev
     owner's back. A cancellation that comes while a call waits for its turn means that it did not happen.
 L5  A commit to a file that exists keeps the content headers and tags that a server gave it, and drops the checksums of its former bytes.
 L6  Without *durable*, what is acknowledged survives the process at once, and a power cut after `sync`.
+L7  A change that finds the medium full is tried once more after a sync, which deletes what was removed; NoSpace means that this failed too.
+    One whose outcome is open is not tried again, but the sync helps the index to follow the log: the next look tells.
 
 The engine belongs to whoever opened it: `aclose` leaves it open.
 """
@@ -32,6 +34,7 @@ from s3mount.engine.lock import WouldWait
 from s3mount.engine.objects import is_quick_edit
 from s3mount.engine.reader import Reader
 from s3mount.engine.values import INLINE_BYTES, How
+from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
 from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure
 
@@ -76,15 +79,38 @@ class LocalStore:
             try:
                 with self._engine.lock.in_a_hurry():
                     return call()
-            except WouldWait:
+            except (WouldWait, NoSpace):
                 pass
-        return await _in_thread(limiter, call)
+            except OutcomeUnknown:
+                await _in_thread(limiter, self._make_room)
+                raise
+        return await _in_thread(limiter, partial(self._with_room, call))
 
     async def _commit(self, call: Callable[..., T], *args: object, **options: object) -> T:
-        return await _in_thread(self._commits, partial(call, self._bucket, *args, durable=self._durable, **options))
+        call = partial(call, self._bucket, *args, durable=self._durable, **options)
+        return await _in_thread(self._commits, partial(self._with_room, call))
 
     async def _change(self, call: Callable[..., T], *args: object, **options: object) -> T:
-        return await _in_thread(self._changes, partial(call, self._bucket, *args, durable=self._durable, **options))
+        call = partial(call, self._bucket, *args, durable=self._durable, **options)
+        return await _in_thread(self._changes, partial(self._with_room, call))
+
+    def _with_room(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except NoSpace:
+            if not self._make_room():
+                raise
+        except OutcomeUnknown:
+            self._make_room()
+            raise
+        return call()
+
+    def _make_room(self) -> bool:
+        try:
+            self._engine.sync()
+        except StoreError:
+            return False
+        return True
 
     # -- looking ----------------------------------------------------------------------
 

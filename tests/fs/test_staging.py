@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -279,6 +280,65 @@ async def test_a_content_on_a_full_disk_can_still_be_committed(tmp_path: Path, f
     await content.commit(rig.target)
     assert (await rig.object())[: 200 * KiB] == b"x" * 100 * KiB + b"w" * 100 * KiB
     await rig.leave(content)
+
+
+class FullOnce:
+    """A pwrite that finds the disk full until `make_room` was called; *in_vain*: after it as well."""
+
+    def __init__(self, *, in_vain: bool = False) -> None:
+        self.full = True
+        self.asked = 0
+        self._in_vain = in_vain
+        self._pwrite = os.pwrite
+
+    def pwrite(self, fd: int, data: memoryview, position: int) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._pwrite(fd, data, position)
+
+    async def make_room(self) -> None:
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+        self.full = self._in_vain
+
+
+async def test_a_write_to_a_full_folder_is_tried_again_once_room_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullOnce()
+    monkeypatch.setattr("s3mount.fs.staging.os.pwrite", disk.pwrite)
+    file = StagingArea(tmp_path, make_room=disk.make_room).create()
+    await append(file, b"a" * MiB)
+    disk.full = True
+    await append(file, b"b" * MiB)
+    assert disk.asked == 2
+    assert all_of(file) == b"a" * MiB + b"b" * MiB
+    file.freeze()
+    await file.wait_written()
+    assert file.digest == blake3(all_of(file)).digest()
+    await file.retire()
+
+
+async def test_a_write_fails_where_no_room_could_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullOnce(in_vain=True)
+    monkeypatch.setattr("s3mount.fs.staging.os.pwrite", disk.pwrite)
+    file = StagingArea(tmp_path, make_room=disk.make_room).create()
+    with pytest.raises(NoSpace):
+        await append(file, b"a" * MiB)
+    assert (disk.asked, file.length) == (1, 0)
+    await file.retire()
+
+
+async def test_a_freeze_waits_for_a_write_that_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullOnce()
+    monkeypatch.setattr("s3mount.fs.staging.os.pwrite", disk.pwrite)
+    file = StagingArea(tmp_path, make_room=disk.make_room).create()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(append, file, b"a" * MiB)
+        while not disk.asked:
+            await trio.lowlevel.checkpoint()
+        file.freeze()
+        await file.wait_written()
+        assert all_of(file) == b"a" * MiB
+    await file.retire()
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]])

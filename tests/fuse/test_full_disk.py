@@ -1,0 +1,74 @@
+"""A disk that is nearly full: what was removed makes room at once, and what does not fit is refused without harm.
+
+Owns: a small file system of the test's own, for which it must be root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3mount.fuse import mountpoint
+from s3mount.model import MiB
+from tests.fuse.conftest import AS_ROOT
+from tests.fuse.mounting import Mount
+
+pytestmark = [pytest.mark.fuse, pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")]
+
+DISK = 64 * MiB
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """A mount whose data folder lies on a disk of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "s3mount-test", disk], check=True)
+    mount = Mount(tmp_path)
+    mount.data = disk / "data"
+    try:
+        yield mount.start()
+        mount.stop()
+    finally:
+        mount.clean_up()
+        mountpoint.detach(disk)
+
+
+def fits(mount: Mount, share: float) -> bytes:
+    """Bytes for *share* of what is free."""
+    room = os.statvfs(mount.path)
+    return os.urandom(int(room.f_bavail * room.f_frsize * share))
+
+
+def test_a_file_that_needs_the_room_of_one_just_removed_can_be_written_at_once(mount: Mount) -> None:
+    data = fits(mount, 0.8)
+    for name in ("first", "second", "third"):
+        (mount.path / name).write_bytes(data)
+        assert (mount.path / name).read_bytes() == data
+        (mount.path / name).unlink()
+
+
+def test_a_copy_in_the_bucket_needs_no_room_and_its_removal_frees_none(mount: Mount) -> None:
+    data = fits(mount, 0.6)
+    (mount.path / "kept").write_bytes(data)
+    os.link(mount.path / "kept", mount.path / "other")
+    (mount.path / "kept").unlink()
+    with pytest.raises(OSError) as refused:
+        (mount.path / "more").write_bytes(data)
+    assert refused.value.errno == errno.ENOSPC
+    assert (mount.path / "other").read_bytes() == data
+    mount.expected = ["No space|full"]
+
+
+def test_many_small_files_take_the_room_of_a_large_one_just_removed(mount: Mount) -> None:
+    (mount.path / "large").write_bytes(fits(mount, 0.9))
+    (mount.path / "large").unlink()
+    small = os.urandom(100_000)
+    for number in range(200):
+        (mount.path / f"small{number}").write_bytes(small)
+    assert {(mount.path / f"small{number}").read_bytes() for number in range(200)} == {small}
