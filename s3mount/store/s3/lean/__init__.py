@@ -1,0 +1,11 @@
+"""The lean lane: ranged GET and LIST on trio sockets, everything else is aiobotocore's.
+
+wire         HTTP/1.1 as bytes: requests, heads, framing, chunks; what is refused (pure)
+listing      a LIST answer's XML straight into a Page (pure)
+paging       where a page begins and where the next one does (pure)
+connection   one socket, plain or TLS: send, receive into the caller's buffer, time-outs
+pool         connections of one endpoint, kept alive and bounded
+origin       where and as whom to ask: learnt from a request that botocore built
+sign         botocore's signer with the client's refreshing credentials
+lane         Lane: get_into and list; composes the rest
+"""

@@ -1,0 +1,351 @@
+"""One connection to an endpoint: send a request, read the answer's head, receive its body into the caller's buffer.
+
+Owns: the socket, TLS on it, the patience for first byte and stalls, when to wake up.
+Must not know: S3, signatures, which requests there are.
+
+The socket is non-blocking and used as it is: `recv_into` until it has no more, then `trio.lowlevel.wait_readable`. No stream object, no
+buffer of our own lies between the kernel and the caller's memory; only the few body bytes that came with the head are copied.
+
+What won and what lost (8 MiB ranges, 8 connections, loopback; CPU seconds per GiB of this process, see tests/bench/bench_lane.py):
+the figures are in `lane.py`. SO_RCVLOWAT makes epoll wait until much has come: fewer, larger wake-ups. It follows the pace of the body
+(`_Pace`), so that a slow body is still seen to move, and never asks for more than must still come, or nothing would wake us.
+
+A connection that was abandoned in the middle (an error, a cancellation) is closed, never used again: `clean` says whether it may be.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from s3mount.errors import TimedOut, Unavailable
+from s3mount.store.s3.lean.wire import HEAD_BYTES, Chunks, Garbled, Head, find_head, parse_head
+
+Arrived = Callable[[int], None]
+
+# Bytes of the first receive: a head is about 500, so little of the body needs copying.
+FIRST_BYTES = 2048
+# Bytes. More per wake-up saved nothing further in the bench.
+LOWAT_BYTES = 512 * 1024
+# Seconds between wake-ups below which the next may bring twice as much.
+BRISK_S = 0.004
+# Bytes that OpenSSL may hold of a record it has not wholly: 16 KiB of data, its header and tag.
+RECORD_BYTES = 17 * 1024
+# Bytes received without a wait, after which others get a turn: about half a millisecond.
+TURN_BYTES = 1024 * 1024
+# Bytes for one portion of a body of unknown length.
+PORTION_BYTES = 64 * 1024
+# Seconds: dead peers are found while a connection is idle, and middleboxes do not forget it.
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_PROBES = 30, 10, 3
+
+
+class Gone(Unavailable):
+    """The connection was closed before a byte of the answer came: ask again on another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait for a connection (TLS included), for the answer's first byte, and between two bytes."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 30.0
+    stall_s: float = 30.0
+
+
+class Connection:
+    """One request at a time. After `ask`, exactly one of `receive` and `drain`; then, if `clean`, the next request."""
+
+    def __init__(self, channel: socket.socket, patience: Patience) -> None:
+        self._channel = channel
+        self._secure = isinstance(channel, ssl.SSLSocket)
+        self._patience = patience
+        self._scope = trio.CancelScope()
+        self._pace = _Pace(channel)
+        self._early = b""
+        self._left: int | None = 0
+        self.used = False
+        self.idle_since = 0.0
+
+    @property
+    def clean(self) -> bool:
+        """The last answer was received to its end."""
+        return self._left == 0 and not self._early and self._channel.fileno() >= 0
+
+    def looks_dead(self) -> bool:
+        """The server has closed it, or sent what nobody asked for, while it was idle."""
+        try:
+            waiting = socket.socket.recv(self._channel, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        # A TLS session ticket may come at any time.
+        return not (waiting and self._secure)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._channel.close()
+
+    # -- the request ----------------------------------------------------------------------
+
+    async def ask(self, request: bytes) -> Head:
+        """Send *request* and return the head of its answer.
+
+        Raises Gone where the connection ended before the answer began, TimedOut, Garbled, Unavailable.
+        """
+        again, self.used, self._left = self.used, True, None
+        with trio.CancelScope(deadline=trio.current_time() + self._patience.first_byte_s) as self._scope:
+            try:
+                await self._send(request)
+                return await self._head()
+            except OSError as error:
+                raise Gone(f"The endpoint closed the connection ({error}).") from error
+        raise TimedOut(f"The endpoint did not answer within {self._patience.first_byte_s:g} s{' (on a kept connection)' if again else ''}.")
+
+    async def _send(self, request: bytes) -> None:
+        rest = memoryview(request)
+        while rest:
+            try:
+                rest = rest[self._channel.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await trio.lowlevel.wait_writable(self._channel)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._channel)
+
+    async def _head(self) -> Head:
+        received = bytearray()
+        portion = bytearray(FIRST_BYTES)
+        self._pace.at_once()
+        while True:
+            count = await self._some(memoryview(portion))
+            if not count:
+                raise self._ended(received)
+            received += portion[:count]
+            while begin := find_head(received):
+                head = parse_head(bytes(received[:begin]))
+                del received[:begin]
+                if head.status >= 200:
+                    return self._begun(head, bytes(received))
+            if len(received) > HEAD_BYTES:
+                raise Garbled("The endpoint's answer does not begin.")
+
+    def _ended(self, received: bytearray) -> Unavailable:
+        if received:
+            return Unavailable("The endpoint closed the connection in the middle of its answer.")
+        return Gone("The endpoint closed the connection without an answer.")
+
+    def _begun(self, head: Head, early: bytes) -> Head:
+        self._early, self._left = early, head.length
+        if head.length is not None and len(early) > head.length:
+            self._left = None
+            raise Garbled("The endpoint sent more than it said.")
+        return head
+
+    # -- the body -------------------------------------------------------------------------
+
+    async def receive(self, head: Head, buffer: memoryview, arrived: Arrived | None = None) -> None:
+        """Fill *buffer* with the body, which must be just as long. *arrived* hears how many bytes are there.
+
+        Raises Unavailable for a body that ends early or goes on behind *buffer*, TimedOut for one that stalls.
+        """
+        if head.length is None:
+            return await self._receive_unmeasured(head, buffer, arrived)
+        if head.length != len(buffer):
+            raise Garbled(f"The endpoint sends {head.length} bytes where {len(buffer)} were asked for.")
+        done = len(self._early)
+        buffer[:done] = self._early
+        self._early = b""
+        with self._stalling() as self._scope:
+            await self._fill(buffer, done, arrived)
+            return
+        raise self._stalled()
+
+    async def _fill(self, buffer: memoryview, done: int, arrived: Arrived | None) -> None:
+        size, turn = len(buffer), done + TURN_BYTES
+        receive = self._channel.recv_into
+        while done < size:
+            try:
+                count = receive(buffer[done:])
+            except (BlockingIOError, ssl.SSLWantReadError):
+                if arrived is not None:
+                    arrived(done)
+                self._scope.deadline = trio.current_time() + self._patience.stall_s
+                await self._pace.wait(size - done)
+                continue
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._channel)
+                continue
+            except OSError as error:
+                raise Unavailable(f"The connection broke in the middle of a body ({error}).") from error
+            if not count:
+                raise Unavailable(f"A body ended after {done} of {size} bytes.")
+            done += count
+            if done >= turn:
+                turn = done + TURN_BYTES
+                await trio.lowlevel.checkpoint()
+        self._left = 0
+        if arrived is not None:
+            arrived(done)
+
+    async def drain(self, head: Head, limit: int) -> bytes:
+        """The whole body, at most *limit* bytes. Raises as `receive`."""
+        if head.length is not None:
+            if head.length > limit:
+                raise Garbled(f"The endpoint's answer has {head.length} bytes; {limit} were expected at most.")
+            body = bytearray(head.length)
+            await self.receive(head, memoryview(body))
+            return bytes(body)
+        body = bytearray()
+
+        def keep(portion: bytes) -> None:
+            if len(body) + len(portion) > limit:
+                raise Garbled(f"The endpoint's answer has more than {limit} bytes.")
+            body.extend(portion)
+
+        await self._pour(head, keep)
+        return bytes(body)
+
+    async def _receive_unmeasured(self, head: Head, buffer: memoryview, arrived: Arrived | None) -> None:
+        done = 0
+
+        def place(portion: bytes) -> None:
+            nonlocal done
+            if done + len(portion) > len(buffer):
+                raise Garbled(f"The endpoint sends more than the {len(buffer)} bytes that were asked for.")
+            buffer[done : done + len(portion)] = portion
+            done += len(portion)
+
+        await self._pour(head, place)
+        if done < len(buffer):
+            raise Unavailable(f"A body ended after {done} of {len(buffer)} bytes.")
+        if arrived is not None:
+            arrived(done)
+
+    async def _pour(self, head: Head, sink: Callable[[bytes], None]) -> None:
+        """Give the body to *sink*, portion by portion, as chunks or as all that comes until the end."""
+        chunks = Chunks() if head.chunked else None
+        portion, self._early = self._early, b""
+        with self._stalling() as self._scope:
+            while True:
+                sink(portion if chunks is None else chunks.feed(portion))
+                if chunks is not None and chunks.done:
+                    self._left = 0
+                    self._early = chunks.rest
+                    return
+                portion = await self._portion()
+                if not portion and chunks is not None:
+                    raise Unavailable("The endpoint closed the connection in the middle of its answer.")
+                if not portion:
+                    return
+        raise self._stalled()
+
+    async def _portion(self) -> bytes:
+        buffer = bytearray(PORTION_BYTES)
+        try:
+            count = await self._some(memoryview(buffer))
+        except OSError as error:
+            raise Unavailable(f"The connection broke in the middle of a body ({error}).") from error
+        return bytes(buffer[:count])
+
+    # -- waiting --------------------------------------------------------------------------
+
+    async def _some(self, buffer: memoryview) -> int:
+        """What is there, at least a byte; 0 at the end of the connection."""
+        while True:
+            try:
+                return self._channel.recv_into(buffer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await trio.lowlevel.wait_readable(self._channel)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._channel)
+
+    def _stalling(self) -> trio.CancelScope:
+        return trio.CancelScope(deadline=trio.current_time() + self._patience.stall_s)
+
+    def _stalled(self) -> TimedOut:
+        return TimedOut(f"The endpoint sent nothing more of a body for {self._patience.stall_s:g} s.")
+
+
+class _Pace:
+    """How much must have come before a body's receiver wakes up.
+
+    P1  never more than must still come, less what OpenSSL may hold already
+    P2  a wait that was long makes the next one shorter: a slow body is seen to move
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._slack = RECORD_BYTES if isinstance(channel, ssl.SSLSocket) else 0
+        self._set = 1
+        self._want = PORTION_BYTES
+
+    def at_once(self) -> None:
+        """Wake up for any byte."""
+        self._apply(1)
+
+    async def wait(self, left: int) -> None:
+        """Until some of the *left* bytes that must still come are there."""
+        self._apply(max(1, min(self._want, left - self._slack)))
+        before = trio.current_time()
+        await trio.lowlevel.wait_readable(self._channel)
+        brisk = trio.current_time() - before < BRISK_S
+        self._want = min(self._want * 2, LOWAT_BYTES) if brisk else max(1, self._want // 4)
+
+    def _apply(self, lowat: int) -> None:
+        if lowat != self._set:
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowat)
+            self._set = lowat
+
+
+async def connect(host: str, port: int, patience: Patience, tls: ssl.SSLContext | None) -> Connection:
+    """A connection to the endpoint, by whichever of its addresses answers first (RFC 8305).
+
+    Raises Unavailable (also where the certificate is not trusted), TimedOut.
+    """
+    where = f"{host}:{port}"
+    with trio.move_on_after(patience.connect_s):
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            raise Unavailable(f"There is no connection to {where} ({error}).") from error
+        channel = socket.socket(fileno=stream.socket.detach())
+        try:
+            channel.setblocking(False)
+            _tune(channel)
+            return Connection(channel if tls is None else await _secured(channel, tls, host), patience)
+        except OSError as error:
+            channel.close()
+            raise Unavailable(f"There is no secure connection to {where} ({error}).") from error
+        except BaseException:
+            channel.close()
+            raise
+    raise TimedOut(f"There was no connection to {where} within {patience.connect_s:g} s.")
+
+
+def _tune(channel: socket.socket) -> None:
+    channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
+    channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+
+
+async def _secured(channel: socket.socket, tls: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+    """*channel* with TLS on it; the certificate is checked against *host*."""
+    secure = tls.wrap_socket(channel, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secure)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(secure)
+    except BaseException:
+        secure.close()
+        raise

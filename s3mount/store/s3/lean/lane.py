@@ -1,0 +1,304 @@
+"""Lane: ranged GET and LIST without a client in between.
+
+Owns: what is asked, what of an answer is believed, when a request is repeated here and when it is left to the client.
+Must not know: aiobotocore beyond one client to ask how it would ask; retries in general (those are Retrying's).
+
+L1  Bytes reach the caller only from an answer that names the asked range of the asked version; whatever does not fit is an error.
+L2  A request is repeated here in three cases only, each once: a kept connection was closed before it got an answer; the credentials were
+    refreshed while the request was refused; the bytes of a whole object do not fit its checksum. All else is the caller's to repeat.
+L3  A connection is used again only behind an answer that was received to its end; a cancelled request costs its connection.
+L4  `Unfit` is no failure of the store: the caller asks the client instead, for this request or (`fit` False) for ever.
+L5  After `get_into` has raised, nothing touches the buffer any more.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import trio
+from awscrt import checksums
+from botocore.exceptions import BotoCoreError
+from botocore.httpsession import get_cert_path
+
+from s3mount.errors import Corrupt, Misdirected
+from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
+from s3mount.store.api import PAGE_KEYS
+from s3mount.store.rules import changed
+from s3mount.store.s3 import answers, headers
+from s3mount.store.s3.lean import wire
+from s3mount.store.s3.lean.connection import Arrived, Connection, Gone, Patience
+from s3mount.store.s3.lean.listing import DOCUMENT_BYTES, parse_listing
+from s3mount.store.s3.lean.origin import Origin, Unfit, learn
+from s3mount.store.s3.lean.paging import Asked, Tokens, page_of, parameters
+from s3mount.store.s3.lean.pool import Pool
+from s3mount.store.s3.lean.sign import Credentials, Signer
+from s3mount.store.s3.options import S3Options
+
+T = TypeVar("T")
+Receive = Callable[[Connection, wire.Head], Awaitable[T]]
+
+# Checksums of a whole object that an answer may carry, the cheapest to verify first; all are big-endian and in base64.
+CHECKSUMS: Mapping[str, tuple[int, Callable[[memoryview], int]]] = {
+    "x-amz-checksum-crc64nvme": (8, checksums.crc64nvme),
+    "x-amz-checksum-crc32c": (4, checksums.crc32c),
+    "x-amz-checksum-crc32": (4, zlib.crc32),
+}
+
+
+# Redirects after which the lane stops asking where the client is asking by now.
+MISSES = 32
+
+
+class _Refused(Exception):
+    """The answer is an error; it was received to its end."""
+
+    def __init__(self, refusal: answers.Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class Lane:
+    """Asks for the objects and listings of one *bucket*.
+
+    *client* (aiobotocore) says once how it would ask; *extras* are the parameters of each of its calls (RequestPayer ...).
+    *credentials* are the session's (None: not signed), *ca_bundle* is a PEM file that replaces botocore's authorities. Many tasks at once.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        credentials: Credentials | None,
+        options: S3Options,
+        *,
+        extras: Mapping[str, str] | None = None,
+        ca_bundle: str | None = None,
+    ) -> None:
+        self._client, self._bucket, self._credentials = client, bucket, credentials
+        self._patience = Patience(options.connect_s, options.first_byte_s, options.stall_s)
+        self._connections, self._extras, self._ca_bundle = options.connections, dict(extras or {}), ca_bundle
+        self._line: _Line | None = None
+        self._learning = trio.Lock()
+        self._tokens = Tokens()
+        self._wrong: Origin | None = None
+        self._misses = 0
+        self._closed = False
+        self.fit = True
+
+    async def aclose(self) -> None:
+        """Close all connections; idempotent."""
+        self._closed = True
+        self._forget()
+
+    # -- the two verbs --------------------------------------------------------------------
+
+    async def get_into(
+        self,
+        key: Key,
+        span: ByteRange,
+        buffer: memoryview,
+        *,
+        if_match: ETag | None = None,
+        version_id: str | None = None,
+        size: int | None = None,
+        arrived: Arrived | None = None,
+    ) -> ObjectInfo:
+        """Fill *buffer* (exactly `span.length` bytes) from the object, and say which version that is. *arrived* hears what is there.
+
+        *size*, where known for *if_match*, lets a span that is the whole object be asked with its checksum. Raises as ObjectStore.get_into,
+        Corrupt for bytes that twice did not fit their checksum, and Unfit.
+        """
+        if len(buffer) != span.length:
+            raise ValueError(f"a buffer of {len(buffer)} bytes for {span.length}")
+        whole = if_match is not None and span == ByteRange(0, size or 1) and size is not None
+        fields = {"x-amz-checksum-mode": "ENABLED"} if whole else {"Range": f"bytes={span.start}-{span.stop - 1}"}
+        if if_match is not None:
+            fields["If-Match"] = headers.etag_out(if_match)
+        query = "" if version_id is None else f"?versionId={quote(version_id, safe='-._~')}"
+
+        async def receive(connection: Connection, head: wire.Head) -> wire.Head:
+            _require_span(key, head, span, if_match)
+            await connection.receive(head, buffer, arrived if _checksum(head) is None else None)
+            return head
+
+        for last in (False, True):
+            head = await self._ask(key, lambda origin: origin.key_path(key) + query, fields, receive)
+            if _fits(buffer, _checksum(head)):
+                break
+            if last:
+                raise Corrupt(f"The bytes of {key!r} do not fit the checksum that the store has of them.")
+        if arrived is not None:
+            arrived(len(buffer))
+        return _info(key, head, len(buffer))
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        """As ObjectStore.list; also raises Unfit."""
+        asked = Asked(prefix, delimiter, after, limit)
+        token = self._tokens.take(asked)
+
+        async def receive(connection: Connection, head: wire.Head) -> bytes:
+            return await connection.drain(head, DOCUMENT_BYTES)
+
+        def target(origin: Origin) -> str:
+            query = sorted(parameters(asked, token).items())
+            return origin.bucket_path + "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in query)
+
+        return page_of(parse_listing(await self._ask("", target, {}, receive)), asked, self._tokens)
+
+    # -- asking ---------------------------------------------------------------------------
+
+    async def _ask(self, key: str, target: Callable[[Origin], str], fields: Mapping[str, str], receive: Receive[T]) -> T:
+        """The answer to one GET, through *receive*, on whichever connection; a refusal becomes its StoreError."""
+        line = await self._ready()
+        identity = await self._identity(line)
+        try:
+            return await line.exchange(target(line.origin), fields, identity, receive)
+        except _Refused as first:
+            refused = first
+        renewed = await self._identity(line) if refused.refusal.status in (400, 403) else identity
+        if renewed != identity:
+            try:
+                return await line.exchange(target(line.origin), fields, renewed, receive)
+            except _Refused as second:
+                refused = second
+        if refused.refusal.status == 416:
+            raise ValueError(f"the range does not lie inside {key!r}")
+        error = answers.error_of(refused.refusal, answers.Asked(bucket=self._bucket, key=key), now_s=time.time())
+        if isinstance(error, Misdirected):
+            raise self._misled(line, error) from error
+        raise error
+
+    async def _identity(self, line: _Line) -> object:
+        try:
+            return await line.signer.identity()
+        except BotoCoreError as error:
+            raise Unfit(f"There are no credentials ({error}).") from error
+
+    async def _ready(self) -> _Line:
+        """The line to the bucket's origin, which is learnt where it is not known."""
+        if not self.fit or self._closed:
+            raise Unfit("The lane is closed.", permanent=True)
+        if self._line is None:
+            async with self._learning:
+                if self._line is None:
+                    self._line = await self._learn()
+        return self._line
+
+    async def _learn(self) -> _Line:
+        try:
+            origin = await learn(self._client, self._bucket, self._extras)
+            tls = await trio.to_thread.run_sync(self._tls) if origin.scheme == "https" else None
+        except Unfit as unfit:
+            self.fit = not unfit.permanent
+            raise
+        except (BotoCoreError, OSError) as error:
+            raise Unfit(f"The client does not ask ({error}).") from error
+        if origin == self._wrong:
+            self._misses += 1
+            self.fit = self._misses < MISSES
+            raise Unfit("The client still asks where the bucket is not.", permanent=not self.fit)
+        pool = Pool(origin.host, origin.port, tls, self._patience, limit=self._connections)
+        return _Line(origin, Signer(origin, self._credentials), pool)
+
+    def _tls(self) -> ssl.SSLContext:
+        """Trusts what the client trusts."""
+        context = ssl.create_default_context(cafile=self._ca_bundle or get_cert_path(True))
+        context.set_alpn_protocols(["http/1.1"])
+        certificate = self._client.meta.config.client_cert
+        if certificate:
+            context.load_cert_chain(*((certificate,) if isinstance(certificate, str) else certificate))
+        return context
+
+    def _misled(self, line: _Line, error: Misdirected) -> Unfit:
+        """The client follows redirects and remembers them: another origin is learnt once it does."""
+        self._wrong, self._misses = line.origin, self._misses + 1
+        self.fit = self.fit and self._misses < MISSES
+        if self._line is line:
+            self._forget()
+        return Unfit(str(error), permanent=not self.fit)
+
+    def _forget(self) -> None:
+        if self._line is not None:
+            self._line.pool.close()
+            self._line = None
+
+
+class _Line:
+    """An origin, who asks, and the connections to it."""
+
+    def __init__(self, origin: Origin, signer: Signer, pool: Pool) -> None:
+        self.origin, self.signer, self.pool = origin, signer, pool
+
+    async def exchange(self, target: str, fields: Mapping[str, str], identity: object, receive: Receive[T]) -> T:
+        """Ask and receive on one connection; once more on a new one where a kept one was closed meanwhile. Raises _Refused."""
+        async with self.pool.place():
+            request = wire.request("GET", target, self.signer.sign(identity, target, fields))
+            kept = await self.pool.take()
+            again = kept.used
+            try:
+                return await self._converse(kept, request, receive)
+            except Gone:
+                if not again:
+                    raise
+            return await self._converse(await self.pool.take(fresh=True), request, receive)
+
+    async def _converse(self, connection: Connection, request: bytes, receive: Receive[T]) -> T:
+        keep = False
+        try:
+            head = await connection.ask(request)
+            if head.status >= 300:
+                body = await connection.drain(head, answers.DOCUMENT_BYTES)
+                keep = head.keep
+                raise _Refused(answers.read_refusal(head.status, head.fields, body))
+            result = await receive(connection, head)
+            keep = head.keep
+            return result
+        finally:
+            self.pool.put(connection, keep=keep)
+
+
+# -- what an answer must say ------------------------------------------------------------------
+
+
+def _require_span(key: str, head: wire.Head, span: ByteRange, if_match: ETag | None) -> None:
+    """Raise unless the answer's body is *span* of the version asked for. Raises ValueError for a span that the object does not hold."""
+    if if_match is not None and headers.etag_in(head.fields.get("etag", "")) != if_match:
+        raise changed(key)
+    if head.status == 206:
+        start, stop, total = wire.content_range(head.fields.get("content-range", ""))
+    elif head.status == 200 and head.length is not None:
+        start, stop, total = 0, head.length, head.length
+    else:
+        raise Unfit(f"The endpoint answers a GET with status {head.status}.")
+    if span.stop > total:
+        raise ValueError(f"{span} does not lie inside {key!r} of {total} bytes")
+    if (start, stop) != (span.start, span.stop):
+        raise Unfit("The endpoint does not answer with the range that was asked for.")
+
+
+def _checksum(head: wire.Head) -> tuple[str, str] | None:
+    """Field and value of a checksum over the whole object, which is the answer's body; None where there is none that the lane knows.
+
+    A checksum of parts' checksums (COMPOSITE, or `...==-3`) says nothing of the bytes alone.
+    """
+    if head.status != 200 or head.fields.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    found = ((name, head.fields[name]) for name in CHECKSUMS if name in head.fields)
+    return next((pair for pair in found if "-" not in pair[1]), None)
+
+
+def _fits(buffer: memoryview, checksum: tuple[str, str] | None) -> bool:
+    if checksum is None:
+        return True
+    length, compute = CHECKSUMS[checksum[0]]
+    return base64.b64encode(compute(buffer).to_bytes(length, "big")).decode() == checksum[1].strip()
+
+
+def _info(key: Key, head: wire.Head, size: int) -> ObjectInfo:
+    return headers.info_of(key, head.fields if "content-range" in head.fields else {**head.fields, "content-length": str(size)})

@@ -1,0 +1,118 @@
+"""Where a page of a listing begins, and where the next one does.
+
+Owns: the parameters that ask for a page, what a server's page means, `Tokens`.
+Must not know: XML, sockets, which lane asks. Pure.
+
+A page's `next` is plain text, the last key or common prefix of the page, so that it stays valid for any store, process and time. S3 wants
+an opaque continuation token instead: `Tokens` remembers which token belongs to which `next`. Without one (a page asked for out of the blue)
+StartAfter says where to begin, with two differences to what the contract wants, both made up for here:
+
+    a common prefix as the beginning skips none of its keys: the greatest key that can lie in it is sent instead
+    some servers repeat what they were told to begin behind: it is dropped
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from s3mount.model import ObjectInfo, Page
+from s3mount.store.api import PAGE_KEYS
+
+# S3's limit for a key; what is listed cannot lie behind a longer one.
+KEY_BYTES = 1024
+# The last code point: no key sorts behind a run of them.
+LAST = "\U0010ffff"
+# Listings under way at once whose tokens are worth remembering.
+TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One page, as the caller asks for it."""
+
+    prefix: str = ""
+    delimiter: str = ""
+    after: str = ""
+    limit: int = PAGE_KEYS
+
+    @property
+    def behind_a_prefix(self) -> bool:
+        """Whether `after` is a common prefix, all of which is to be skipped."""
+        ends = bool(self.delimiter) and self.after.endswith(self.delimiter)
+        return ends and self.after.startswith(self.prefix) and len(self.after) > len(self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One page, as the server gave it. `token` continues it; None: this was the last."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    token: str | None
+
+
+class Tokens:
+    """Continuation tokens by the listing and its `next`; the oldest are forgotten."""
+
+    def __init__(self, capacity: int = TOKENS) -> None:
+        self._tokens: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._capacity = capacity
+
+    def take(self, asked: Asked) -> str | None:
+        """The token that continues behind `asked.after`, once."""
+        return self._tokens.pop((asked.prefix, asked.delimiter, asked.after), None)
+
+    def keep(self, asked: Asked, behind: str, token: str) -> None:
+        self._tokens[asked.prefix, asked.delimiter, behind] = token
+        if len(self._tokens) > self._capacity:
+            self._tokens.popitem(last=False)
+
+
+def parameters(asked: Asked, token: str | None) -> Mapping[str, str]:
+    """The query of a ListObjectsV2 request."""
+    query = {"list-type": "2", "encoding-type": "url", "max-keys": str(max(1, min(asked.limit, PAGE_KEYS)))}
+    if asked.prefix:
+        query["prefix"] = asked.prefix
+    if asked.delimiter:
+        query["delimiter"] = asked.delimiter
+    if token is not None:
+        query["continuation-token"] = token
+    elif asked.after:
+        query["start-after"] = start_after(asked)
+    return query
+
+
+def start_after(asked: Asked) -> str:
+    """The key behind which every wanted key lies, and no unwanted one."""
+    if not asked.behind_a_prefix:
+        return asked.after
+    return asked.after + LAST * ((KEY_BYTES - len(asked.after.encode())) // len(LAST.encode()))
+
+
+def page_of(listed: Listed, asked: Asked, tokens: Tokens) -> Page:
+    """*listed* without what lies before `asked.after`; its continuation is remembered."""
+    behind = last_of(listed)
+    if listed.token is not None and behind:
+        tokens.keep(asked, behind, listed.token)
+    after = asked.after.encode()
+    objects, prefixes = listed.objects, listed.prefixes
+    if after and objects and objects[0].key.encode() <= after:
+        objects = tuple(info for info in objects if info.key.encode() > after)
+    if after and prefixes and prefixes[0].encode() <= after:
+        prefixes = tuple(_behind(prefixes, asked))
+    return Page(objects, prefixes, behind if listed.token is not None and behind else None)
+
+
+def last_of(listed: Listed) -> str:
+    """The last key or common prefix in byte order; "" of an empty page."""
+    ends: list[str] = [listed.objects[-1].key] if listed.objects else []
+    ends += [listed.prefixes[-1]] if listed.prefixes else []
+    return max(ends, key=str.encode, default="")
+
+
+def _behind(prefixes: Iterable[str], asked: Asked) -> Iterable[str]:
+    """A common prefix that *after* lies inside of may still hold keys behind it."""
+    after = asked.after.encode()
+    return (prefix for prefix in prefixes if prefix.encode() > after or (prefix != asked.after and asked.after.startswith(prefix)))
