@@ -1,0 +1,61 @@
+"""Blocks: a store whose pins read from memory, filled from the store inside, ahead of sequential readers.
+
+Owns: the parts of the cache and how they are put together.
+Must not know: which store is inside, what files are.
+
+    read --> pin --> Streams (pure): what to fetch now, what ahead, what not any more
+              |          |
+              |       Version: what of it is not here and not on its way --> Fetcher --> store inside
+              |          |                                                     |
+              '<-- copy -'  as soon as the first bytes asked for are there     '-- memory from Arena, when its turn has come
+
+A version is the key, the ETag and the size: whatever pins it, now or later, shares its blocks. A replaced object is another version; what
+is cached of the former one goes on being read by those who pinned it.
+A failure reaches those who wait for the block, and nobody else: it is not remembered. What was fetched ahead and failed is asked for again
+when it is read. A reader that is cancelled, or whose pin is closed, takes back what was fetched ahead for it, unless others want it too.
+"""
+
+from __future__ import annotations
+
+from s3mount.cache.arena import Arena
+from s3mount.cache.budget import Budget
+from s3mount.cache.fetches import Fetcher
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.pins import BlockPin, Parts
+from s3mount.cache.streams import Shape
+from s3mount.cache.tasks import Background
+from s3mount.cache.versions import Versions
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import ObjectStore, Pin
+from s3mount.store.wrap.base import Wrapper
+
+# Of the memory limit: blocks; the rest is for tables, buffers of replies and the allocator.
+BLOCKS_SHARE = 7, 8
+# Of the blocks: fetched ahead and not read yet. The rest holds what is read now and what was read last.
+AHEAD_SHARE = 3, 4
+
+
+class Blocks(Wrapper):
+    """*inner*, with a cache of its bytes. `aclose` ends what runs in the background."""
+
+    def __init__(self, inner: ObjectStore, options: CacheOptions = CacheOptions()) -> None:  # noqa: B008 (frozen)
+        super().__init__(inner)
+        self.arena = Arena(options.memory_limit * BLOCKS_SHARE[0] // BLOCKS_SHARE[1])
+        self.versions = Versions()
+        self._background = Background()
+        self.fetcher = Fetcher(inner, self.arena, self._background)
+        budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1])
+        self._parts = Parts(self.versions, self.fetcher, budget, Shape(request=self.arena.region_bytes))
+
+    def check(self) -> None:
+        self.arena.check()
+        self.versions.check()
+        self.fetcher.check()
+
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        pin = await self.inner.pin(key, if_match=if_match, known=known)
+        return BlockPin(self._parts, pin)
+
+    async def aclose(self) -> None:
+        await self._background.aclose()
+        await self.inner.aclose()
