@@ -24,7 +24,9 @@ class UsageError(S3MountError):
 
 
 class StoreError(S3MountError):
-    """Base of what an object store says."""
+    """Base of what an object store says. `given_up`: it was waited out already, for as long as the policy has it; do not begin again."""
+
+    given_up: bool = False
 
 
 class NotFound(StoreError):

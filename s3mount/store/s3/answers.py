@@ -43,6 +43,10 @@ from s3mount.errors import (
 DOCUMENT_BYTES = 64 * 1024
 
 
+class NoSuchRange(StoreError):
+    """The bytes asked for lie outside the object: to the protocol's callers a ValueError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The request that was refused. `absent`: it was to succeed only where the key is free."""
@@ -245,6 +249,7 @@ BY_CODE: dict[str, Make] = {
     "BandwidthLimitExceeded": _BUSY,
     "QuotaExceeded": _FULL,
     "XMinioStorageFull": _FULL,
+    "InvalidRange": _saying(NoSuchRange, "The bytes asked for lie outside {key}."),
     "NotImplemented": _CANNOT,
     "MethodNotAllowed": _CANNOT,
 }
@@ -259,6 +264,7 @@ BY_STATUS: dict[int, Make] = {
     411: _CANNOT,
     412: _condition,
     413: _LARGE,
+    416: _saying(NoSuchRange, "The bytes asked for lie outside {key}."),
     425: _AGAIN,
     429: _BUSY,
     501: _CANNOT,

@@ -10,6 +10,7 @@ R4  After TimedOut or OutcomeUnknown a mutation is in doubt. One that leaves a p
     repetition; found, it is done. One that leaves none is repeated only if that does no harm, else the caller gets OutcomeUnknown.
 R5  A refusal while in doubt (condition failed, upload over) may be the echo of the mutation's own success: look once more, then pass it on.
 R6  A mutation given up while in doubt raises OutcomeUnknown or TimedOut, never an error that promises that nothing happened (C2).
+R7  What a store gave up that repeats by itself (the parts of an upload) is not begun again: such an error says `given_up`.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class Retrying(Wrapper):
                     return cast(T, found)
                 return await call()
             except TRANSIENT as error:
+                if error.given_up:
+                    raise
                 in_doubt = in_doubt or (op.mutates and isinstance(error, DOUBTFUL))
                 await self._wait_or_give_up(op, attempts, error, in_doubt=in_doubt)
             except REFUSALS:
@@ -109,8 +112,11 @@ class Retrying(Wrapper):
     async def _wait_or_give_up(self, op: Op, attempts: Attempts, error: StoreError, *, in_doubt: bool) -> None:
         delay = attempts.next_delay()
         if delay is None or (in_doubt and op.once):
+            error.given_up = True
             if in_doubt and not isinstance(error, DOUBTFUL):
-                raise OutcomeUnknown(f"Whether {op.verb} of {op.key!r} happened could not be found out.") from error
+                doubt = OutcomeUnknown(f"Whether {op.verb} of {op.key!r} happened could not be found out.")
+                doubt.given_up = True
+                raise doubt from error
             raise error
         logger.debug("%s of %r: %s; next attempt in %.2f s", op.verb, op.key, error, delay)
         await trio.sleep(delay)

@@ -1,0 +1,145 @@
+"""Making a content an object: one PUT, or a multipart upload of sent and copied parts.
+
+Owns: which of the two, the order of requests, the memory that parts under way may take, the end of an upload that failed.
+Must not know: what conditions and metadata mean, how a request is made or repeated (it is handed the verbs).
+
+    adopt -- up to PUT_BYTES --> gather -> put
+          -- beyond ----------> create -> parts, PARTS_AT_ONCE at a time -> complete
+                                    \\--- any failure, or a cancellation ---> abort (shielded, at most ABORT_S)
+
+U1  Bytes that are kept of the base come from that version or not at all: they are read, or copied by the service, under its ETag.
+U2  All parts in memory, of all uploads together, take at most `Budget` bytes (one part that is larger goes alone).
+U3  An upload that is not completed is aborted. Where even that fails its parts stay behind: the bucket's rule for incomplete uploads ends them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from s3mount.errors import NotFound, StoreError
+from s3mount.model import ByteRange, Content, Hole, Kept, Key, MiB, ObjectInfo, Part, Piece, Staged, Upload
+from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.rules import changed
+from s3mount.store.s3.parts import Copied, Cut, cut, pieces_between
+from s3mount.store.s3.together import together
+
+# One PUT up to here: a second and third request (create, complete) cost more than what parts in parallel would win.
+PUT_BYTES = 16 * MiB
+# Parts of one upload at once; facts: a handful of connections fills a line.
+PARTS_AT_ONCE = 8
+# Parts and bodies in memory, all uploads together: sixteen parts of 8 MiB.
+BUDGET_BYTES = 128 * MiB
+# How long the abort of a failed upload may hold up the caller, who already waits for the error.
+ABORT_S = 20.0
+
+logger = logging.getLogger(__name__)
+
+
+class PartCopy(Protocol):
+    """Have the service make a part of a source's bytes; PreconditionFailed where the source is another version."""
+
+    def __call__(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Awaitable[Part]: ...
+
+
+PartMaker = Callable[[Upload, int], Awaitable[Part]]
+
+
+class Budget:
+    """Bytes that may be in memory at once. Who asks for more than there is altogether waits until nobody else has any."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._freed = trio.Condition()
+
+    @asynccontextmanager
+    async def holding(self, amount: int) -> AsyncIterator[None]:
+        async with self._freed:
+            while self._used and self._used + amount > self._size:
+                await self._freed.wait()
+            self._used += amount
+        try:
+            yield
+        finally:
+            self._used -= amount
+            with trio.CancelScope(shield=True):
+                async with self._freed:
+                    self._freed.notify_all()
+
+
+class Uploading:
+    """Contents to objects, by way of *verbs*, a store that repeats what fails for a time."""
+
+    def __init__(self, verbs: ObjectStore, copy_part: PartCopy, *, budget: int = BUDGET_BYTES) -> None:
+        self._verbs = verbs
+        self._copy_part = copy_part
+        self._budget = Budget(budget)
+        self._disk = trio.CapacityLimiter(PARTS_AT_ONCE)
+
+    async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        """Make *content* the object. Raises as `put`, and PreconditionFailed where what is kept is another version by now."""
+        if content.size <= PUT_BYTES:
+            async with self._budget.holding(content.size):
+                return await self._verbs.put(key, await self._gather(content, 0, content.size), commit)
+        return await self._in_parts(key, commit, [partial(self._part, content, piece) for piece in cut(content)])
+
+    async def copy(self, source: ObjectInfo, target: Key, commit: Commit) -> ObjectInfo:
+        """Make *target* what *source* is, whatever its size. Raises PreconditionFailed where that is another version by now."""
+        content = Content(source.size, (Kept(0, source.size),), source)
+        return await self._in_parts(target, commit, [partial(self._part, content, piece) for piece in cut(content)])
+
+    async def _in_parts(self, key: Key, commit: Commit, makers: list[PartMaker]) -> ObjectInfo:
+        """Make the parts of *makers*, in their order, the object."""
+        upload = await self._verbs.create_upload(key, commit)
+        try:
+            jobs = [partial(make, upload, number) for number, make in enumerate(makers, start=1)]
+            parts = await together(jobs, at_once=PARTS_AT_ONCE)
+            return await self._verbs.complete_upload(upload, parts)
+        except BaseException:
+            await self._abort(upload)
+            raise
+
+    async def _abort(self, upload: Upload) -> None:
+        with trio.move_on_after(ABORT_S, shield=True):
+            try:
+                await self._verbs.abort_upload(upload)
+            except StoreError as error:
+                logger.warning("The upload of %r could not be aborted, its parts stay behind: %s", upload.key, error)
+
+    async def _part(self, content: Content, piece: Cut, upload: Upload, number: int) -> Part:
+        if isinstance(piece, Copied):
+            assert content.base is not None
+            return await self._copy_part(upload, number, source=content.base, span=ByteRange(piece.start, piece.stop))
+        async with self._budget.holding(piece.stop - piece.start):
+            return await self._verbs.put_part(upload, number, await self._gather(content, piece.start, piece.stop))
+
+    async def _gather(self, content: Content, start: int, stop: int) -> bytearray:
+        """The bytes *start* to *stop* of *content*."""
+        buffer = bytearray(stop - start)
+        view = memoryview(buffer)
+        jobs = [
+            partial(self._fill, content.base, piece, view[piece.offset - start : piece.offset - start + piece.length])
+            for piece in pieces_between(content, start, stop)
+            if not isinstance(piece, Hole)
+        ]
+        await together(jobs, at_once=PARTS_AT_ONCE)
+        return buffer
+
+    async def _fill(self, base: ObjectInfo | None, piece: Piece, buffer: memoryview) -> None:
+        if isinstance(piece, Staged):
+            await trio.to_thread.run_sync(piece.source.read_into, piece.position, buffer, limiter=self._disk)
+        elif isinstance(piece, Kept):
+            assert base is not None
+            await self._read_kept(base, piece, buffer)
+
+    async def _read_kept(self, base: ObjectInfo, piece: Kept, buffer: memoryview) -> None:
+        try:
+            await self._verbs.get_into(base.key, ByteRange(piece.offset, piece.offset + piece.length), buffer, if_match=base.etag)
+        except (NotFound, ValueError) as error:
+            raise changed(base.key) from error
