@@ -231,3 +231,7 @@ class Caller:
     gid: int
     pid: int = 0
     umask: int = 0
+
+
+SOMEBODY = Caller(65534, 65534)
+"""Whoever it is, without any privilege."""

@@ -21,7 +21,7 @@ from s3mount.fs.files import Files
 from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number, number_of
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, meaning
-from s3mount.fs.namespace import Namespace, Sight, live_attr
+from s3mount.fs.namespace import Namespace, Sight, live_attr, require_live
 from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import NO_METADATA, Attr, Caller, Key, MiB, ObjectInfo
 from s3mount.store.api import Commit
@@ -77,7 +77,7 @@ class Entries:
             sight = self._namespace.found_absent(directory, name) or await self._namespace.see(directory, name)
             if sight.exists:
                 try:
-                    return await self._open_existing(directory, name, sight, flags)
+                    return await self._open_existing(directory, name, sight, flags, caller)
                 except (Stale, NoEntry):
                     continue  # replaced or removed since it was seen
             self.require_storable(sight, directory=False)
@@ -88,18 +88,18 @@ class Entries:
                 if reserved:
                     await self._store.release(Key(sight.key))
                 continue
-            return self._create(
-                directory, sight.key, self._attributes(directory, stat.S_IFREG | mode & PERMISSIONS, caller), flags, reserved
-            )
+            attributes = self._attributes(directory, stat.S_IFREG | mode & PERMISSIONS, caller)
+            inode = self._create(directory, sight.key, attributes, flags, reserved)
+            return self._files.handle(inode, caller), live_attr(inode, require_live(inode))
 
-    async def _open_existing(self, directory: DirInode, name: bytes, sight: Sight, flags: int) -> tuple[int, Attr]:
+    async def _open_existing(self, directory: DirInode, name: bytes, sight: Sight, flags: int, caller: Caller) -> tuple[int, Attr]:
         if flags & os.O_EXCL:
             raise Exists("The name is taken.")
         if sight.directory:
             raise IsADirectory("That is a directory.")
         inode, _ = await self._namespace.lookup_attr(directory, name)
         try:
-            opened = await self._files.open(inode, flags)
+            opened = await self._files.open(inode, flags, caller)
         except BaseException:
             self._volume.inodes.forget(inode.ino, 1)
             raise
@@ -115,7 +115,7 @@ class Entries:
         """Whether nobody took the name within this mount since we looked."""
         return not directory.gone and meaning(directory.key, name).key == key and key not in self._volume.fresh
 
-    def _create(self, directory: DirInode, key: str, attributes: Attributes, flags: int, reserved: bool) -> tuple[int, Attr]:
+    def _create(self, directory: DirInode, key: str, attributes: Attributes, flags: int, reserved: bool) -> FileInode:
         volume = self._volume
         file_id = self._new_id()
         volume.inodes.displace_at(key)
@@ -130,7 +130,7 @@ class Entries:
         volume.changes.note(key)
         volume.touch(directory)
         self._namespace.expel()
-        return self._files.handle(inode), live_attr(inode, live)
+        return inode
 
     # -- objects at once --------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, require_live, stale
 from s3mount.fs.options import Opened
 from s3mount.fs.volume import Volume
-from s3mount.model import Absent, Condition, Key, Matches, ObjectInfo
+from s3mount.model import Absent, Caller, Condition, Key, Matches, ObjectInfo
 from s3mount.store.api import Commit
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Files:
         self._namespace = namespace
         self._store = volume.store
         self._handles: dict[int, FileInode] = {}
+        self._privileged: set[int] = set()
         self._numbers = itertools.count(1)
 
     # -- holding ----------------------------------------------------------------------
@@ -139,10 +140,12 @@ class Files:
 
     # -- handles ----------------------------------------------------------------------
 
-    def handle(self, inode: FileInode) -> int:
+    def handle(self, inode: FileInode, caller: Caller) -> int:
         """A number for one more holder, which has been counted already."""
         fh = next(self._numbers)
         self._handles[fh] = inode
+        if caller.uid == 0:
+            self._privileged.add(fh)
         return fh
 
     def inode_of(self, fh: int) -> FileInode:
@@ -157,7 +160,7 @@ class Files:
             raise BadHandle("The file is not open.")
         return inode.live
 
-    async def open(self, inode: Inode, flags: int) -> Opened:
+    async def open(self, inode: Inode, flags: int, caller: Caller) -> Opened:
         """Raises Stale when the object was replaced: the kernel then looks the name up again and finds the new inode."""
         if not isinstance(inode, FileInode):
             raise IsADirectory("That is a directory.")
@@ -166,15 +169,12 @@ class Files:
         live = await self.hold(inode)
         try:
             if flags & os.O_TRUNC and live.content.size:
-                await self.truncate(live, 0)
+                await live.content.truncate(0)
+                live.written(self._volume.clock_ns(), privileged=caller.uid == 0)
         except BaseException:
             await self.let_go(inode)
             raise
-        return Opened(self.handle(inode), keep_cache=True)
-
-    async def truncate(self, live: Live, size: int) -> None:
-        await live.content.truncate(size)
-        live.written(self._volume.clock_ns())
+        return Opened(self.handle(inode, caller), keep_cache=True)
 
     async def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
         return await self._live_of(fh).content.read(offset, size)
@@ -182,11 +182,12 @@ class Files:
     async def write(self, fh: int, offset: int, data: bytes | memoryview) -> int:
         live = self._live_of(fh)
         await live.content.write(offset, data)
-        live.written(self._volume.clock_ns())
+        live.written(self._volume.clock_ns(), privileged=fh in self._privileged)
         return len(data)
 
     async def flush(self, fh: int) -> None:
         inode, live = self.inode_of(fh), self._live_of(fh)
+        live.settled = True
         if self._is_wanted(inode, live) and not live.content.untouched:
             await self.save(inode)
             if self._volume.options.sync == "close":
@@ -203,6 +204,7 @@ class Files:
         """The last one commits what is left. Raises as a commit does; the handle is gone in any case."""
         inode, live = self.inode_of(fh), self._live_of(fh)
         del self._handles[fh]
+        self._privileged.discard(fh)
         try:
             if live.holders == 1 and self._is_wanted(inode, live):
                 await self.save(inode)

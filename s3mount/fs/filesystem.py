@@ -34,7 +34,7 @@ from s3mount.fs.namespace import Namespace
 from s3mount.fs.options import DirEntry, FsOptions, Invalidate, Opened
 from s3mount.fs.rename import End, Renames
 from s3mount.fs.volume import Volume
-from s3mount.model import Attr, ByteRange, Caller, Key, Space
+from s3mount.model import SOMEBODY, Attr, ByteRange, Caller, Key, Space
 from s3mount.store.api import ObjectStore
 
 # A power cut may cost what was closed in the last 5 s, as on a local disk; one second of them is for the syncing itself.
@@ -142,9 +142,9 @@ class Filesystem:
 
     # -- files ------------------------------------------------------------------------
 
-    async def open(self, ino: int, flags: int) -> Opened:
+    async def open(self, ino: int, flags: int, caller: Caller = SOMEBODY) -> Opened:
         """Raises Stale when the object was replaced by somebody else: its name then leads to a new inode."""
-        return await self._files.open(self._inodes.get(ino), flags)
+        return await self._files.open(self._inodes.get(ino), flags, caller)
 
     async def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
         """Short at the end of the file. Valid until the caller's next checkpoint."""

@@ -3,12 +3,17 @@
 Owns: its attributes, its content, and who holds it.
 Must not know: names, the table, stores.
 
+Set-id bits go when somebody without privilege writes (POSIX leaves that to us). The kernel writes late: what arrives after a chmod may have
+been written before it. So since the bits were set, only what arrives behind a flush counts, for a flush brings all that is older
+(`settled`). What is written while they are set, the kernel sends at once.
+
     created or first opened --> held (holders > 0) --last holder gone, nothing left to write--> retired (content closed)
                                                    \\--a commit failed--> waiting: the background and aclose try again
 """
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 
 import trio
@@ -16,6 +21,8 @@ import trio
 from s3mount.fs.attrs import Attributes, without_set_id
 from s3mount.fs.content import FileContent
 from s3mount.model import NO_METADATA, Key, Metadata, ObjectInfo
+
+SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
 class Live:
@@ -37,6 +44,7 @@ class Live:
         "links",
         "reserved",
         "saving",
+        "settled",
         "storage_class",
         "unsaved",
     )
@@ -56,6 +64,7 @@ class Live:
         self.holders = 0
         self.in_flight = 0
         self.saving: trio.Event | None = None
+        self.settled = True
 
     def __repr__(self) -> str:
         return f"<Live holders={self.holders} {self.content!r}{' fresh' if self.fresh else ''}{' unsaved' if self.unsaved else ''}>"
@@ -69,14 +78,16 @@ class Live:
 
     @attributes.setter
     def attributes(self, attributes: Attributes) -> None:
+        if attributes.mode & ~self._attributes.mode & SET_ID:
+            self.settled = False
         self._attributes, self._written_ns = attributes, 0
         self.unsaved = True
 
-    def written(self, now_ns: int) -> None:
-        """Somebody wrote into the content."""
+    def written(self, now_ns: int, *, privileged: bool) -> None:
+        """Somebody wrote into the content; *privileged* writers leave the set-id bits where they are, as on Linux."""
         self._written_ns = now_ns
         self.unsaved = True
-        if self._attributes.mode & 0o6000:
+        if self._attributes.mode & SET_ID and self.settled and not privileged:
             self._attributes = replace(self._attributes, mode=without_set_id(self._attributes.mode))
 
     @property

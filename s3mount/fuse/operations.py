@@ -275,7 +275,7 @@ class Operations(pyfuse3.Operations):
 
     @reply_errno_at_once
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        opened = await self._fs.open(inode, flags)
+        opened = await self._fs.open(inode, flags, Caller(ctx.uid, ctx.gid))
         return FileInfo(fh=opened.fh, keep_cache=opened.keep_cache)
 
     @reply_errno_at_once

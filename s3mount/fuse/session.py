@@ -3,7 +3,7 @@
 Owns: the order of everything: store, file system, kernel session, signals, the end; the options for the kernel; the runtime record.
 Must not know: which store it is (it is handed a way to open one), terminals, command lines.
 
-    open store -> claim record -> pyfuse3.init -> main loop, answering -> ready -> ...
+    open store -> claim record -> mount, INIT (see handshake) -> main loop, answering -> ready -> ...
     ... -> main loop over -> kernel session closed -> early-answered releases done -> Filesystem.aclose -> store closed -> record finished
 
 How the main loop ends:
@@ -38,6 +38,7 @@ from s3mount.errors import Busy, S3MountError, Unavailable
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
 from s3mount.fuse import mountpoint, runtime, tuning, utab
+from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
 from s3mount.fuse.operations import Deadlines, Operations
@@ -138,13 +139,15 @@ class Mount:
         async with trio.open_nursery() as requests:
             options = self._options
             operations = Operations(fs, requests, ttl_s=options.fs.metadata_ttl_s, xattrs=options.fs.xattrs, deadlines=options.deadlines)
-            _init(operations, options)
+            handshake = _init(operations, options)
             try:
                 async with trio.open_nursery() as loop:
                     loop.start_soon(self._announce)
+                    if handshake is not None:
+                        loop.start_soon(handshake.finish)
                     await _main_loop()
             finally:
-                _close(invalidator, unmount=not self._detached)
+                _close(invalidator, handshake, mountpoint_left=None if self._detached else options.mountpoint)
 
     async def _announce(self) -> None:
         """Ready, once a request has gone all the way: into the kernel, to our handlers and back."""
@@ -250,13 +253,21 @@ def kernel_options(options: MountOptions) -> set[str]:
     return chosen
 
 
-def _init(operations: Operations, options: MountOptions) -> None:
+def _init(operations: Operations, options: MountOptions) -> Handshake | None:
+    """Mount, and have libfuse ready to answer. None where libfuse did all of it."""
+    handshake, wanted = None, kernel_options(options)
     with _stderr_captured() as said:
         try:
-            pyfuse3.init(operations, str(options.mountpoint), kernel_options(options))
-        except RuntimeError:
+            if can_shake_hands():
+                handshake = Handshake(options.mountpoint, wanted)
+            pyfuse3.init(operations, handshake.path if handshake else str(options.mountpoint), wanted)
+        except (RuntimeError, Unavailable) as error:
+            if handshake is not None:
+                handshake.abandon()
+                mountpoint.detach(options.mountpoint)
             reason = said().splitlines()
-            raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else 'no reason given'}") from None
+            raise Unavailable(f"the kernel did not accept the mount: {reason[-1] if reason else error}") from None
+    return handshake
 
 
 async def _main_loop() -> None:
@@ -268,12 +279,16 @@ async def _main_loop() -> None:
             raise
 
 
-def _close(invalidator: Invalidator, *, unmount: bool) -> None:
-    """*unmount* unless the mount is out of the tree already: what stands in its place may be somebody else's."""
-    if invalidator.close(patience_s=INVALIDATOR_PATIENCE_S):
-        pyfuse3.close(unmount=unmount)
-    else:
+def _close(invalidator: Invalidator, handshake: Handshake | None, *, mountpoint_left: Path | None) -> None:
+    """End the session, and take it off *mountpoint_left*; None: what stands there by now may be somebody else's."""
+    if handshake is not None:
+        handshake.abandon()
+    if not invalidator.close(patience_s=INVALIDATOR_PATIENCE_S):
         log.warning("A request to the kernel did not come back; its session is left to the end of the process")
+        return
+    pyfuse3.close(unmount=handshake is None and mountpoint_left is not None)
+    if handshake is not None and mountpoint_left is not None:
+        mountpoint.clear_dead(mountpoint_left)
 
 
 @contextmanager
