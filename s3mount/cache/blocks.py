@@ -17,14 +17,18 @@ when it is read. A reader that is cancelled, or whose pin is closed, takes back 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from s3mount.cache.arena import Arena
 from s3mount.cache.budget import Budget
 from s3mount.cache.fetches import Fetcher
+from s3mount.cache.neighbours import Neighbours
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.pins import BlockPin, Parts
 from s3mount.cache.streams import Shape
 from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Versions
+from s3mount.cache.walk import NoSiblings, Siblings
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import ObjectStore, Pin
 from s3mount.store.wrap.base import Wrapper
@@ -38,14 +42,32 @@ AHEAD_SHARE = 3, 4
 class Blocks(Wrapper):
     """*inner*, with a cache of its bytes. `aclose` ends what runs in the background."""
 
-    def __init__(self, inner: ObjectStore, options: CacheOptions = CacheOptions()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        inner: ObjectStore,
+        options: CacheOptions = CacheOptions(),  # noqa: B008 (frozen)
+        *,
+        siblings: Siblings | None = None,
+        number: Callable[[str], int] | None = None,
+    ) -> None:
+        """*siblings*: what listings know of a file's directory; *number*: the inode number of a key, where the store has no file ids."""
         super().__init__(inner)
         self.arena = Arena(options.memory_limit * BLOCKS_SHARE[0] // BLOCKS_SHARE[1])
         self.versions = Versions()
         self._background = Background()
         self.fetcher = Fetcher(inner, self.arena, self._background)
         budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1])
-        self._parts = Parts(self.versions, self.fetcher, budget, Shape(request=self.arena.region_bytes))
+        shape = Shape(request=self.arena.region_bytes)
+        self._neighbours = Neighbours(self.versions, self.fetcher, siblings or NoSiblings(), number=number, largest=shape.first)
+        self._parts = Parts(self.versions, self.fetcher, budget, shape, self._neighbours)
+
+    @property
+    def siblings(self) -> Siblings:
+        return self._neighbours.walks.siblings
+
+    @siblings.setter
+    def siblings(self, siblings: Siblings) -> None:
+        self._neighbours.walks.siblings = siblings
 
     def check(self) -> None:
         self.arena.check()

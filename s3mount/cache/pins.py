@@ -15,6 +15,7 @@ import trio
 
 from s3mount.cache.budget import Budget
 from s3mount.cache.fetches import Fetcher
+from s3mount.cache.neighbours import Neighbours
 from s3mount.cache.streams import PAGE, Plan, Shape, Stream, Streams
 from s3mount.cache.versions import Block, Phase, Source, Versions
 from s3mount.errors import StoreError
@@ -32,6 +33,7 @@ class Parts:
     fetcher: Fetcher
     budget: Budget
     shape: Shape
+    neighbours: Neighbours
 
 
 class Follower:
@@ -88,6 +90,7 @@ class BlockPin:
         self._version.lost = False
         self._streams = Streams(self.info.size, parts.shape)
         self._followers: dict[Stream, Follower] = {}
+        self._untouched = True
         self._open = True
 
     def __repr__(self) -> str:
@@ -181,6 +184,9 @@ class BlockPin:
                 begun += self._enter(span, follower, offset, stop)
         if begun:
             self._fetcher.pump()
+        if self._untouched:
+            self._untouched = False
+            self._parts.neighbours.read(self.info)
 
     def _enter(self, span: ByteRange, follower: Follower, offset: int, stop: int) -> int:
         """Ask for what is missing of *span*; return how many requests that takes."""
