@@ -1,0 +1,133 @@
+"""Requests to the store: the same question is asked once however many want to know, and every answer is recorded.
+
+Owns: what is under way, and whose caller waits for it.
+Must not know: time-to-live, which questions are worth asking.
+
+A request that is under way is not cancelled with those who wait for it: its answer is wanted by whoever comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from s3mount.cache.leaf import Asked
+from s3mount.cache.tables import Tables
+from s3mount.cache.tasks import Background
+from s3mount.errors import NotFound, StoreError, Unavailable
+from s3mount.model import Found, Key, ObjectInfo, Page
+from s3mount.store.api import PAGE_KEYS, ObjectStore
+
+T = TypeVar("T")
+
+# HEADs for attributes under way at a time: that hides 30 ms each behind the shell's own pace; S3 grants a prefix 5500 per second.
+HEADS = 64
+
+
+class Flight(Generic[T]):
+    """One request under way."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._done = trio.Event()
+        self._answer: list[T] = []
+        self._error: StoreError = Unavailable("The store was closed meanwhile.")
+
+    async def fly(self, call: Callable[[], Awaitable[T]], record: Callable[[T], object]) -> None:
+        try:
+            answer = await call()
+            record(answer)
+            self._answer.append(answer)
+        except StoreError as error:
+            self._error = error
+        finally:
+            self._done.set()
+
+    async def wait(self) -> T:
+        """The answer, or its error."""
+        await self._done.wait()
+        if not self._answer:
+            raise self._error
+        return self._answer[0]
+
+
+class Asking:
+    """Questions to *inner*; answers go into *tables*."""
+
+    def __init__(self, inner: ObjectStore, tables: Tables, background: Background) -> None:
+        self._inner = inner
+        self._tables = tables
+        self._background = background
+        self._pages: dict[tuple[str, str, str], Flight[Page]] = {}
+        self._heads: dict[Key, Flight[ObjectInfo | None]] = {}
+        self._limit = trio.CapacityLimiter(HEADS)
+
+    def __repr__(self) -> str:
+        return f"<Asking {len(self._pages)} pages under way>"
+
+    def page(self, stem: str, after: str = "", *, join: bool = True) -> Flight[Page]:
+        """Begin, or join, a page of the directory *stem* behind *after*."""
+        return self._list(stem, "/", after, lambda asked, page: self._tables.listed(stem, after, page, asked), join=join)
+
+    def flat(self, prefix: str, after: str) -> Flight[Page]:
+        """Begin, or join, a page of all keys below *prefix* behind *after*."""
+        return self._list(prefix, "", after, lambda asked, page: self._tables.listed_flat(prefix, after, page, asked), join=True)
+
+    def _list(self, prefix: str, delimiter: str, after: str, record: Callable[[Asked, Page], object], *, join: bool) -> Flight[Page]:
+        name = (prefix, delimiter, after)
+        flight = self._pages.get(name)
+        if flight is None or not join:
+            flight = self._pages[name] = Flight(self._tables.ask())
+            self._background.start(self._fly_page, name, flight, record)
+        return flight
+
+    async def _fly_page(self, name: tuple[str, str, str], flight: Flight[Page], record: Callable[[Asked, Page], object]) -> None:
+        prefix, delimiter, after = name
+        table = self._tables.table(prefix)
+        table.using += 1
+        try:
+            await flight.fly(
+                lambda: self._inner.list(prefix, delimiter=delimiter, after=after, limit=PAGE_KEYS),
+                lambda page: record(flight.asked, page),
+            )
+        finally:
+            table.using -= 1
+            if self._pages.get(name) is flight:
+                del self._pages[name]
+
+    def peek(self, key: Key) -> Flight[ObjectInfo | None]:
+        """Begin, or join, a HEAD whose answer (None: no such object) is not recorded. No more than `HEADS` are sent at a time."""
+        flight = self._heads.get(key)
+        if flight is None:
+            flight = self._heads[key] = Flight(self._tables.ask())
+            self._background.start(self._fly_head, key, flight)
+        return flight
+
+    async def _fly_head(self, key: Key, flight: Flight[ObjectInfo | None]) -> None:
+        try:
+            async with self._limit:
+                await flight.fly(lambda: self._head(key), lambda info: None)
+        finally:
+            if self._heads.get(key) is flight:
+                del self._heads[key]
+
+    async def _head(self, key: Key) -> ObjectInfo | None:
+        try:
+            return await self._inner.head(key)
+        except NotFound:
+            return None
+
+    async def head(self, key: Key) -> tuple[ObjectInfo | None, Asked]:
+        """The object, None where there is none."""
+        asked = self._tables.ask()
+        info = await self._head(key)
+        self._tables.told(key, info, asked)
+        return info, asked
+
+    async def find(self, name: str) -> tuple[Found, Asked]:
+        asked = self._tables.ask()
+        found = await self._inner.find(name)
+        self._tables.found(name, found, asked)
+        return found, asked

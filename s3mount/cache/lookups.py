@@ -1,0 +1,180 @@
+"""Questions about single names: from the tables where they are fresh, else in one round trip, which brings the siblings along.
+
+Owns: which request a question is worth.
+Must not know: how listings are told, what is listed ahead.
+
+    nothing of the directory is known    HEAD (or `find`) and the directory's first page, side by side; the first that answers wins
+    a stretch of it is known, but old    that stretch is listed again
+    another stretch is known             a page that begins just before the name, as long as pages listed so were of use to later lookups;
+                                         else HEAD (or `find`) alone: random access to a million names does not list them all
+
+With `--attributes=list` there is no HEAD: a page that begins just before the name takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from s3mount.cache.asking import Asking
+from s3mount.cache.leaf import Asked, Mark
+from s3mount.cache.listings import TRIES, Ahead, Listings
+from s3mount.cache.table import Known, Table
+from s3mount.cache.tables import Tables
+from s3mount.cache.texts import just_before, stem_of, text_of
+from s3mount.errors import StoreError
+from s3mount.model import Found, Key, ObjectInfo
+
+T = TypeVar("T")
+
+# Pages that may be listed for lookups in one directory before one of them has been of use, and lookups that pay for one more.
+PAGES_ON_TRUST = 3
+LOOKUPS_PER_PAGE = 2
+
+
+class Lookups:
+    """*exact*: whether a directory has a marker is always found out; *heads*: HEAD may be used."""
+
+    def __init__(self, tables: Tables, asking: Asking, listings: Listings, ahead: Ahead, *, exact: bool, heads: bool) -> None:
+        self._tables = tables
+        self._asking = asking
+        self._listings = listings
+        self._ahead = ahead
+        self._exact = exact
+        self._heads = heads
+
+    # -- from the tables ----------------------------------------------------------------
+
+    def _row(self, stem: str, key: str, since: Asked | None) -> Known | None:
+        table = self._tables.find(stem)
+        known = None if table is None else table.look(text_of(stem, key))
+        return known if known is not None and self._listings.accept(since)(known.asked) else None
+
+    def known_object(self, key: str, since: Asked | None = None) -> Known | None:
+        """What is known of the object *key*, if that is fresh: an ObjectInfo or Mark.ABSENT."""
+        return self._row(stem_of(key), key, since)
+
+    def known_name(self, name: str, since: Asked | None = None) -> Found | None:
+        """What stands under *name*, if all of that is fresh."""
+        row, prefix = self.known_object(name, since), self._row(stem_of(name), name + "/", since)
+        if row is None or prefix is None:
+            return None
+        there = row.value if isinstance(row.value, ObjectInfo) else None
+        if prefix.value is not Mark.PREFIX:
+            return Found(there, None, implied=False)
+        marker = self.known_object(name + "/", since)
+        if marker is None and self._exact:
+            return None
+        return Found(there, marker.value if marker is not None and isinstance(marker.value, ObjectInfo) else None, implied=True)
+
+    # -- asked for ----------------------------------------------------------------------
+
+    async def find(self, name: str) -> Found | None:
+        """What stands under *name*; None where changes of this mount left no answer that one can rely on."""
+        since = None
+        for _ in range(TRIES):
+            found = self.known_name(name, since)
+            if found is not None:
+                self._was_of_use(name)
+                return found
+            if self._lacks_marker(name, since):
+                flight = self._ahead.first(name + "/")
+                await flight.wait()
+                since = since or flight.asked
+                continue
+            found, since = await self._asked(name, lambda: self._asking.find(name), self.known_name, since)
+            if found is not None:
+                return found
+        return None
+
+    def _lacks_marker(self, name: str, since: Asked | None) -> bool:
+        """Whether all is known but the marker of a directory that is there."""
+        prefix = self._row(stem_of(name), name + "/", since)
+        return prefix is not None and prefix.value is Mark.PREFIX and self.known_object(name, since) is not None
+
+    async def object(self, key: Key) -> Known | None:
+        """The object *key* or Mark.ABSENT; None as with `find`."""
+        since = None
+        for _ in range(TRIES):
+            known = self.known_object(key, since)
+            if known is not None:
+                self._was_of_use(key)
+                return known
+            known, since = await self._asked(key, lambda: self._head(key), self.known_object, since)
+            if known is not None:
+                return known
+        return None
+
+    async def _head(self, key: Key) -> tuple[Known, Asked]:
+        info, asked = await self._asking.head(key)
+        return Known(Mark.ABSENT if info is None else info, asked), asked
+
+    async def _asked(
+        self,
+        name: str,
+        single: Callable[[], Awaitable[tuple[T, Asked]]],
+        known: Callable[[str, Asked | None], T | None],
+        since: Asked | None,
+    ) -> tuple[T | None, Asked | None]:
+        """An answer from the store and None, or None and since when the tables may have one."""
+        stem = stem_of(name)
+        table = self._tables.table(stem)
+        table.using += 1
+        try:
+            if not table.leaves:
+                return await self._side_by_side(name, single, known)
+            after = table.stretch(text_of(stem, name))
+            if after is None and self._heads and not self._pays(table):
+                return await single()
+            if after is None or since is not None:
+                after = just_before(name)
+                table.paid += 1
+            flight = self._asking.page(stem, after)
+            await flight.wait()
+            return None, since or flight.asked
+        finally:
+            table.using -= 1
+
+    async def _side_by_side(
+        self, name: str, single: Callable[[], Awaitable[tuple[T, Asked]]], known: Callable[[str, Asked | None], T | None]
+    ) -> tuple[T | None, Asked | None]:
+        first = self._ahead.first(stem_of(name))
+        if not self._heads:
+            await first.wait()
+            return None, first.asked
+        answers: list[T] = []
+        errors: list[StoreError] = []
+
+        async def ask(scope: trio.CancelScope) -> None:
+            try:
+                answers.append((await single())[0])
+                scope.cancel()
+            except StoreError as error:
+                errors.append(error)
+
+        async def listen(scope: trio.CancelScope) -> None:
+            try:
+                await first.wait()
+            except StoreError as error:
+                errors.append(error)
+            answer = known(name, first.asked)
+            if answer is not None:
+                answers.append(answer)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, nursery.cancel_scope)
+            nursery.start_soon(listen, nursery.cancel_scope)
+        if answers:
+            return answers[0], first.asked
+        raise errors[0]
+
+    def _pays(self, table: Table) -> bool:
+        return table.paid < PAGES_ON_TRUST + table.hits // LOOKUPS_PER_PAGE
+
+    def _was_of_use(self, name: str) -> None:
+        table = self._tables.find(stem_of(name))
+        if table is not None:
+            table.hits += 1

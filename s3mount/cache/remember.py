@@ -1,0 +1,190 @@
+"""Remembering: a store whose names and attributes are answered from what listings told.
+
+Owns: the composition, and what each verb of the protocol means for what is remembered.
+Must not know: the rules of any of it (see the modules below), POSIX, which store is inside.
+
+    texts, leaf, spread   pure: places, packed stretches of listings, pages taken apart
+    table, tables         pure: one directory, all directories, this mount's own changes
+    asking                requests under way, joined
+    listings, lookups     what is served from the tables, what is asked for
+    ahead                 what is listed before anybody asks
+    attributes            metadata, by HEAD and remembered, or not at all
+
+Mutations pass through and then correct what is remembered: exactly where the outcome is known, else the key is forgotten. An answer of the
+store to a request that was sent before a key's last change by this mount is ignored for that key.
+
+`find`, `head` and `list` with the delimiter "/" are at most `metadata_ttl_s` old; a listing without delimiter is always asked for, and says
+what the store says. `Found.implied` is True for each directory that is there, also where its marker may be its only key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import trio
+
+from s3mount.cache.ahead import ListAhead
+from s3mount.cache.asking import Asking
+from s3mount.cache.attributes import Attributes, FullAttributes, ListAttributes, NoRecords, Records
+from s3mount.cache.leaf import Mark
+from s3mount.cache.listings import Listings
+from s3mount.cache.lookups import Lookups
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.tables import Tables
+from s3mount.cache.tasks import Background
+from s3mount.cache.texts import END, place_behind
+from s3mount.model import Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore
+from s3mount.store.rules import not_found
+from s3mount.store.wrap.base import Wrapper
+
+# The tables' part of the memory limit.
+SHARE = 8
+
+
+class Remembering(Wrapper):
+    """*inner*, with a memory. Close it: it has tasks of its own."""
+
+    def __init__(
+        self, inner: ObjectStore, options: CacheOptions, *, records: Records | None = None, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        super().__init__(inner)
+        self._ttl_s = options.metadata_ttl_s
+        self._background = Background()
+        self.tables = Tables(clock, limit=options.memory_limit // SHARE)
+        self._asking = Asking(inner, self.tables, self._background)
+        full = options.attributes == "full"
+        self._attributes: Attributes = FullAttributes(self._asking, self.tables, records or NoRecords()) if full else ListAttributes()
+        self._listings = Listings(self.tables, self._asking, clock=clock, ttl_s=self._ttl_s)
+        self._ahead = ListAhead(self.tables, self._asking, self._listings, self._attributes, self._background)
+        self._lookups = Lookups(self.tables, self._asking, self._listings, self._ahead, exact=full, heads=full)
+
+    def __repr__(self) -> str:
+        return f"<Remembering {self.tables!r} {self.inner!r}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self.inner.capabilities, listed_metadata=True)
+
+    async def aclose(self) -> None:
+        await self._background.aclose()
+        await self._attributes.aclose()
+        await super().aclose()
+
+    def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
+        """Objects that follow *key* in its directory, as far as they are known; asks nobody."""
+        return self.tables.after(key, count)
+
+    # -- looking ----------------------------------------------------------------------
+
+    async def head(self, key: Key) -> ObjectInfo:
+        known = await self._lookups.object(key) if self._ttl_s and key else None
+        info = await self.inner.head(key) if known is None else known.value
+        whole = await self._attributes.complete([info]) if isinstance(info, ObjectInfo) else ()
+        self.tables.trim(self._ahead.place)
+        if not whole:
+            raise not_found(key)
+        return whole[0]
+
+    async def find(self, name: str) -> Found:
+        if not name:
+            return Found(None, None, implied=True)
+        found = await self._lookups.find(name) if self._ttl_s else None
+        found = found or await self.inner.find(name)
+        self.tables.trim(self._ahead.place)
+        return Found(await self._whole(found.object), await self._whole(found.marker), found.implied)
+
+    async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
+        if info is None:
+            return None
+        whole = await self._attributes.complete([info])
+        return whole[0] if whole else None
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        if delimiter != "/" or (prefix and not prefix.endswith("/")) or place_behind(prefix, after) in (None, END):
+            return await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+        piece = await self._listings.page(prefix, after, limit, self._ahead)
+        if piece is None:
+            page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+            return Page(tuple(await self._attributes.complete(page.objects)), page.prefixes, page.next)
+        self.tables.trim(self._ahead.place)
+        objects = await self._attributes.complete([value for _, value in piece.rows if isinstance(value, ObjectInfo)])
+        prefixes = tuple(prefix + text.decode() for text, value in piece.rows if value is Mark.PREFIX)
+        return Page(tuple(objects), prefixes, None if piece.hi == END else prefix + piece.rows[-1][0].decode())
+
+    # -- committing -------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self, *keys: str) -> Iterator[None]:
+        """Whatever else happens than a return, nobody knows what stands under *keys*."""
+        try:
+            yield
+        except BaseException:
+            for key in keys:
+                self.tables.changed(key, Mark.UNKNOWN)
+            raise
+
+    def _made(self, info: ObjectInfo) -> ObjectInfo:
+        shown = self._attributes.shown(info)
+        self.tables.changed(info.key, shown)
+        return shown
+
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        with self._changing(key):
+            return self._made(await self.inner.put(key, data, commit))
+
+    async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        with self._changing(key):
+            return self._made(await self.inner.adopt(key, content, commit))
+
+    async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
+        with self._changing(key):
+            return self._made(await self.inner.update(key, metadata, if_match=if_match, file_id=file_id))
+
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+        with self._changing(target):
+            return self._made(await self.inner.copy(source, target, if_match=if_match, commit=commit))
+
+    async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
+        with self._changing(upload.key):
+            return self._made(await self.inner.complete_upload(upload, parts))
+
+    async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
+        with self._changing(key):
+            await self.inner.delete(key, if_match=if_match)
+            self.tables.changed(key, Mark.ABSENT)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
+        with self._changing(*keys):
+            failures = await self.inner.delete_many(keys)
+            failed = {failure.key for failure in failures}
+            for key in keys:
+                self.tables.changed(key, Mark.UNKNOWN if key in failed else Mark.ABSENT)
+            return failures
+
+    # -- names: of stores that can do that, more may change than one would name ----------------
+
+    @contextmanager
+    def _changing_all(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.tables.forget_all()
+
+    async def rename(self, source: Key, target: Key, *, replace: bool = True) -> None:
+        with self._changing_all():
+            await self.inner.rename(source, target, replace=replace)
+
+    async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
+        with self._changing_all():
+            return await self.inner.rename_prefix(source, target, replace=replace)
+
+    async def exchange(self, a: str, b: str) -> None:
+        with self._changing_all():
+            await self.inner.exchange(a, b)
+
+    async def link(self, source: Key, target: Key) -> ObjectInfo:
+        with self._changing_all():
+            return self._attributes.shown(await self.inner.link(source, target))

@@ -1,0 +1,319 @@
+"""What is known of one directory: stretches of its listing, and notes about single rows.
+
+Owns: how what comes later goes before what came earlier, and what a question about a row or a stretch is answered with.
+Must not know: other directories, time-to-live, stores. Pure; nothing here awaits.
+
+A leaf says all about its stretch as it was when it was asked for. A note says what stands under one text: it was put or deleted by this
+mount, or HEAD told. "Later" is told by numbers (`Asked.number`), which requests get when they are sent and changes when they are over.
+
+T1  Leaves do not overlap and lie in order; `_los` holds where they begin.
+T2  A note is later than the leaf that covers its text.
+T3  `_order` holds the texts of the notes, sorted; `_here` and `_gone` count those that say that something or nothing is there.
+T4  `cost` is the sum of what leaves and notes take.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from s3mount.cache.leaf import Asked, Leaf, Mark, Row
+from s3mount.cache.texts import END, START, behind, just_before, text_of
+from s3mount.model import ObjectInfo
+
+Accept = Callable[[Asked], bool]
+"""Whether an answer that was asked for then is good enough."""
+
+# What a note takes: its entry, its text, an ObjectInfo with its strings. What a table takes that is empty.
+NOTE_BYTES = 900
+TABLE_BYTES = 1000
+
+# Notes before they are worked into the leaves: so that a burst of creations costs each file a few microseconds, not a leaf.
+NOTES = 512
+# Notes outside of any leaf that are remembered: the kernel looks up what was just made.
+LONE_NOTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What stands under a text, and since when that is known."""
+
+    value: ObjectInfo | Mark
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows from a stretch that is known without a gap and ends at *hi*; `oldest` is when the first of it was asked for."""
+
+    rows: list[Row]
+    hi: bytes
+    oldest: Asked
+
+
+class Table:
+    """The directory *stem*. `using` counts who works on it: it is not expelled meanwhile; `began` is when the last listing began.
+
+    `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
+    """
+
+    __slots__ = ("_gone", "_here", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+        self.using = 0
+        self.paid = self.hits = 0
+        self.began: Asked | None = None
+        self.cost = TABLE_BYTES
+        self._leaves: list[Leaf] = []
+        self._los: list[bytes] = []
+        self._notes: dict[bytes, Known] = {}
+        self._order: list[bytes] = []
+        self._here = self._gone = 0
+        self._ticks = 0
+
+    def __repr__(self) -> str:
+        return f"<Table {self.stem!r} {len(self._leaves)} leaves, {len(self._notes)} notes>"
+
+    def check(self) -> None:
+        assert self._los == [leaf.lo for leaf in self._leaves], "T1"
+        assert all(one.hi <= other.lo for one, other in itertools.pairwise(self._leaves)), "T1"
+        for leaf in self._leaves:
+            leaf.check()
+        for text, note in self._notes.items():
+            cover = self._covering(text)
+            assert cover is None or cover.asked.number < note.asked.number, "T2"
+        assert self._order == sorted(self._notes), "T3"
+        values = [note.value for note in self._notes.values()]
+        assert self._gone == values.count(Mark.ABSENT), "T3"
+        assert self._here == len(values) - values.count(Mark.ABSENT) - values.count(Mark.UNKNOWN), "T3"
+        assert self.cost == TABLE_BYTES + NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves), "T4"
+
+    # -- questions --------------------------------------------------------------------
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        return list(self._leaves)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._leaves and not self._notes
+
+    def look(self, text: bytes) -> Known | None:
+        """What is known under *text*; None where nothing is."""
+        note = self._notes.get(text)
+        if note is not None:
+            return None if note.value is Mark.UNKNOWN else note
+        leaf = self._covering(text)
+        if leaf is None:
+            return None
+        self._touch(leaf)
+        return Known(leaf.get(text), leaf.asked)
+
+    def page(self, lo: bytes, limit: int, accept: Accept) -> Piece | None:
+        """Up to *limit* rows from *lo* on, from leaves and notes that *accept* takes; None where the first of them is not known so."""
+        rows: list[Row] = []
+        at, oldest = lo, None
+        while len(rows) < limit and at != END:
+            leaf = self._covering(at)
+            if leaf is None or not accept(leaf.asked):
+                break
+            self._touch(leaf)
+            oldest = leaf.asked if oldest is None or leaf.asked.at_s < oldest.at_s else oldest
+            stop = self._doubt(at, leaf.hi, accept)
+            rows += self._merged(leaf, at, stop)
+            at = stop
+            if stop != leaf.hi:
+                break
+        if len(rows) > limit:
+            del rows[limit:]
+            at = behind(rows[-1][0])
+        if oldest is None or (at != END and not rows):
+            return None
+        return Piece(rows, END if at == END else behind(rows[-1][0]), oldest)
+
+    def holds_any(self) -> bool:
+        """Whether a row is known to be there, as far as anybody can tell without asking. Errs towards no."""
+        return self._here > 0 or sum(map(len, self._leaves)) > self._gone
+
+    def is_complete(self, accept: Accept) -> bool:
+        """Whether all rows are known from leaves that *accept* takes."""
+        at = START
+        for leaf in self._leaves:
+            if leaf.lo != at or not accept(leaf.asked):
+                return False
+            at = leaf.hi
+        return at == END
+
+    def rows_known(self) -> int:
+        return sum(map(len, self._leaves))
+
+    def rows_behind(self, lo: bytes) -> Iterator[Row]:
+        """Rows from *lo* on as far as they are known without a gap, of any age."""
+        at = lo
+        while at != END and (leaf := self._covering(at)) is not None:
+            yield from self._merged(leaf, at, leaf.hi)
+            at = leaf.hi
+
+    def unread(self, place: bytes) -> int:
+        """Rows known behind *place*."""
+        return sum(len(leaf) for leaf in self._leaves[bisect_left(self._los, place) :])
+
+    def stretch(self, text: bytes) -> str | None:
+        """What to list behind, so as to ask anew for the stretch that covers *text*; None where none does."""
+        leaf = self._covering(text)
+        if leaf is None or leaf.lo == START:
+            return None if leaf is None else ""
+        return self.stem + leaf.lo[:-1].decode() if leaf.lo.endswith(b"\0") else just_before(self.stem + leaf.lo.decode())
+
+    # -- what is told -----------------------------------------------------------------
+
+    def record(self, leaf: Leaf) -> None:
+        """A listing has told all about a stretch. What is known from later requests stays."""
+        pieces = [leaf]
+        for old in self._overlapping(leaf.lo, leaf.hi):
+            if old.asked.number > leaf.asked.number:
+                pieces = [rest for piece in pieces for rest in _without(piece, old.lo, old.hi)]
+            else:
+                self._replace(old, _without(old, leaf.lo, leaf.hi))
+        for piece in pieces:
+            for text in self._order[bisect_left(self._order, piece.lo) : bisect_left(self._order, piece.hi)]:
+                if self._notes[text].asked.number < piece.asked.number:
+                    self._drop_note(text)
+            self._add(piece)
+
+    def note(self, text: bytes, value: ObjectInfo | Mark, asked: Asked) -> None:
+        """*value* stands under *text*, as of *asked*; something later that is known goes before it."""
+        known = self._notes.get(text)
+        leaf = self._covering(text)
+        if (known is not None and known.asked.number > asked.number) or (leaf is not None and leaf.asked.number > asked.number):
+            return
+        if known is not None:
+            self._drop_note(text)
+        self._notes[text] = Known(value, asked)
+        insort(self._order, text)
+        self._count(value, 1)
+        self.cost += NOTE_BYTES
+        if len(self._notes) > max(NOTES, self.rows_known() // 4):
+            self._work_in(asked)
+
+    def fill(self, infos: Iterable[ObjectInfo]) -> None:
+        """Attributes of rows, as long as they are the versions that *infos* speak of."""
+        changed: dict[bytes, int] = {}
+        for info in infos:
+            text = text_of(self.stem, info.key)
+            note, leaf = self._notes.get(text), self._covering(text)
+            if note is not None:
+                if isinstance(note.value, ObjectInfo) and note.value.etag == info.etag:
+                    self._notes[text] = Known(info, note.asked)
+            elif leaf is not None:
+                changed.setdefault(leaf.lo, leaf.cost)
+                leaf.fill(text, info)
+        for lo, cost in changed.items():
+            leaf = self._covering(lo)
+            self.cost += (leaf.cost if leaf is not None else cost) - cost
+
+    # -- forgetting -------------------------------------------------------------------
+
+    def drop_coldest(self, place: bytes | None) -> int:
+        """Forget a tenth of the leaves: those before *place* first, then those used longest ago; how many bytes that gives."""
+        before = self.cost
+        many = max(1, len(self._leaves) // 10)
+        for leaf in sorted(self._leaves, key=lambda leaf: (place is None or leaf.lo >= place, leaf.used))[:many]:
+            for text in self._order[bisect_left(self._order, leaf.lo) : bisect_left(self._order, leaf.hi)]:
+                self._drop_note(text)
+            self._replace(leaf, [])
+        if not self._leaves:
+            for text in list(self._order):
+                self._drop_note(text)
+        return before - self.cost
+
+    # -- leaves -----------------------------------------------------------------------
+
+    def _covering(self, text: bytes) -> Leaf | None:
+        at = bisect_right(self._los, text) - 1
+        return self._leaves[at] if at >= 0 and text < self._leaves[at].hi else None
+
+    def _overlapping(self, lo: bytes, hi: bytes) -> list[Leaf]:
+        first = max(0, bisect_right(self._los, lo) - 1)
+        return [leaf for leaf in self._leaves[first : bisect_left(self._los, hi)] if leaf.hi > lo]
+
+    def _replace(self, leaf: Leaf, rest: list[Leaf]) -> None:
+        at = bisect_left(self._los, leaf.lo)
+        del self._leaves[at], self._los[at]
+        self.cost -= leaf.cost
+        for piece in rest:
+            self._add(piece)
+
+    def _add(self, leaf: Leaf) -> None:
+        at = bisect_left(self._los, leaf.lo)
+        self._leaves.insert(at, leaf)
+        self._los.insert(at, leaf.lo)
+        self.cost += leaf.cost
+        self._touch(leaf)
+
+    def _touch(self, leaf: Leaf) -> None:
+        self._ticks += 1
+        leaf.used = self._ticks
+
+    # -- notes ------------------------------------------------------------------------
+
+    def _count(self, value: ObjectInfo | Mark, by: int) -> None:
+        if value is Mark.ABSENT:
+            self._gone += by
+        elif value is not Mark.UNKNOWN:
+            self._here += by
+
+    def _drop_note(self, text: bytes) -> None:
+        self._count(self._notes.pop(text).value, -1)
+        del self._order[bisect_left(self._order, text)]
+        self.cost -= NOTE_BYTES
+
+    def _doubt(self, lo: bytes, hi: bytes, accept: Accept) -> bytes:
+        """The first text from *lo* to before *hi* whose note does not answer; *hi* where all do."""
+        for text in self._order[bisect_left(self._order, lo) : bisect_left(self._order, hi)]:
+            note = self._notes[text]
+            if note.value is Mark.UNKNOWN or not accept(note.asked):
+                return text
+        return hi
+
+    def _merged(self, leaf: Leaf, lo: bytes, hi: bytes) -> list[Row]:
+        """The leaf's rows from *lo* to before *hi*, with what the notes say."""
+        texts = self._order[bisect_left(self._order, lo) : bisect_left(self._order, hi)]
+        if not texts:
+            return list(leaf.rows(lo, hi))
+        rows = dict(leaf.rows(lo, hi))
+        rows.update((text, self._notes[text].value) for text in texts)
+        return sorted(((t, v) for t, v in rows.items() if v is not Mark.ABSENT and v is not Mark.UNKNOWN), key=lambda row: row[0])
+
+    def _work_in(self, now: Asked) -> None:
+        """Make the notes part of their leaves, which keep their age; of the others some are forgotten where they are too many."""
+        for leaf in self.leaves:
+            texts = self._order[bisect_left(self._order, leaf.lo) : bisect_left(self._order, leaf.hi)]
+            if not texts:
+                continue
+            said = {text: self._notes[text].value for text in texts}
+            for text in texts:
+                self._drop_note(text)
+            unknown = [text for text, value in said.items() if value is Mark.UNKNOWN]
+            pieces = [leaf.changed({**said, **dict.fromkeys(unknown, Mark.ABSENT)}, Asked(now.number, leaf.asked.at_s))]
+            for text in unknown:
+                pieces = [rest for piece in pieces for rest in _without(piece, text, behind(text))]
+            self._replace(leaf, pieces)
+        if len(self._notes) > LONE_NOTES:
+            for text in self._order[::2]:
+                self._drop_note(text)
+
+
+def _without(leaf: Leaf, lo: bytes, hi: bytes) -> list[Leaf]:
+    """What is left of *leaf* outside of *lo* to *hi*."""
+    if hi <= leaf.lo or leaf.hi <= lo:
+        return [leaf]
+    rest = []
+    if leaf.lo < lo:
+        rest.append(leaf.part(leaf.lo, lo))
+    if hi < leaf.hi:
+        rest.append(leaf.part(hi, leaf.hi))
+    return rest

@@ -1,0 +1,240 @@
+"""All directories that are known of, and what this mount changed lately.
+
+Owns: which answer of the store belongs where, what a change of one key means for the directories above it, and what is forgotten when
+memory runs short.
+Must not know: requests, time-to-live, who asks. Pure; nothing here awaits.
+
+Every request and every change gets a number (`ask`, `_now`). An answer is worth nothing for a key that was changed after the request was
+sent: the change is applied once more on top of it (`_again`). Of changes the last `CHANGES` are remembered one by one; an answer that is
+older than all of these is not recorded at all.
+
+M1  `cost` is the sum of the tables' costs.
+M2  A table that nobody uses is expelled when the tables take more than `limit`, the one used longest ago first; one in use loses leaves.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from s3mount.cache.leaf import Asked, Leaf, Mark
+from s3mount.cache.spread import spread
+from s3mount.cache.table import Table
+from s3mount.cache.texts import END, START, behind, parent_of, place_behind, stem_of, text_of
+from s3mount.model import Found, Key, ObjectInfo, Page
+
+# Changes remembered one by one: more happen within one request only in a storm.
+CHANGES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What this mount made of a key."""
+
+    key: str
+    value: ObjectInfo | Mark
+    asked: Asked
+
+
+class Tables:
+    """The tables of one bucket, by their directories' stems. *limit*: bytes."""
+
+    def __init__(self, clock: Callable[[], float], *, limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._tables: OrderedDict[str, Table] = OrderedDict()
+        self._changes: OrderedDict[str, Change] = OrderedDict()
+        self._number = 0
+        self._doubted = 0
+        self.cost = 0
+
+    def __repr__(self) -> str:
+        return f"<Tables {len(self._tables)} of {self.cost} bytes>"
+
+    def check(self) -> None:
+        for table in self._tables.values():
+            table.check()
+        assert self.cost == sum(table.cost for table in self._tables.values()), "M1"
+
+    def ask(self) -> Asked:
+        """A request is about to be sent."""
+        self._number += 1
+        return Asked(self._number, self._clock())
+
+    # -- tables -----------------------------------------------------------------------
+
+    def find(self, stem: str) -> Table | None:
+        table = self._tables.get(stem)
+        if table is not None:
+            self._tables.move_to_end(stem)
+        return table
+
+    def table(self, stem: str) -> Table:
+        """The table of *stem*, made where there is none."""
+        table = self.find(stem)
+        if table is None:
+            table = self._tables[stem] = Table(stem)
+            self.cost += table.cost
+        return table
+
+    def all(self) -> Sequence[Table]:
+        return list(self._tables.values())
+
+    def trim(self, place: Callable[[Table], bytes | None] = lambda table: None) -> None:
+        """Forget what is cold until the tables fit; *place* says how far a table that is in use has been read."""
+        if self.cost <= self._limit:
+            return
+        for stem in list(self._tables):
+            table = self._tables[stem]
+            if not table.using:
+                self.cost -= table.cost
+                del self._tables[stem]
+            if self.cost <= self._limit:
+                return
+        for table in self.all():
+            while self.cost > self._limit and not table.is_empty:
+                self.cost -= table.drop_coldest(place(table))
+
+    # -- answers ----------------------------------------------------------------------
+
+    def listed(self, stem: str, after: str, page: Page, asked: Asked) -> bool:
+        """A page of `list(stem, delimiter="/", after=after)`. False where it comes too late to be believed."""
+        lo = place_behind(stem, after)
+        if asked.number < self._doubted or lo is None or lo == END:
+            return False
+        rows = [(text_of(stem, info.key), info) for info in page.objects] + [(text_of(stem, text), Mark.PREFIX) for text in page.prefixes]
+        rows = sorted((row for row in rows if row[0] >= lo), key=lambda row: row[0])
+        hi = END if page.next is None else behind(rows[-1][0]) if rows else lo
+        if hi > lo:
+            self._record(self.table(stem), Leaf(stem, lo, hi, rows, asked))
+        self._again(asked)
+        return hi > lo
+
+    def listed_flat(self, prefix: str, after: str, page: Page, asked: Asked) -> bool:
+        """A page of `list(prefix, after=after)`: it tells of all directories whose keys it holds."""
+        if asked.number < self._doubted:
+            return False
+        for part in spread(prefix, after, page):
+            if part.lo < part.hi:
+                self._record(self.table(part.stem), Leaf(part.stem, part.lo, part.hi, part.rows, asked))
+        self._again(asked)
+        return True
+
+    def told(self, key: str, info: ObjectInfo | None, asked: Asked) -> None:
+        """HEAD has answered: the object, or that there is none."""
+        if asked.number >= self._doubted:
+            self._note(key, Mark.ABSENT if info is None else info, asked)
+            self._again(asked)
+
+    def found(self, name: str, found: Found, asked: Asked) -> None:
+        """`find` has answered."""
+        if asked.number < self._doubted:
+            return
+        self._note(name, found.object or Mark.ABSENT, asked)
+        self._note_row(stem_of(name), name + "/", Mark.PREFIX if found.is_directory else Mark.ABSENT, asked)
+        if found.marker is not None or found.is_directory:
+            self._note(name + "/", found.marker or Mark.ABSENT, asked)
+        self._again(asked)
+
+    def filled(self, infos: Sequence[ObjectInfo]) -> None:
+        """Attributes of objects that are listed without."""
+        by_stem: dict[str, list[ObjectInfo]] = {}
+        for info in infos:
+            by_stem.setdefault(stem_of(info.key), []).append(info)
+        for stem, some in by_stem.items():
+            table = self._tables.get(stem)
+            if table is not None:
+                self.cost -= table.cost
+                table.fill(some)
+                self.cost += table.cost
+
+    # -- changes ----------------------------------------------------------------------
+
+    def changed(self, key: str, value: ObjectInfo | Mark) -> None:
+        """This mount has put *key* (the object), deleted it (ABSENT), or tried one of these in vain (UNKNOWN)."""
+        change = Change(key, value, self.ask())
+        self._changes.pop(key, None)
+        self._changes[key] = change
+        if len(self._changes) > CHANGES:
+            self._doubted = max(self._doubted, self._changes.popitem(last=False)[1].asked.number)
+        self._apply(change)
+
+    def forget_all(self) -> None:
+        """More has changed than one would name: nothing that is known counts any more, nor what is under way."""
+        self._doubted = self.ask().number
+        self._changes.clear()
+        for stem in list(self._tables):
+            table = self._tables[stem]
+            self.cost -= table.cost
+            if table.using:
+                while not table.is_empty:
+                    table.drop_coldest(None)
+                self.cost += table.cost
+            else:
+                del self._tables[stem]
+
+    def _again(self, asked: Asked) -> None:
+        """Apply the changes once more that came after a request was sent whose answer has just been recorded."""
+        late = []
+        for change in reversed(self._changes.values()):
+            if change.asked.number < asked.number:
+                break
+            late.append(change)
+        for change in reversed(late):
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        self._note(change.key, change.value, change.asked)
+        stem = stem_of(change.key)
+        there = change.value not in (Mark.ABSENT, Mark.UNKNOWN)
+        while stem:
+            table, above = self._tables.get(stem), parent_of(stem)
+            there = there or (table is not None and table.holds_any())
+            self._note_above(above, stem, there=there, asked=change.asked)
+            stem = above
+
+    def _note_above(self, stem: str, prefix: str, *, there: bool, asked: Asked) -> None:
+        """What a change below means for the row *prefix* of *stem*: it is there, or who knows."""
+        table = self._tables.get(stem)
+        if table is None:
+            return
+        known = table.look(text_of(stem, prefix))
+        is_there = known is not None and known.value is Mark.PREFIX
+        if is_there != there:
+            self._note_row(stem, prefix, Mark.PREFIX if there else Mark.UNKNOWN, asked)
+
+    def _note(self, key: str, value: ObjectInfo | Mark, asked: Asked) -> None:
+        self._note_row(stem_of(key), key, value, asked)
+
+    def _note_row(self, stem: str, key: str, value: ObjectInfo | Mark, asked: Asked) -> None:
+        table = self.table(stem)
+        self.cost -= table.cost
+        table.note(text_of(stem, key), value, asked)
+        self.cost += table.cost
+
+    def _record(self, table: Table, leaf: Leaf) -> None:
+        self.cost -= table.cost
+        table.record(leaf)
+        self.cost += table.cost
+
+    # -- who follows whom -----------------------------------------------------------------
+
+    def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
+        """Up to *count* objects of the same directory behind *key*, as far as they are known without a gap; asks nobody."""
+        stem = stem_of(key)
+        table = self.find(stem)
+        found: list[ObjectInfo] = []
+        if table is not None:
+            for _, value in table.rows_behind(behind(text_of(stem, key)) if key != stem else START):
+                if isinstance(value, ObjectInfo) and value.key != stem:
+                    found.append(value)
+                    if len(found) == count:
+                        break
+        return found
+
+    def known_key(self, key: str) -> Key | None:
+        """*key*, if it is known to be an object."""
+        table = self._tables.get(stem_of(key))
+        known = None if table is None else table.look(text_of(stem_of(key), key))
+        return Key(key) if known is not None and isinstance(known.value, ObjectInfo) else None

@@ -1,0 +1,65 @@
+"""What looking costs: requests are exact on any machine."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3mount.errors import NotFound
+from s3mount.model import Key
+from tests.cache.metadata.kit import list_all, remembering, walk
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def test_a_name_in_a_listed_directory_is_free(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:03}" for n in range(100)]) as (store, slow):
+        await list_all(store, "d/")
+        assert slow.taken() == {"list": 1}
+        for n in range(100):
+            assert (await store.find(f"d/f{n:03}")).object is not None
+            assert (await store.head(Key(f"d/f{n:03}"))).size == 5
+        assert not slow.taken()
+
+
+async def test_a_missing_name_in_a_listed_directory_is_free(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:03}" for n in range(100)]) as (store, slow):
+        await list_all(store, "d/")
+        slow.taken()
+        for n in range(1000):
+            found = await store.find(f"d/missing{n}")
+            assert found.object is None
+            assert not found.is_directory
+            with pytest.raises(NotFound):
+                await store.head(Key(f"d/missing{n}"))
+        assert not slow.taken()
+
+
+@pytest.mark.parametrize("attributes", ["list", "full"])
+async def test_a_thousand_names_of_an_unlisted_directory_cost_five_requests(autojump_clock: MockClock, attributes: str) -> None:
+    async with remembering([f"d/f{n:03}" for n in range(1000)], attributes=attributes, metadata_ttl_s=60.0) as (store, slow):
+        for n in range(1000):
+            assert (await store.find(f"d/f{n * 7 % 1000:03}")).object is not None
+        taken = slow.taken()
+        assert taken["list"] <= 3
+        assert taken["head"] <= (1000 if attributes == "full" else 0)  # attributes cost one HEAD each, once
+
+
+async def test_a_walk_twice_within_the_time_to_live_asks_once(autojump_clock: MockClock) -> None:
+    async with remembering([f"d{d}/f{n}" for d in range(20) for n in range(10)], metadata_ttl_s=60.0) as (store, slow):
+        first = [info.key async for info in walk(store)]
+        assert len(first) == 200
+        slow.taken()
+        assert [info.key async for info in walk(store)] == first
+        assert not slow.taken()
+
+
+async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_clock: MockClock) -> None:
+    async with remembering([f"f{n:05}" for n in range(20_000)]) as (store, slow):
+        assert len((await store.list(delimiter="/")).objects) == 1000
+        await trio.testing.wait_all_tasks_blocked()
+        assert slow.taken() == {"list": 1}
