@@ -14,13 +14,14 @@ C1  Exactly one record per transaction, or none where nothing changes.
 C2  What fails before the append did not happen. What fails behind it raises OutcomeUnknown.
 C3  A durable commit syncs all that its record stands on: its own bodies, and older ones of the files it touches that may not be synced yet.
     One that changes nothing syncs the log: what it found may stand on a record that is not synced.
+C4  In a hurry nobody syncs: a durable commit is a debt then, and is acknowledged when that is settled, many at a time.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -43,6 +44,14 @@ T = TypeVar("T")
 
 Answer = Callable[[sqlite3.Connection], T]
 """Asked in the transaction, behind the apply: what the caller gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What a commit made in a hurry waits for to be durable: its bodies' names, and files that hold older bodies."""
+
+    names: tuple[str, ...]
+    older: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -168,8 +177,23 @@ class Commits:
         except OSError as error:
             raise FROM_OS.get(error.errno or 0, Unavailable)(f"The data folder cannot be written: {error.strerror}.") from error
         if durable:
-            self._make_durable(transaction, older)
+            self._owe(Debt(tuple(transaction.names()), frozenset(older)))
         return answer
+
+    def _owe(self, debt: Debt) -> None:
+        if self._lock.owed is None:
+            self.settle([debt])
+        else:
+            self._lock.owed.append(debt)
+
+    def settle(self, debts: Sequence[Debt]) -> None:
+        """Make the commits that left *debts* durable, with one sync. Raises OutcomeUnknown."""
+        try:
+            for file in frozenset[int]().union(*(debt.older for debt in debts)):
+                self._sync.file(file)
+            self._sync.commit([name for debt in debts for name in debt.names], commits=len(debts))
+        except StoreError as error:
+            raise OutcomeUnknown(f"The change was made, but a power cut may take it back: {error}") from error
 
     def _transact(self, transaction: Transaction, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> tuple[T, set[int]]:
         db = transaction.db
@@ -242,14 +266,6 @@ class Commits:
                 "SELECT file, name FROM unsynced WHERE name = (SELECT name FROM body WHERE id = ?) LIMIT 1", (body,)
             ).fetchall()
         return {file for file, name in rows if name not in own}
-
-    def _make_durable(self, transaction: Transaction, older: set[int]) -> None:
-        try:
-            for file in older:
-                self._sync.file(file)
-            self._sync.commit(transaction.names())
-        except StoreError as error:
-            raise OutcomeUnknown(f"The change was made, but a power cut may take it back: {error}") from error
 
 
 def _keep_what_was_caught_up(db: sqlite3.Connection) -> None:

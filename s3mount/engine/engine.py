@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from s3mount.engine import queries, recovery
 from s3mount.engine.bodies import Bodies
 from s3mount.engine.buckets import Buckets
+from s3mount.engine.commit import Debt
 from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout, machine_boot_id, prepare
 from s3mount.engine.lock import Owner, WriteLock
@@ -142,6 +143,10 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             if not self.spare.give():
                 raise
             self.syncing.all()
+
+    def settle(self, debts: Sequence[Debt]) -> None:
+        """On return the durable commits that were made in a hurry (`lock.in_a_hurry`) and left *debts* are. Raises OutcomeUnknown."""
+        self.commits.settle(debts)
 
     def space(self) -> Space:
         found = os.statvfs(self.folder)

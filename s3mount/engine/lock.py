@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from s3mount.engine.disk import Disk
 
@@ -46,14 +47,23 @@ class WriteLock:
         """Whether the calling thread must not wait."""
         return getattr(self._hurry, "on", False)
 
+    @property
+    def owed(self) -> list[Any] | None:
+        """Where the calling thread, in a hurry, leaves what its durable commits still need."""
+        return getattr(self._hurry, "owed", None)
+
     @contextmanager
-    def in_a_hurry(self) -> Iterator[None]:
-        """In the calling thread, what would wait for others (or for the medium, see `commit`) raises WouldWait instead."""
-        before, self._hurry.on = self.hurried, True
+    def in_a_hurry(self, owed: list[Any] | None = None) -> Iterator[None]:
+        """In the calling thread, what would wait for others (or for the medium, see `commit`) raises WouldWait instead.
+
+        A durable commit is made, and what it has to wait for is put into *owed*: `Engine.settle` does that.
+        """
+        before = self.hurried, self.owed
+        self._hurry.on, self._hurry.owed = True, owed
         try:
             yield
         finally:
-            self._hurry.on = before
+            self._hurry.on, self._hurry.owed = before
 
     def __enter__(self) -> WriteLock:
         if self.held:

@@ -174,6 +174,8 @@ class Objects(Core):
         fresh = contents.bodies_of(laid)
         try:
             if durable:
+                if self.lock.hurried and any(body.path is not None for body in fresh):
+                    raise WouldWait
                 self.sync_staged(fresh)
             return self.commits.run(decide, durable=durable)
         finally:

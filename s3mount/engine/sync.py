@@ -54,15 +54,15 @@ class Sync:
         self._durable_mark = 0
         self._quiet_at = NEVER
 
-    def commit(self, names: Iterable[str] = ()) -> None:
-        """Make a commit durable whose own bodies *names* have their bytes synced already. Raises Unavailable, NoSpace."""
+    def commit(self, names: Iterable[str] = (), *, commits: int = 1) -> None:
+        """Make *commits* durable whose own bodies *names* have their bytes synced already. Raises Unavailable, NoSpace."""
         fresh = list(names)
         if fresh:
             with self._failing():
                 self._bodies.sync_names(fresh)
             self._remember(fresh)
         self._log.sync()
-        self._mark_when_due()
+        self._mark_when_due(commits)
 
     def file(self, file_id: int) -> None:
         """Make everything committed to this file durable, by whomever; 0: what was removed. Raises Unavailable, NoSpace."""
@@ -112,9 +112,9 @@ class Sync:
 
     # -- marks ------------------------------------------------------------------------
 
-    def _mark_when_due(self) -> None:
+    def _mark_when_due(self, commits: int = 1) -> None:
         with self._mutex:
-            self._commits += 1
+            self._commits += commits
             due = self._commits >= COMMITS_PER_MARK
             if due:
                 self._commits = 0

@@ -55,8 +55,10 @@ pure:
     cors         rules and the headers they give
     xml          writing, and bounded reading of each kind of document
 application:
+    front        aiohttp's protocol with answers of our own: what goes out, what is said to what is no HTTP
     app          one request from arrival to answer; where errors become answers
     calls        what handlers get and give: `Service`, `Call`, `Reply`
+    settling     small changes made on the loop, many sharing one sync
     routing      the table of operations;  demands (headers that ask for more than the operation)
     ingest       bodies on their way in: decoded, hashed and written in threads, verified
     outgest      answers on their way out: sendfile, pieces

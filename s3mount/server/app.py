@@ -3,8 +3,8 @@
 Owns: the order of things for every request (take it as it arrived, who asks, route, answer), the one place where errors become answers.
 Must not know: what handlers do; where settings come from; sockets (who runs the server listens).
 
-One route takes every path: aiohttp's router would normalise them. `Expect` is answered by whoever reads the body (`ingest`), after the
-early checks. What wraps the application (`middlewares`) sees answers only, never an error of ours.
+aiohttp's applications and routes are not used: they would normalise paths, and cost more than most of our answers. `Expect` is answered by
+whoever reads the body (`ingest`), after the early checks. What wraps the application sees answers only, never an error of ours.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from s3mount.engine.engine import Engine
 from s3mount.errors import StoreError
 from s3mount.server import corsapi, routing
 from s3mount.server.access import ALL, Caller, Keyring, action_of, authenticate, unverified
 from s3mount.server.calls import BYTES_IN, KEY_ID, REGION, REQUEST_ID, Call, Reply, Service
+from s3mount.server.front import Answer, Front, Handler
 from s3mount.server.outgest import send
 from s3mount.server.s3errors import S3Error, from_store
 from s3mount.server.wire import S3Request, parse_request
@@ -31,52 +32,56 @@ log = logging.getLogger(__name__)
 DRAIN_BYTES = 1024 * 1024
 
 
-def make_app(
+class Wrapper(Protocol):
+    """What sees every request and its answer, errors included."""
+
+    async def observe(self, request: web.BaseRequest, handler: Handler) -> Answer: ...
+
+    def refused(self, request: web.BaseRequest, status: int, sent: int) -> None:
+        """Of what came, nothing could be read as a request."""
+        ...
+
+
+def make_front(
     engine: Engine,
     *,
     keyring: Keyring | None = None,
     hosts: Sequence[str] = (),
     domains: Sequence[str] = (),
     region: str = REGION,
-    middlewares: Sequence[Middleware] = (),
+    wrapper: Wrapper | None = None,
     rebuild: Callable[[], bool] | None = None,
-) -> web.Application:
-    """The S3 API over *engine*, which stays the caller's. *keyring* None: authentication is off.
+    **options: Any,
+) -> Front:
+    """The S3 API over *engine*, which stays the caller's, for an `aiohttp.web.ServerRunner`. *keyring* None: authentication is off.
 
     *hosts* are further names that may have been signed, *domains* those under which buckets are sub-domains; *rebuild* begins to rebuild
-    the index, or says that it runs already. Who runs it must switch off aiohttp's own decompression of bodies.
+    the index, or says that it runs already. *options* are aiohttp's, for its connections.
     """
     service = Service(engine, keyring, hosts, domains, region, rebuild)
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.BaseRequest) -> Answer:
         return await _handle(service, request)
 
-    async def leave_to_the_reader(request: web.Request) -> None:
-        pass
+    async def wrapped(request: web.BaseRequest) -> Answer:
+        assert wrapper is not None
+        return await wrapper.observe(request, handle)
 
-    async def close(app: web.Application) -> None:
-        service.close()
-
-    app = web.Application(middlewares=middlewares)
-    app.router.add_route("*", r"/{path:[\s\S]*}", handle, expect_handler=leave_to_the_reader)
-    app.on_cleanup.append(close)
-    return app
+    if wrapper is None:
+        return Front(handle, ended=service.close, **options)
+    return Front(wrapped, refused=wrapper.refused, ended=service.close, **options)
 
 
-async def _handle(service: Service, request: web.Request) -> web.StreamResponse:
+async def _handle(service: Service, request: web.BaseRequest) -> Answer:
     call = Call(_UNREAD, request, service, Caller(), request.get(REQUEST_ID) or secrets.token_hex(8).upper())
     try:
         reply = await _answer(call)
     except Exception as error:
         reply = _error_reply(call, error)
     request[KEY_ID], request[BYTES_IN] = call.caller.access_key, call.received
-    reply.headers += await corsapi.headers_for(call)
-    if _must_close(call):
-        reply.headers.append(("Connection", "close"))
-    response = await send(call, reply)
-    if _must_close(call):
-        response.force_close()
-    return response
+    if call.s3.header("origin") is not None:
+        reply.headers += await corsapi.headers_for(call)
+    return await send(call, reply, close=_must_close(call))
 
 
 _UNREAD = S3Request("GET", "/", "", (), "", "", "")
@@ -120,6 +125,6 @@ def _must_close(call: Call) -> bool:
     """Whether a body is left that the client may or may not send, or that is too long to be read for nothing."""
     if call.web.content.is_eof():
         return False
-    waits = (call.s3.header("expect") or "").lower() == "100-continue" and not call.continued
+    waits = call.expects and not call.continued
     length = call.s3.header("content-length")
     return waits or length is None or not length.isdigit() or int(length) > DRAIN_BYTES

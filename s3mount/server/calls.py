@@ -18,9 +18,11 @@ from aiohttp import web
 
 from s3mount.engine.engine import Engine
 from s3mount.engine.reader import Reader
+from s3mount.engine.values import BucketInfo
 from s3mount.model import ByteRange, Key, KiB
 from s3mount.server.access import Caller, Keyring
 from s3mount.server.s3errors import S3Error, invalid_argument
+from s3mount.server.settling import Settler
 from s3mount.server.wire import S3Request
 
 P = ParamSpec("P")
@@ -36,10 +38,12 @@ BODY_SECONDS = 60.0
 # Up to here a body is held in memory, hashed and committed in one step.
 SMALL = 256 * KiB
 
-# What is said about a request to whoever wraps the application: its id (set by the wrapper, else made here), who asked, bytes received.
+# What is said about a request to whoever wraps the application: its id (set by the wrapper, else made here), who asked, bytes received, and
+# bytes of a long answer sent so far.
 REQUEST_ID = web.RequestKey("request_id", str)
 KEY_ID = web.RequestKey("key_id", str)
 BYTES_IN = web.RequestKey("bytes_in", int)
+BYTES_OUT = web.RequestKey("bytes_out", int)
 
 Headers = list[tuple[str, str]]
 
@@ -58,6 +62,10 @@ class Service:
     body_seconds: float = BODY_SECONDS
     now: Callable[[], float] = time.time
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "s3"))
+    settler: Settler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settler = Settler(self.engine, self.threads)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """*function* in a thread. It ends even where the caller is cancelled."""
@@ -78,13 +86,14 @@ class Call:
     the body comes from, if not straight from the connection."""
 
     s3: S3Request
-    web: web.Request
+    web: web.BaseRequest
     service: Service
     caller: Caller
     id: str
     source: Source | None = None
     continued: bool = False
     received: int = 0
+    _place: BucketInfo | None = None
 
     @property
     def engine(self) -> Engine:
@@ -100,6 +109,21 @@ class Call:
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.service.run(function, *args, **kwargs)
+
+    async def change(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """A durable change of a few rows (`Settler`)."""
+        return await self.service.settler.change(function, *args, **kwargs)
+
+    def place(self) -> BucketInfo:
+        """The bucket, as it was when this request first asked. Raises NoSuchBucket."""
+        if self._place is None:
+            self._place = self.engine.require_bucket(self.bucket)
+        return self._place
+
+    @property
+    def expects(self) -> bool:
+        """Whether the client waits for a word before it sends its body."""
+        return (self.s3.header("expect") or "").lower() == "100-continue"
 
     @property
     def version_id(self) -> str | None:

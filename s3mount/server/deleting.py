@@ -22,7 +22,7 @@ from s3mount.server.xml import Doomed, document, parse_delete, tag, wrap
 async def delete(call: Call) -> Reply:
     require_possible(call.s3)
     removal = Removal(call.key, call.version_id, _check(delete_condition(call.s3.header)))
-    (outcome,) = await call.run(call.engine.remove, call.bucket, [removal])
+    (outcome,) = await call.change(call.engine.remove, call.bucket, [removal])
     if not isinstance(outcome, Removed):
         raise outcome
     return Reply(204, _told(outcome))

@@ -261,7 +261,7 @@ async def send_continue(call: Call) -> None:
     if call.continued:
         return
     call.continued = True
-    if (call.s3.header("expect") or "").lower() == "100-continue":
+    if call.expects:
         transport = call.web.transport
         if transport is not None:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

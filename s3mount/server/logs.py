@@ -27,8 +27,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from s3mount.errors import AccessDenied
 
@@ -38,13 +40,43 @@ LOGGERS = ("s3mount", "aiohttp", "asyncio", "py.warnings")
 COPY_BYTES = 1024 * 1024
 
 
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """A handler of ours: it takes finished lines too."""
+
+    def line(self, text: str) -> None: ...
+
+
+def say(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
+    """As `logger.info(event, extra={"fields": fields})`, without a record where the handlers are ours: a tenth of the cost."""
+    if not logger.handlers or not all(isinstance(handler, Lines) for handler in logger.handlers):
+        logger.info(event, extra={"fields": fields})
+        return
+    now = time.time()
+    head = {"time": _moment(now), "level": "info", "logger": logger.name, "pid": os.getpid(), "event": event}
+    text = _encode({**head, **fields})
+    for handler in logger.handlers:
+        handler.line(text)  # type: ignore[attr-defined]
+
+
+def _moment(seconds: float) -> str:
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 class JsonLine(logging.Formatter):
     """A record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "time": _moment(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
@@ -54,7 +86,19 @@ class JsonLine(logging.Formatter):
         line.update(fields)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=True, separators=(",", ":"), default=str)
+        return _encode(line)
+
+
+class Standard(logging.StreamHandler[TextIO]):
+    """Lines to standard error."""
+
+    def line(self, text: str) -> None:
+        with self.lock or nullcontext():
+            try:
+                self.stream.write(text + "\n")
+                self.flush()
+            except (OSError, ValueError):
+                pass  # whoever reads it is gone
 
 
 class RotatedFile(logging.Handler):
@@ -71,10 +115,20 @@ class RotatedFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._rotate_when_full()
-            os.write(self._fd, (self.format(record) + "\n").encode())
+            self._write(self.format(record))
         except Exception:
             self.handleError(record)
+
+    def line(self, text: str) -> None:
+        with self.lock or nullcontext():
+            try:
+                self._write(text)
+            except OSError:
+                pass  # as logging itself does with raiseExceptions off
+
+    def _write(self, text: str) -> None:
+        self._rotate_when_full()
+        os.write(self._fd, (text + "\n").encode())
 
     def close(self) -> None:
         """Idempotent; waits for a compression under way."""
@@ -141,7 +195,7 @@ def _compress(path: Path) -> None:
 def log_to(place: Path | None, *, level: str, size: int, count: int, compress: bool) -> None:
     """Send this process's log to *place*, or to standard error. Raises AccessDenied where it cannot be written."""
     try:
-        handler = RotatedFile(place, size=size, count=count, compress=compress) if place else logging.StreamHandler(sys.stderr)
+        handler = RotatedFile(place, size=size, count=count, compress=compress) if place else Standard(sys.stderr)
     except OSError as error:
         raise AccessDenied(f"The log file {place} cannot be written: {error.strerror}.") from None
     handler.setFormatter(JsonLine())

@@ -49,7 +49,7 @@ async def create(call: Call) -> Reply:
         headers = [("x-amz-checksum-algorithm", algorithm.value), ("x-amz-checksum-type", plan.kind.value)]
     elif kind:
         raise S3Error("InvalidRequest", "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
-    upload = await call.run(call.engine.create_upload, call.bucket, call.key, replace(how, extra=pack(kept)))
+    upload = await call.change(call.engine.create_upload, call.bucket, call.key, replace(how, extra=pack(kept)))
     rows = [tag("Bucket", call.bucket), tag("Key", call.key), tag("UploadId", upload.upload_id)]
     return xml(document("InitiateMultipartUploadResult", rows), *headers)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from s3mount.engine.reader import Reader
-from s3mount.engine.values import How, VersionInfo
+from s3mount.engine.values import INLINE_BYTES, How, VersionInfo
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed
 from s3mount.model import Absent, ByteRange, Condition, Content, ObjectInfo
 from s3mount.server import metadata
@@ -41,7 +41,7 @@ MOST_PARTS = 1000
 async def put(call: Call) -> Reply:
     require_possible(call.s3)
     how, kept = described(call)
-    call.engine.require_bucket(call.bucket)
+    call.place()
     _judge_early(call)
     received = await receive(call, () if _claims(call) else (DEFAULT,))
     return await store(call, received, how, kept)
@@ -88,7 +88,8 @@ async def _commit(call: Call, received: Received, how: How) -> ObjectInfo:
     content = received.content
     if isinstance(content, Content):
         return await call.run(call.engine.adopt, call.bucket, call.key, content, how, etag=received.etag)
-    return await call.run(call.engine.put, call.bucket, call.key, content, how, etag=received.etag)
+    way = call.change if len(content) <= INLINE_BYTES else call.run
+    return await way(call.engine.put, call.bucket, call.key, content, how, etag=received.etag)
 
 
 async def conditional(call: Call, commit: Callable[[Condition], Awaitable[T]]) -> T:
@@ -118,7 +119,7 @@ def version_headers(call: Call, info: ObjectInfo, name: str = "x-amz-version-id"
     """Nothing in a bucket that never kept versions."""
     if info.version_id is not None:
         return [(name, info.version_id)]
-    return [] if call.engine.require_bucket(call.bucket).versioning == "off" else [(name, NULL)]
+    return [] if call.place().versioning == "off" else [(name, NULL)]
 
 
 def mtime(info: ObjectInfo) -> int:

@@ -1,6 +1,6 @@
 """What the server says of itself: a line per request, a bandwidth report, /-/health and /-/metrics.
 
-Owns: the outermost middleware, the request id, the counting.
+Owns: what stands around every request, the request id, the counting.
 Must not know: S3, what a handler does; how lines are written (logs), where numbers lie (figures).
 
 Seam with the handlers: REQUEST_ID is set before they run (they give it as x-amz-request-id); they set KEY_ID once they know who asks, and
@@ -12,26 +12,25 @@ A signature in a query is as good as a secret until it expires, so no line holds
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from s3mount.engine.engine import Engine
 from s3mount.errors import S3MountError
-from s3mount.server.calls import KEY_ID, REQUEST_ID
+from s3mount.server.calls import BYTES_OUT, KEY_ID, REQUEST_ID
 from s3mount.server.doors import door_of
 from s3mount.server.figures import Board, Row, exposition
+from s3mount.server.front import Answer, Handler
+from s3mount.server.logs import say
 from s3mount.server.wire import bucket_of_host
 
 log = logging.getLogger("s3mount.server")
-
-BYTES_OUT = web.RequestKey("bytes_out", int)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Seconds that one bandwidth report covers.
 REPORT_SECONDS = 10.0
@@ -55,17 +54,11 @@ class Observer:
         self._row = row
         self._bases = bases
         self._lines = lines
-        self._under_way: dict[str, web.Request] = {}
+        self._under_way: dict[str, web.BaseRequest] = {}
         self._started = time.time()
         self.draining = False
         self.idle = asyncio.Event()
         self.idle.set()
-
-        @web.middleware
-        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._observe(request, handler)
-
-        self.middleware = middleware
 
     @property
     def under_way(self) -> int:
@@ -81,7 +74,8 @@ class Observer:
 
     # -- requests -----------------------------------------------------------------------
 
-    async def _observe(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def observe(self, request: web.BaseRequest, handler: Handler) -> Answer:
+        """Pass it on, count it, and write its line."""
         request[REQUEST_ID] = secrets.token_hex(8).upper()
         own = self._own(request)
         begun, door = time.perf_counter(), door_of(request)
@@ -95,9 +89,6 @@ class Observer:
                 response.force_close()
             status, sent = response.status, _sent(request, response)
             return response
-        except web.HTTPException as error:
-            status, sent = error.status, error.content_length or 0
-            raise
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
@@ -109,12 +100,16 @@ class Observer:
                 door.served()
             self._leave(request, status=status, sent=sent, seconds=time.perf_counter() - begun)
 
-    def _enter(self, request: web.Request) -> None:
+    def refused(self, request: web.BaseRequest, status: int, sent: int) -> None:
+        """What was no request is counted and logged like one."""
+        self._leave(request, status=status, sent=sent, seconds=0.0)
+
+    def _enter(self, request: web.BaseRequest) -> None:
         self._under_way[request[REQUEST_ID]] = request
         self.idle.clear()
         self._row.set("requests_in_flight", len(self._under_way))
 
-    def _leave(self, request: web.Request, *, status: int, sent: int, seconds: float) -> None:
+    def _leave(self, request: web.BaseRequest, *, status: int, sent: int, seconds: float) -> None:
         self._under_way.pop(request[REQUEST_ID], None)
         if not self._under_way:
             self.idle.set()
@@ -123,28 +118,26 @@ class Observer:
         self._row.add("sent_bytes_total", sent)
         self._row.count_request(request.method, status, seconds)
         if self._lines and log.isEnabledFor(logging.INFO):
-            log.info("request", extra={"fields": _fields(request, status, sent, seconds)})
+            say(log, "request", _fields(request, status, sent, seconds))
 
     # -- its own pages ------------------------------------------------------------------
 
-    def _own(self, request: web.Request) -> Handler | None:
+    def _own(self, request: web.BaseRequest) -> Handler | None:
         """`-` is no bucket's name, so these paths are free, but for keys of a bucket that the host names."""
         if not request.raw_path.startswith("/-/") or bucket_of_host(request.host, self._bases):
             return None
         return {"/-/health": self._health, "/-/metrics": self._metrics}.get(request.path, _not_found)
 
-    async def _health(self, request: web.Request) -> web.Response:
+    async def _health(self, request: web.BaseRequest) -> Answer:
         """200 while the index can be read, and 503 when it cannot, or the server is about to end."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 await asyncio.to_thread(self._engine.buckets)
         except (TimeoutError, S3MountError) as error:
-            return web.json_response({"status": "failing", "reason": str(error) or "no answer in time"}, status=503)
-        if self.draining:
-            return web.json_response({"status": "draining"}, status=503)
-        return web.json_response({"status": "ok"})
+            return _json(503, status="failing", reason=str(error) or "no answer in time")
+        return _json(503, status="draining") if self.draining else _json(200, status="ok")
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.BaseRequest) -> Answer:
         space = await asyncio.to_thread(self._engine.space)
         text = exposition(
             self._board,
@@ -154,7 +147,7 @@ class Observer:
                 "start_time_seconds": ("When the worker that answers was started, in seconds since 1970.", self._started),
             },
         )
-        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return Answer(200, [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")], text.encode())
 
     # -- bandwidth ----------------------------------------------------------------------
 
@@ -185,15 +178,19 @@ class Observer:
         return self._row.get("received_bytes_total"), self._row.get("sent_bytes_total") + sending, self._row.get("requests")
 
 
-def _sent(request: web.Request, response: web.StreamResponse) -> int:
+def _json(code: int, **fields: str) -> Answer:
+    return Answer(code, [("Content-Type", "application/json; charset=utf-8")], json.dumps(fields).encode())
+
+
+def _sent(request: web.BaseRequest, answer: Answer) -> int:
     """Bytes of the answer's body: sent, or about to be."""
-    return 0 if request.method == "HEAD" else response.content_length or 0
+    return 0 if request.method == "HEAD" else answer.length
 
 
-def _fields(request: web.Request, status: int, sent: int, seconds: float) -> dict[str, object]:
+def _fields(request: web.BaseRequest, status: int, sent: int, seconds: float) -> dict[str, object]:
     return {
         "method": request.method,
-        "path": SECRET_PARAMS.sub(r"\1=-", request.raw_path)[:PATH_CHARACTERS],
+        "path": _told_path(request.raw_path),
         "status": status,
         "bytes_in": request.content.total_bytes,
         "bytes_out": sent,
@@ -204,5 +201,9 @@ def _fields(request: web.Request, status: int, sent: int, seconds: float) -> dic
     }
 
 
-async def _not_found(request: web.Request) -> web.Response:
-    return web.json_response({"status": "not found"}, status=404)
+def _told_path(path: str) -> str:
+    return (SECRET_PARAMS.sub(r"\1=-", path) if "?" in path else path)[:PATH_CHARACTERS]
+
+
+async def _not_found(request: web.BaseRequest) -> Answer:
+    return _json(404, status="not found")

@@ -20,13 +20,14 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from s3mount.engine.engine import Engine
 from s3mount.errors import Unavailable, UsageError
-from s3mount.server.app import make_app
+from s3mount.server.app import make_front
 from s3mount.server.doors import House
 from s3mount.server.figures import Board
 from s3mount.server.maintenance import Bounds, Maintenance, Rebuilder
@@ -149,16 +150,17 @@ class Worker:
     async def _serving(self, engine: Engine, rebuilder: Rebuilder, bound: socket.socket, tls: ssl.SSLContext | None) -> AsyncIterator[None]:
         settings, row = self._settings, self._board.row(self._number)
         observer = Observer(engine, self._board, row, bases=settings.bases, lines=settings.log_requests)
-        app = make_app(
+        front = make_front(
             engine,
             keyring=settings.keyring,
             hosts=settings.public_hostnames,
             domains=settings.bases,
             region=settings.region,
-            middlewares=(observer.middleware,),
+            wrapper=observer,
             rebuild=rebuilder.begin,
+            **_http_options(settings),
         )
-        runner = _runner(app, settings)
+        runner = web.ServerRunner(front, shutdown_timeout=CUT_SECONDS)
         await runner.setup()
         assert runner.server is not None
         limit = allow_descriptors(settings.limits_connections)
@@ -186,19 +188,15 @@ class Worker:
             log.warning("%d requests were cut off: they were not done in time.", observer.under_way)
 
 
-def _runner(app: web.Application, settings: Settings) -> web.AppRunner:
-    return web.AppRunner(
-        app,
-        access_log=None,
-        logger=http_log(),
-        keepalive_timeout=settings.limits_silence,
-        max_line_size=LINE_BYTES,
-        max_field_size=FIELD_BYTES,
-        read_bufsize=READ_BYTES,
-        auto_decompress=False,  # Content-Encoding is metadata of an object
-        lingering_time=5.0,
-        shutdown_timeout=CUT_SECONDS,
-    )
+def _http_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "logger": http_log(),
+        "keepalive_timeout": settings.limits_silence,
+        "max_line_size": LINE_BYTES,
+        "max_field_size": FIELD_BYTES,
+        "read_bufsize": READ_BYTES,
+        "lingering_time": 5.0,
+    }
 
 
 def http_log() -> logging.Logger:

@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from s3mount.engine.engine import Engine
 from s3mount.server.access import Keyring
-from s3mount.server.app import make_app
+from s3mount.server.app import make_front
 
 ACCESS_KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -47,15 +47,15 @@ class Served:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        app = make_app(self.engine, **self._options)
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False, lingering_time=2.0, shutdown_timeout=1.0)
 
-        async def start() -> None:
+        async def start() -> web.ServerRunner:
+            runner = web.ServerRunner(make_front(self.engine, lingering_time=2.0, **self._options), shutdown_timeout=1.0)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             self.port = runner.addresses[0][1]
+            return runner
 
-        self._loop.run_until_complete(start())
+        runner = self._loop.run_until_complete(start())
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
