@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 from typing import NewType, Protocol
@@ -235,3 +236,13 @@ class Caller:
 
 SOMEBODY = Caller(65534, 65534)
 """Whoever it is, without any privilege."""
+
+
+# The numbers that the kernel, the engine and every 64-bit program take: 62 bits, and neither 0 nor the root's.
+NUMBER_BITS = 62
+
+
+def number_of(key: str) -> int:
+    """The number of a key that has no file id: the same in every mount, until somebody else has it."""
+    digest = blake2b(key.encode(), digest_size=8).digest()
+    return max(2, int.from_bytes(digest, "big") >> (64 - NUMBER_BITS))

@@ -18,12 +18,12 @@ from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
 from s3mount.fs.content import FileContent
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number, number_of
+from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, meaning
 from s3mount.fs.namespace import Namespace, Sight, live_attr, require_live
 from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import NO_METADATA, Attr, Caller, Key, MiB, ObjectInfo
+from s3mount.model import NO_METADATA, Attr, Caller, Key, MiB, ObjectInfo, number_of
 from s3mount.store.api import Commit
 
 # What is fetched of an open file that is unlinked or replaced, where the store cannot keep the version: more would hold up everybody else.

@@ -30,17 +30,14 @@ import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from hashlib import blake2b
 
 from s3mount.errors import Stale
 from s3mount.fs.attrs import Attributes
 from s3mount.fs.live import Live
-from s3mount.model import ETag, ObjectInfo
+from s3mount.model import NUMBER_BITS, ETag, ObjectInfo
 
 ROOT = 1
 
-# The numbers that the kernel, the engine and every 64-bit program take: 62 bits, and neither 0 nor the root's.
-NUMBER_BITS = 62
 
 # Of an inode that has no object yet.
 NO_ETAG = ETag("")
@@ -60,12 +57,6 @@ class Standing(Enum):
     UNNAMED = "unnamed"
     UNLINKED = "unlinked"
     DISPLACED = "displaced"
-
-
-def number_of(key: str) -> int:
-    """The number of a key that has no file id: the same in every mount, until somebody else has it."""
-    digest = blake2b(key.encode(), digest_size=8).digest()
-    return max(2, int.from_bytes(digest, "big") >> (64 - NUMBER_BITS))
 
 
 def fresh_number() -> int:

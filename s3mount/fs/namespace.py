@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import trio
 
 from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
-from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing, number_of
+from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, Meaning, meaning, name_in
 from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import Attr, Found, Key, ObjectInfo
+from s3mount.model import Attr, Found, Key, ObjectInfo, number_of
 
 # Between the kernel's lookup of a name and the create that follows; other clients are not seen any later for it than by the kernel's cache.
 ABSENT_SECONDS = 0.05

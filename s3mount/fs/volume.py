@@ -18,10 +18,10 @@ from s3mount.errors import NameTooLong, ReadOnly
 from s3mount.fs.attrs import Attributes, Defaults, decode
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.gate import Changes, Gate
-from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes, number_of
+from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
 from s3mount.fs.options import FsOptions, Invalidate
 from s3mount.fs.staging import StagingArea
-from s3mount.model import NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo
+from s3mount.model import NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo, number_of
 from s3mount.store.api import Commit, ObjectStore
 
 

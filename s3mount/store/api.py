@@ -20,7 +20,7 @@ Errors are `s3mount.errors.StoreError`s; the ones named below are the ones to ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +33,8 @@ COMMIT_ID = "s3mount-commit"
 
 # S3's page size, and its upper bound.
 PAGE_KEYS = 1000
+
+Arrived = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,11 @@ class Pin(Protocol):
         """As `get_into`, if that needs no waiting; False (nothing promised of *buffer*) where it would have to wait."""
         ...
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         """Fill *buffer* from *offset*; the caller stays inside `info.size`.
 
-        Raises PreconditionFailed or NotFound where the version is gone for good, Corrupt where its bytes are not whole. Never comes short.
+        *arrived* as in `ObjectStore.get_into`. Raises PreconditionFailed or NotFound where the version is gone for good, Corrupt where its
+        bytes are not whole. Never comes short.
         """
         ...
 
@@ -139,9 +142,13 @@ class ObjectStore(Protocol):
 
     # -- reading ----------------------------------------------------------------------
 
-    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
         """Fill *buffer* (exactly `span.length` bytes) from the object's current version, and say which that is.
 
+        A store that waits for bytes may say through *arrived* how many of the first bytes of *buffer* are there: any number of times, in
+        any steps, lower again after a retry. They are the version's only if this returns.
         Raises NotFound; PreconditionFailed when it is not *if_match*; ValueError when *span* does not lie inside it.
         """
         ...

@@ -36,7 +36,7 @@ from s3mount.engine.reader import Reader
 from s3mount.engine.values import INLINE_BYTES, How
 from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
 from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
-from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure
+from s3mount.store.api import PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 
 T = TypeVar("T")
 
@@ -131,7 +131,9 @@ class LocalStore:
 
     # -- reading ----------------------------------------------------------------------
 
-    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
         if buffer.nbytes != span.length:
             raise ValueError(f"{span.length} bytes do not fill a buffer of {buffer.nbytes}")
         pin = await self.pin(key, if_match=if_match)
@@ -244,7 +246,7 @@ class LocalPin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return self._reader.read_into_nowait(offset, buffer)
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         await _in_thread(self._limiter, partial(self._reader.read_into, offset, buffer))
 
     async def aclose(self) -> None:

@@ -44,7 +44,7 @@ from s3mount.model import (
     TiB,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Capabilities, Commit, Failure
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
 from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key
 
@@ -118,7 +118,9 @@ class MemoryStore:
 
     # -- reading ----------------------------------------------------------------------
 
-    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
         await trio.lowlevel.checkpoint()
         file = self._matching(key, if_match)
         if buffer.nbytes != span.length:
@@ -415,7 +417,7 @@ class MemoryPin:
         self._blob.read_into(offset, buffer)
         return True
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         self._require_open()
         if self._blob is None:
             await self._store.get_into(self.info.key, ByteRange(offset, offset + buffer.nbytes), buffer, if_match=self.info.etag)

@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from s3mount.errors import Stale
 from s3mount.fs.attrs import Attributes
-from s3mount.fs.inodes import ASKED, ROOT, DirInode, FileInode, Inodes, Standing, fresh_number, number_of
-from s3mount.model import ETag
+from s3mount.fs.inodes import ASKED, ROOT, DirInode, FileInode, Inodes, Standing, fresh_number
+from s3mount.model import ETag, number_of
 
 NOBODY = Attributes(0o040755, 0, 0, 0, 0, 0)
 

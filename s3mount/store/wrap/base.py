@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
 
 T = TypeVar("T")
 
@@ -129,8 +129,10 @@ class Wrapper:
 
     # -- reading ----------------------------------------------------------------------
 
-    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
-        return await self.around(Op("get_into", key), lambda: self.inner.get_into(key, span, buffer, if_match=if_match))
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
+        return await self.around(Op("get_into", key), lambda: self.inner.get_into(key, span, buffer, if_match=if_match, arrived=arrived))
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
         return WrappedPin(self, await self.around(Op("pin", key), lambda: self.inner.pin(key, if_match=if_match, known=known)))
@@ -218,8 +220,8 @@ class WrappedPin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return self._wrapper.at_once(self._op, lambda: self._inner.get_into_nowait(offset, buffer))
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
-        await self._wrapper.around(self._op, lambda: self._inner.get_into(offset, buffer))
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
+        await self._wrapper.around(self._op, lambda: self._inner.get_into(offset, buffer, arrived=arrived))
 
     async def aclose(self) -> None:
         await self._inner.aclose()
