@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.cache", "s3mount.store", "s3mount.engine", "s3mount.server"),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
     "s3mount.fs": ("s3mount.fs", "s3mount.store.api"),
-    "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.wrap"),
+    "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.rules", "s3mount.store.wrap"),
     "s3mount.store": ("s3mount.store",),
     "s3mount.store.api": (),
     "s3mount.store.local": ("s3mount.store", "s3mount.engine"),
