@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,4 +86,4 @@ def rclone(folder: Path) -> Iterator[Service]:
         yield Service(url)
 
 
-SERVICES: dict[str, Callable[[Path], object]] = {"ours": ours, "moto": moto, "rclone": rclone}
+SERVICES: dict[str, Callable[[Path], AbstractContextManager[Service]]] = {"ours": ours, "moto": moto, "rclone": rclone}

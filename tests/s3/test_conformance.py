@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 
 from s3mount.store.api import ObjectStore
 from s3mount.store.s3.buckets import create_bucket
 from s3mount.store.s3.client import open_client
-from s3mount.store.s3.store import S3Store
+from s3mount.store.s3.store import open_s3
 from tests.s3.services import SERVICES, Service
 from tests.server.serving import ACCESS_KEY, SECRET_KEY
 from tests.store.conformance import CHECKS, Check, apply
@@ -25,8 +23,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module", params=list(SERVICES))
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    started: AbstractContextManager[Service] = SERVICES[request.param](tmp_path_factory.mktemp(request.param))
-    with started as service:
+    with SERVICES[request.param](tmp_path_factory.mktemp(request.param)) as service:
         yield service
 
 
@@ -34,10 +31,11 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 async def store(service: Service, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectStore]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    client = await open_client(service.options)
     bucket = f"bucket-{next(NUMBERS)}"
+    client = await open_client(service.options)
     await create_bucket(client, bucket)
-    store = S3Store(client, bucket)
+    await client.aclose()
+    store = await open_s3(service.options, bucket)
     yield store
     await store.aclose()
 

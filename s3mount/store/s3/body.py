@@ -9,7 +9,7 @@ No copy of the whole is made.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from s3mount.model import KiB
 
@@ -40,9 +40,7 @@ class Body:
     def tell(self) -> int:
         return self._at
 
-    def __iter__(self) -> Iterator[memoryview]:
-        return (self.view[at : at + PIECE_BYTES] for at in range(0, len(self), PIECE_BYTES))
-
+    # No plain iteration beside it: the HTTP session would wrap that in a generator that nobody closes.
     async def __aiter__(self) -> AsyncIterator[memoryview]:
-        for piece in self:
-            yield piece
+        for at in range(0, len(self), PIECE_BYTES):
+            yield self.view[at : at + PIECE_BYTES]

@@ -43,9 +43,10 @@ Headers = Mapping[str, str]
 class Client:
     """Requests to one S3 service. Made by `open_client`."""
 
-    def __init__(self, client: Any, stack: AsyncExitStack, options: S3Options, session: AioSession) -> None:
+    def __init__(self, client: Any, stack: AsyncExitStack, options: S3Options, *, credentials: Any, ca_bundle: str | None) -> None:
         self.client = client
-        self.session = session
+        self.credentials = credentials
+        self.ca_bundle = ca_bundle
         self.options = options
         self.region: str = client.meta.region_name
         self.endpoint: str = client.meta.endpoint_url
@@ -91,12 +92,14 @@ class Client:
             self._slots.release_on_behalf_of(borrower)
 
     async def _send(self, operation: str, parameters: dict[str, Any]) -> Answer:
-        given = self._taken.get(operation) or self._take(operation)
+        given = self.going_with(operation)
         answer: Answer = await getattr(self.client, operation)(**given, **parameters)
         return answer
 
-    def _take(self, operation: str) -> dict[str, Any]:
-        """What goes with every request, as far as *operation* knows it."""
+    def going_with(self, operation: str) -> dict[str, Any]:
+        """The parameters that go with every request, as far as *operation* knows them."""
+        if operation in self._taken:
+            return self._taken[operation]
         model = self.client.meta.service_model.operation_model(self.client.meta.method_to_api_mapping[operation])
         known = model.input_shape.members
         self._taken[operation] = {name: value for name, value in self._always.items() if name in known}
@@ -117,12 +120,14 @@ async def open_client(options: S3Options) -> Client:
         # The credential chain asks with the same kind of HTTP session: on trio, aiohttp could not.
         session.set_default_client_config(AioConfig(http_session_cls=HttpxSession))
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+        credentials = None if options.no_sign else await session.get_credentials()
+        ca_bundle = str(options.ca_bundle) if options.ca_bundle else session.get_config_variable("ca_bundle")
         client = await stack.enter_async_context(
             session.create_client(
                 "s3",
                 region_name=options.region or _region(session),
                 endpoint_url=options.endpoint,
-                verify=str(options.ca_bundle) if options.ca_bundle else None,
+                verify=ca_bundle,
                 config=_settings(options),
             )
         )
@@ -132,7 +137,7 @@ async def open_client(options: S3Options) -> Client:
     except ValueError as error:
         await stack.aclose()
         raise UsageError(f"{options.endpoint!r} is no endpoint: {str(error).rstrip('.')}.") from error
-    return Client(client, stack, options, session)
+    return Client(client, stack, options, credentials=credentials, ca_bundle=ca_bundle)
 
 
 @functools.cache

@@ -5,8 +5,8 @@ Must not know: which request it was, beyond `Asked`.
 
 F1  A mutation of which nothing was sent raises Unavailable; one that may have arrived raises OutcomeUnknown, or TimedOut where the answer
     did not come in time. A read raises Unavailable or TimedOut.
-F2  What a user can change is AccessDenied or UsageError, at once: no credentials, no trust in the endpoint's certificate. A name that is not found
-    and a port where nobody listens may be an outage: Unavailable.
+F2  What a user can change is AccessDenied or UsageError, at once: no credentials, no trust in the endpoint's certificate. A name
+    that is not found and a port where nobody listens may be an outage: Unavailable.
 """
 
 from __future__ import annotations

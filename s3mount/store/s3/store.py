@@ -5,17 +5,12 @@ Must not know: how requests are repeated or limited from outside (Retrying, Limi
 
 S1  Every write carries its conditions to the service (If-Match, If-None-Match), which judges them against all its clients; with
     `last_writer_wins` none is sent and none is promised.
-S2  A read names its version by If-Match, so that no answer can be a mixture. Where the bucket keeps versions and the answer is that there is
-    another one by now, the same bytes are asked for by version id.
-S3  Bytes are handed out only when as many came as were asked for; a whole object's checksum is compared where the service sent one.
-S4  `pin` with `known` sends nothing: an ETag is all that a pin is here.
-S5  `adopt` repeats single parts by the same policy as Retrying repeats requests, and what it raises then is not repeated once more.
-S6  Conditions of an upload are kept here, in this process: an upload that another process began is completed without any.
+S2  `adopt` repeats single parts by the same policy as Retrying repeats requests, and what it raises then is not repeated once more.
+S3  Conditions of an upload are kept here, in this process: an upload that another process began is completed without any.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,7 +20,7 @@ from urllib.parse import unquote_plus
 
 import trio
 
-from s3mount.errors import InvalidName, NotFound, PreconditionFailed, StoreError, TooLarge, Unavailable, Unsupported
+from s3mount.errors import InvalidPart, NoSuchUpload, NotFound, PreconditionFailed, StoreError, TooLarge, Unsupported
 from s3mount.model import (
     OBJECT_BYTES,
     Absent,
@@ -44,40 +39,54 @@ from s3mount.model import (
     TiB,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Capabilities, Commit, Failure
-from s3mount.store.rules import DELETE_KEYS, PARTS, changed, require_key
-from s3mount.store.s3.answers import Asked, NoSuchRange, Refusal, error_of
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.rules import DELETE_KEYS, changed, require_key
+from s3mount.store.s3.answers import Asked, Refusal, error_of
 from s3mount.store.s3.body import Body
-from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload, verify
-from s3mount.store.s3.client import Answer, Client, Headers
+from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
+from s3mount.store.s3.client import Answer, Client, open_client
 from s3mount.store.s3.headers import (
     CONTENT_HEADERS,
-    content_range,
     etag_in,
     etag_out,
-    http_time,
     info_of,
     iso_time,
     sent_metadata,
     version_of,
     with_commit_id,
 )
+from s3mount.store.s3.lean.lane import Lane
+from s3mount.store.s3.options import S3Options
+from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin
+from s3mount.store.s3.replies import (
+    commit_id_of,
+    commit_of,
+    committed,
+    fits_xml,
+    given,
+    headers_of,
+    require_part,
+    said_at,
+    upload_of,
+)
 from s3mount.store.s3.together import together
 from s3mount.store.s3.uploading import Uploading
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.retrying import Policy, Retrying
 
-# S3's limit for a key, in bytes of UTF-8.
-KEY_BYTES = 1024
 # S3 copies at most this much in one request.
 COPY_BYTES = 5 * GiB
 # What statfs shows: a bucket has no size, and some programs refuse to write where little seems to be free.
 CAPACITY = 8192 * TiB
-# Behind every key that begins with what stands before it: the highest code point.
-LAST = "\U0010ffff"
 # Single deletes at once, for keys that an XML document cannot name.
 DELETES_AT_ONCE = 16
-NS = 1_000_000_000
+
+
+async def open_s3(options: S3Options, bucket: str, *, policy: Policy = Policy()) -> S3Store:  # noqa: B008 (frozen)
+    """The store of *bucket*, its lane included. Sends nothing to the service. Raises UsageError, AccessDenied."""
+    client = await open_client(options)
+    lane = Lane(client.client, bucket, client.credentials, options, extras=client.going_with("get_object"), ca_bundle=client.ca_bundle)
+    return S3Store(client, bucket, lane=lane, policy=policy)
 
 
 class S3Store:
@@ -85,8 +94,9 @@ class S3Store:
 
     staging: Path | None = None
 
-    def __init__(self, client: Client, bucket: str, *, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, client: Client, bucket: str, *, lane: Lane | None = None, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
         self._client = client
+        self._reading = Reading(client, bucket, lane)
         self._bucket = bucket
         self._conditional = not client.options.last_writer_wins
         self.capabilities = Capabilities(conditional_put=self._conditional, part_copy=True)
@@ -101,88 +111,28 @@ class S3Store:
     # -- looking ----------------------------------------------------------------------
 
     async def head(self, key: Key) -> ObjectInfo:
-        return info_of(key, _headers(await self._head(key)))
-
-    async def _head(self, key: Key, *, if_match: ETag | None = None) -> Answer:
-        self._require(key)
-        return await self._client("head_object", self._asked(key), Bucket=self._bucket, Key=key, **_given(IfMatch=if_match))
+        return info_of(key, headers_of(await self._reading.head(key)))
 
     async def find(self, name: str) -> Found:
-        if not name:
-            return Found(None, None, implied=True)
-        try:
-            self._require(name)
-        except InvalidName:
-            return Found(None, None, implied=False)
-        found = await together([partial(self._head_or_none, Key(name)), partial(self._below, name)], at_once=2)
-        object_, below = found
-        assert object_ is None or isinstance(object_, ObjectInfo)
-        assert isinstance(below, Page)
-        marker = next((info for info in below.objects if info.key == f"{name}/"), None)
-        return Found(object_, marker, implied=any(info.key != f"{name}/" for info in below.objects))
-
-    async def _head_or_none(self, key: Key) -> ObjectInfo | Page | None:
-        try:
-            return await self.head(key)
-        except NotFound:
-            return None
-
-    async def _below(self, name: str) -> ObjectInfo | Page | None:
-        if len(name.encode()) >= KEY_BYTES:
-            return Page((), (), None)
-        return await self.list(f"{name}/", limit=2)
+        return await self._reading.find(name)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        if limit < 1:
-            raise ValueError(f"a page of {limit} keys")
-        rolled = bool(delimiter) and after.startswith(prefix) and delimiter in after[len(prefix) :]
-        group = prefix + after[len(prefix) :].partition(delimiter)[0] + delimiter if rolled else ""
-        answer = await self._client(
-            "list_objects_v2",
-            self._asked(),
-            Bucket=self._bucket,
-            MaxKeys=min(limit, PAGE_KEYS),
-            **_given(Prefix=prefix, Delimiter=delimiter, StartAfter=group + LAST if rolled and after == group else after),
-        )
-        objects = tuple(_listed(entry) for entry in answer.get("Contents", ()))
-        prefixes = tuple(entry["Prefix"] for entry in answer.get("CommonPrefixes", ()) if entry["Prefix"] != after)
-        last = max((str(each) for each in (*(info.key for info in objects[-1:]), *prefixes[-1:])), key=str.encode, default="")
-        return Page(objects, prefixes, last if answer.get("IsTruncated") and last else None)
+        return await self._reading.list(prefix, delimiter=delimiter, after=after, limit=limit)
 
     # -- reading ----------------------------------------------------------------------
 
-    async def get_into(self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None) -> ObjectInfo:
-        return await self.read_version(key, span, buffer, if_match=if_match)
-
-    async def read_version(
-        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, version_id: str | None = None
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
     ) -> ObjectInfo:
-        """As `get_into`; with *version_id*, of that version, whichever is current."""
-        if buffer.nbytes != span.length:
-            raise ValueError(f"{span.length} bytes do not fill a buffer of {buffer.nbytes}")
-        self._require(key)
-        conditions = _given(IfMatch=if_match, VersionId=version_id, ChecksumMode="ENABLED" if span.start == 0 else None)
-        wanted = f"bytes={span.start}-{span.stop - 1}"
-        try:
-            headers = await self._client.get(
-                self._asked(key), buffer, partial(_require_span, key, span), Bucket=self._bucket, Key=key, Range=wanted, **conditions
-            )
-        except NoSuchRange as error:
-            raise ValueError(str(error)) from None
-        info = info_of(key, headers)
-        if span.length == info.size:
-            verify(headers, buffer, of=key)
-        return info
+        return await self._reading.read(key, span, buffer, if_match=if_match, arrived=arrived)
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> S3Pin:
-        if known is not None:
-            return S3Pin(self, replace(known, key=key))
-        return S3Pin(self, info_of(key, _headers(await self._head(key, if_match=if_match))))
+        return await self._reading.pin(key, if_match=if_match, known=known)
 
     # -- committing -------------------------------------------------------------------
 
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
-        self._require(key)
+        require_key(key, KEY_BYTES)
         body = Body(data)
         if len(body) > COPY_BYTES:
             raise TooLarge(f"{key!r} has {len(body)} bytes; one request takes {COPY_BYTES}.")
@@ -193,21 +143,21 @@ class S3Store:
             return await self._mutate("put_object", key, commit, Body=Body(data), **described, **conditions, **checksum)
 
         answer = await self._checksums.choose(send)
-        return _committed(key, len(body), answer, commit)
+        return committed(key, len(body), answer, commit)
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
-        self._require(key)
+        require_key(key, KEY_BYTES)
         if content.size > OBJECT_BYTES:
             raise TooLarge(f"{key!r} would have {content.size} bytes; S3 takes {OBJECT_BYTES}.")
         return await self._uploading.adopt(key, content, commit)
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         while True:
-            answer = await self._head(key)
-            info, headers = info_of(key, _headers(answer)), _headers(answer)
+            answer = await self._reading.head(key)
+            info, headers = info_of(key, headers_of(answer)), headers_of(answer)
             if if_match is not None and info.etag != if_match:
                 raise changed(key)
-            kept = metadata if COMMIT_ID in metadata or not info.metadata else {**metadata, **_commit_id(info.metadata)}
+            kept = metadata if COMMIT_ID in metadata or not info.metadata else {**metadata, **commit_id_of(info.metadata)}
             commit = Commit(metadata=kept, content_type=info.content_type, storage_class=info.storage_class)
             more = {parameter: headers[name] for name, parameter in CONTENT_HEADERS.items() if name in headers}
             try:
@@ -217,8 +167,8 @@ class S3Store:
                     raise
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
-        self._require(key)
-        condition = _given(IfMatch=if_match) if self._conditional else {}
+        require_key(key, KEY_BYTES)
+        condition = given(IfMatch=if_match) if self._conditional else {}
         try:
             await self._client("delete_object", self._asked(key, mutates=True), Bucket=self._bucket, Key=key, **condition)
         except NotFound:
@@ -227,11 +177,11 @@ class S3Store:
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         if len(keys) > DELETE_KEYS:
             raise ValueError(f"{len(keys)} keys at once; {DELETE_KEYS} is the limit")
-        odd = [key for key in keys if not _fits_xml(key)]
+        odd = [key for key in keys if not fits_xml(key)]
         failures = [
             failure for failure in await together([partial(self._delete_one, key) for key in odd], at_once=DELETES_AT_ONCE) if failure
         ]
-        plain = [key for key in keys if _fits_xml(key)]
+        plain = [key for key in keys if fits_xml(key)]
         return [*failures, *(await self._delete_plain(plain) if plain else ())]
 
     async def _delete_one(self, key: Key) -> Failure | None:
@@ -251,21 +201,21 @@ class S3Store:
         return Failure(Key(entry["Key"]), error_of(refusal, self._asked(entry["Key"])))
 
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
-        self._require(target)
-        answer = await self._head(source)
-        info = info_of(source, _headers(answer))
+        require_key(target, KEY_BYTES)
+        answer = await self._reading.head(source)
+        info = info_of(source, headers_of(answer))
         if if_match is not None and info.etag != if_match:
             raise changed(source)
         return await self._copy(info, target, commit)
 
     async def _copy(self, source: ObjectInfo, target: Key, commit: Commit | None, **more: Any) -> ObjectInfo:
         if source.size > COPY_BYTES:
-            return await self._uploading.copy(source, target, commit or _commit_of(source))
+            return await self._uploading.copy(source, target, commit or commit_of(source))
         described = {"MetadataDirective": "REPLACE", **self._described(commit), **self._conditions(commit), **more} if commit else {}
         answer = await self._mutate("copy_object", target, commit, **self._source(source), **described)
         result = answer["CopyObjectResult"]
         info = replace(source, key=target, etag=etag_in(result["ETag"]), mtime_ns=iso_time(result["LastModified"]))
-        info = replace(info, version_id=version_of(_headers(answer)))
+        info = replace(info, version_id=version_of(headers_of(answer)))
         if commit is None:
             return info
         return replace(info, metadata=with_commit_id(commit), content_type=commit.content_type, storage_class=commit.storage_class)
@@ -312,19 +262,19 @@ class S3Store:
     # -- multipart --------------------------------------------------------------------
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
-        self._require(key)
+        require_key(key, KEY_BYTES)
         described = self._described(commit)
 
         async def send(algorithm: Algorithm | None) -> Upload:
             answer = await self._mutate("create_multipart_upload", key, None, **described, **of_upload(algorithm))
-            upload = Upload(key, answer["UploadId"], _said_at(answer))
+            upload = Upload(key, answer["UploadId"], said_at(answer))
             self._begun[upload.upload_id] = commit, algorithm
             return upload
 
         return await self._checksums.choose(send)
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
-        _require_part(number)
+        require_part(number)
         body = Body(data)
         _, algorithm = self._begun.get(upload.upload_id, (None, None))
         answer = await self._part("upload_part", upload, number, Body=body, **of_body(algorithm, body.view))
@@ -332,7 +282,7 @@ class S3Store:
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
         """A part from the bytes *span* of *source*, which do not pass through here. Raises PreconditionFailed, NoSuchUpload."""
-        _require_part(number)
+        require_part(number)
         wanted = f"bytes={span.start}-{span.stop - 1}"
         try:
             answer = await self._part("upload_part_copy", upload, number, **self._source(source), CopySourceRange=wanted)
@@ -350,6 +300,8 @@ class S3Store:
         )
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
+        if not parts:
+            raise InvalidPart(f"An upload of {upload.key!r} has at least one part.")
         commit, algorithm = self._begun.get(upload.upload_id, (Commit(), None))
         listed = {"Parts": [{"PartNumber": part.number, "ETag": etag_out(part.etag)} for part in parts]}
         kind = {"ChecksumType": "FULL_OBJECT"} if algorithm else {}
@@ -363,13 +315,13 @@ class S3Store:
             **kind,
         )
         self._begun.pop(upload.upload_id, None)
-        return _committed(upload.key, sum(part.size for part in parts), answer, commit)
+        return committed(upload.key, sum(part.size for part in parts), answer, commit)
 
     async def abort_upload(self, upload: Upload) -> None:
         asked = self._asked(upload.key, mutates=True)
         try:
             await self._client("abort_multipart_upload", asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
-        except NotFound:
+        except NoSuchUpload:
             pass
         self._begun.pop(upload.upload_id, None)
 
@@ -378,10 +330,7 @@ class S3Store:
         marker: dict[str, Any] = {}
         while True:
             answer = await self._client("list_multipart_uploads", self._asked(), Bucket=self._bucket, EncodingType="url", **marker)
-            uploads += [
-                Upload(Key(unquote_plus(entry["Key"])), entry["UploadId"], iso_time(entry["Initiated"]))
-                for entry in answer.get("Uploads", ())
-            ]
+            uploads += [upload_of(entry) for entry in answer.get("Uploads", ())]
             if not answer.get("IsTruncated"):
                 return uploads
             marker = {"KeyMarker": unquote_plus(answer["NextKeyMarker"]), "UploadIdMarker": answer["NextUploadIdMarker"]}
@@ -397,12 +346,10 @@ class S3Store:
         return Space(CAPACITY, CAPACITY)
 
     async def aclose(self) -> None:
+        await self._reading.aclose()
         await self._client.aclose()
 
     # -- requests ---------------------------------------------------------------------
-
-    def _require(self, key: str) -> None:
-        require_key(key, KEY_BYTES)
 
     def _asked(self, key: str = "", *, mutates: bool = False, absent: bool = False) -> Asked:
         return Asked(bucket=self._bucket, key=key, mutates=mutates, absent=absent)
@@ -410,7 +357,7 @@ class S3Store:
     def _described(self, commit: Commit) -> dict[str, Any]:
         storage_class = commit.storage_class if commit.storage_class != "STANDARD" else None
         metadata = sent_metadata(with_commit_id(commit))
-        return {"Metadata": metadata, "ContentType": commit.content_type, **_given(StorageClass=storage_class)}
+        return {"Metadata": metadata, "ContentType": commit.content_type, **given(StorageClass=storage_class)}
 
     def _conditions(self, commit: Commit) -> dict[str, Any]:
         match commit.condition:
@@ -419,106 +366,6 @@ class S3Store:
             case Matches(etag) if self._conditional:
                 return {"IfMatch": etag_out(etag)}
         return {}
-
-
-class S3Pin:
-    """A version, by its ETag. It stays readable as long as it is the current one, or the bucket keeps it."""
-
-    def __init__(self, store: S3Store, info: ObjectInfo) -> None:
-        self._store = store
-        self._info = info
-
-    @property
-    def info(self) -> ObjectInfo:
-        return self._info
-
-    def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
-        return not buffer.nbytes
-
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
-        if not buffer.nbytes:
-            return
-        span = ByteRange(offset, offset + buffer.nbytes)
-        try:
-            await self._store.get_into(self._info.key, span, buffer, if_match=self._info.etag)
-        except (PreconditionFailed, NotFound):
-            if self._info.version_id is None:
-                raise
-            await self._store.read_version(self._info.key, span, buffer, if_match=self._info.etag, version_id=self._info.version_id)
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-
-# -- answers ------------------------------------------------------------------------------
-
-
-def _headers(answer: Answer) -> dict[str, str]:
-    headers: dict[str, str] = answer["ResponseMetadata"]["HTTPHeaders"]
-    return headers
-
-
-def _given(**parameters: Any) -> dict[str, Any]:
-    """Those that say something; an ETag gets its quotes."""
-    return {name: etag_out(value) if name == "IfMatch" else value for name, value in parameters.items() if value}
-
-
-def _listed(entry: dict[str, Any]) -> ObjectInfo:
-    return ObjectInfo(
-        key=Key(entry["Key"]),
-        size=int(entry["Size"]),
-        etag=etag_in(entry["ETag"]),
-        mtime_ns=iso_time(entry["LastModified"]),
-        storage_class=entry.get("StorageClass") or "STANDARD",
-        metadata=None,
-    )
-
-
-def _committed(key: Key, size: int, answer: Answer, commit: Commit) -> ObjectInfo:
-    return ObjectInfo(
-        key=key,
-        size=size,
-        etag=etag_in(answer["ETag"]),
-        mtime_ns=_said_at(answer),
-        content_type=commit.content_type,
-        storage_class=commit.storage_class,
-        metadata=with_commit_id(commit),
-        version_id=version_of(_headers(answer)),
-    )
-
-
-def _said_at(answer: Answer) -> int:
-    """When the service answered: a commit's time to a second or two, which no answer to a write says."""
-    date = _headers(answer).get("date")
-    return http_time(date) if date else time.time_ns() // NS * NS
-
-
-def _require_span(key: Key, span: ByteRange, headers: Headers) -> None:
-    """Raise ValueError where *span* reaches behind the object's end, Unavailable where something else was sent than was asked for."""
-    size = info_of(key, headers).size
-    if span.stop > size:
-        raise ValueError(f"bytes {span.start}-{span.stop} do not lie in an object of {size} bytes")
-    start, stop, _ = content_range(headers["content-range"]) if "content-range" in headers else (0, size, size)
-    if (start, stop) != (span.start, span.stop):
-        raise Unavailable(f"The store sends bytes {start}-{stop} of {key!r} where {span.start}-{span.stop} were asked for.")
-
-
-def _require_part(number: int) -> None:
-    if not 1 <= number <= PARTS:
-        raise ValueError(f"part numbers run from 1 to {PARTS}, not {number}")
-
-
-def _commit_of(source: ObjectInfo) -> Commit:
-    return Commit(metadata=source.metadata or {}, content_type=source.content_type, storage_class=source.storage_class)
-
-
-def _commit_id(metadata: Metadata) -> dict[str, str]:
-    return {name: value for name, value in metadata.items() if name == COMMIT_ID}
-
-
-def _fits_xml(key: str) -> bool:
-    """Whether XML 1.0 can carry *key* and every parser gives it back unchanged."""
-    return all(char >= " " and char not in "\x7f\ufffe\uffff" for char in key)
 
 
 def _unsupported(what: str) -> Unsupported:

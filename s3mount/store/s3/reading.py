@@ -1,0 +1,188 @@
+"""Looking and reading: the requests that change nothing, by the lean lane where it can, else by the client.
+
+Owns: which of the two is asked, what a name stands for, how a version is kept in sight (`S3Pin`).
+Must not know: writing.
+
+R1  A read names its version by If-Match, so that no answer can be a mixture. Where the bucket keeps versions and the answer is that there
+    is another one by now, the same bytes are asked for by version id.
+R2  Bytes count only when as many came as were asked for; a whole object's checksum is compared where the service sends one.
+R3  A pin of a known version sends nothing: an ETag is all that a pin is here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from s3mount.errors import InvalidName, NotFound, PreconditionFailed
+from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page
+from s3mount.store.api import PAGE_KEYS, Arrived
+from s3mount.store.rules import require_key
+from s3mount.store.s3.answers import Asked, NoSuchRange
+from s3mount.store.s3.checksums import verify
+from s3mount.store.s3.client import Answer, Client
+from s3mount.store.s3.headers import info_of
+from s3mount.store.s3.lean import paging
+from s3mount.store.s3.lean.lane import Lane
+from s3mount.store.s3.lean.origin import Unfit
+from s3mount.store.s3.replies import given, headers_of, listed, require_span
+from s3mount.store.s3.together import together
+
+# S3's limit for a key, in bytes of UTF-8.
+KEY_BYTES = 1024
+
+Seen = ObjectInfo | Page | None
+
+
+class Reading:
+    """Reads *bucket* by way of *lane* (None: not at all) and *client*."""
+
+    def __init__(self, client: Client, bucket: str, lane: Lane | None) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._lane = lane
+        self._tokens = paging.Tokens()
+
+    def _fit(self) -> Lane | None:
+        return self._lane if self._lane is not None and self._lane.fit else None
+
+    def _asked(self, key: str = "") -> Asked:
+        return Asked(bucket=self._bucket, key=key)
+
+    async def aclose(self) -> None:
+        """Close the lane's connections; idempotent."""
+        if self._lane is not None:
+            await self._lane.aclose()
+
+    # -- looking ----------------------------------------------------------------------
+
+    async def head(self, key: Key, *, if_match: ETag | None = None) -> Answer:
+        """The client's whole answer. Raises NotFound, PreconditionFailed, InvalidName."""
+        require_key(key, KEY_BYTES)
+        return await self._client("head_object", self._asked(key), Bucket=self._bucket, Key=key, **given(IfMatch=if_match))
+
+    async def find(self, name: str) -> Found:
+        """As `ObjectStore.find`: a HEAD and a LIST, side by side."""
+        try:
+            if name:
+                require_key(name, KEY_BYTES)
+        except InvalidName:
+            return Found(None, None, implied=False)
+        if not name:
+            return Found(None, None, implied=True)
+        jobs = [partial(self._object, Key(name)), partial(self._below, f"{name}/")]
+        found, below = await together(jobs, at_once=2)
+        assert isinstance(below, Page)
+        assert not isinstance(found, Page)
+        marker = next((info for info in below.objects if info.key == f"{name}/"), None)
+        return Found(found, marker, implied=any(info.key != f"{name}/" for info in below.objects))
+
+    async def _object(self, key: Key) -> Seen:
+        try:
+            return info_of(key, headers_of(await self.head(key)))
+        except NotFound:
+            return None
+
+    async def _below(self, prefix: str) -> Seen:
+        if len(prefix.encode()) > KEY_BYTES:
+            return Page((), (), None)
+        return await self.list(prefix, limit=2)
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        """As `ObjectStore.list`."""
+        if limit < 1:
+            raise ValueError(f"a page of {limit} keys")
+        if (lane := self._fit()) is not None:
+            try:
+                return await lane.list(prefix, delimiter=delimiter, after=after, limit=limit)
+            except Unfit:
+                pass
+        asked = paging.Asked(prefix, delimiter, after, min(limit, PAGE_KEYS))
+        token = self._tokens.take(asked)
+        where = given(Prefix=prefix, Delimiter=delimiter, ContinuationToken=token)
+        behind = given(StartAfter=paging.start_after(asked)) if after and token is None else {}
+        answer = await self._client("list_objects_v2", self._asked(), Bucket=self._bucket, MaxKeys=asked.limit, **where, **behind)
+        return paging.page_of(listed(answer), asked, self._tokens)
+
+    # -- reading ----------------------------------------------------------------------
+
+    async def read(
+        self,
+        key: Key,
+        span: ByteRange,
+        buffer: memoryview,
+        *,
+        if_match: ETag | None = None,
+        version_id: str | None = None,
+        size: int | None = None,
+        arrived: Arrived | None = None,
+    ) -> ObjectInfo:
+        """As `ObjectStore.get_into`; with *version_id*, of that version, whichever is current. *size*: the object's, where it is known."""
+        if buffer.nbytes != span.length:
+            raise ValueError(f"{span.length} bytes do not fill a buffer of {buffer.nbytes}")
+        require_key(key, KEY_BYTES)
+        if (lane := self._fit()) is not None:
+            try:
+                return await lane.get_into(key, span, buffer, if_match=if_match, version_id=version_id, size=size, arrived=arrived)
+            except Unfit:
+                pass
+        return await self._read_by_client(key, span, buffer, if_match=if_match, version_id=version_id)
+
+    async def _read_by_client(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None, version_id: str | None
+    ) -> ObjectInfo:
+        conditions = given(IfMatch=if_match, VersionId=version_id, ChecksumMode="ENABLED" if span.start == 0 else None)
+        wanted = f"bytes={span.start}-{span.stop - 1}"
+        try:
+            headers = await self._client.get(
+                self._asked(key), buffer, partial(require_span, key, span), Bucket=self._bucket, Key=key, Range=wanted, **conditions
+            )
+        except NoSuchRange as error:
+            raise ValueError(str(error)) from None
+        info = info_of(key, headers)
+        if span.length == info.size:
+            verify(headers, buffer, of=key)
+        return info
+
+    async def pin(self, key: Key, *, if_match: ETag | None, known: ObjectInfo | None) -> S3Pin:
+        """As `ObjectStore.pin`."""
+        if known is not None and known.key == key:
+            return S3Pin(self, known)
+        return S3Pin(self, info_of(key, headers_of(await self.head(key, if_match=known.etag if known else if_match))))
+
+
+class S3Pin:
+    """A version, by its ETag. It stays readable as long as it is the current one, or the bucket keeps it."""
+
+    def __init__(self, reading: Reading, info: ObjectInfo) -> None:
+        self._reading = reading
+        self._info = info
+
+    @property
+    def info(self) -> ObjectInfo:
+        return self._info
+
+    def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
+        return not buffer.nbytes
+
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
+        if not buffer.nbytes:
+            return
+        info = self._info
+        ask = partial(
+            self._reading.read,
+            info.key,
+            ByteRange(offset, offset + buffer.nbytes),
+            buffer,
+            if_match=info.etag,
+            size=info.size,
+            arrived=arrived,
+        )
+        try:
+            await ask()
+        except (PreconditionFailed, NotFound):
+            if info.version_id is None:
+                raise
+            await ask(version_id=info.version_id)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
