@@ -26,11 +26,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import Any, TextIO
 
 from s3mount.errors import AccessDenied
 
@@ -43,23 +43,33 @@ COPY_BYTES = 1024 * 1024
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str).encode
 
 
-@runtime_checkable
-class Lines(Protocol):
+class Lines(logging.Handler):
     """A handler of ours: it takes finished lines too."""
 
-    def line(self, text: str) -> None: ...
+    def line(self, text: str) -> None:
+        raise NotImplementedError
 
 
 def say(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
     """As `logger.info(event, extra={"fields": fields})`, without a record where the handlers are ours: a tenth of the cost."""
-    if not logger.handlers or not all(isinstance(handler, Lines) for handler in logger.handlers):
+    handlers = _handlers(logger)
+    ours = [handler for handler in handlers if isinstance(handler, Lines)]
+    if not ours or len(ours) < len(handlers):
         logger.info(event, extra={"fields": fields})
         return
     now = time.time()
     head = {"time": _moment(now), "level": "info", "logger": logger.name, "pid": os.getpid(), "event": event}
     text = _encode({**head, **fields})
-    for handler in logger.handlers:
-        handler.line(text)  # type: ignore[attr-defined]
+    for handler in ours:
+        handler.line(text)
+
+
+def _handlers(logger: logging.Logger) -> Sequence[logging.Handler]:
+    """Those of the nearest logger that has some."""
+    found: logging.Logger | None = logger
+    while found is not None and not found.handlers:
+        found = found.parent if found.propagate else None
+    return found.handlers if found is not None else ()
 
 
 def _moment(seconds: float) -> str:
@@ -89,7 +99,7 @@ class JsonLine(logging.Formatter):
         return _encode(line)
 
 
-class Standard(logging.StreamHandler[TextIO]):
+class Standard(logging.StreamHandler[TextIO], Lines):
     """Lines to standard error."""
 
     def line(self, text: str) -> None:
@@ -101,7 +111,7 @@ class Standard(logging.StreamHandler[TextIO]):
                 pass  # whoever reads it is gone
 
 
-class RotatedFile(logging.Handler):
+class RotatedFile(Lines):
     """Lines into *path*; put aside at *size* bytes, of which *count* are kept, compressed with *compress*. Raises OSError at once."""
 
     def __init__(self, path: Path, *, size: int, count: int, compress: bool) -> None:
