@@ -31,8 +31,8 @@ Arrived = Callable[[int], None]
 FIRST_BYTES = 2048
 # Bytes. More per wake-up saved nothing further in the bench.
 LOWAT_BYTES = 512 * 1024
-# Seconds between wake-ups below which the next may bring twice as much.
-BRISK_S = 0.004
+# Seconds within which that much should have come: a tenth of what a slow line's reader would notice.
+SOON_S = 0.02
 # Bytes that OpenSSL may hold of a record it has not wholly: 16 KiB of data, its header and tag.
 RECORD_BYTES = 17 * 1024
 # Bytes received without a wait, after which others get a turn: about half a millisecond.
@@ -67,6 +67,7 @@ class Connection:
         self._pace = _Pace(channel)
         self._early = b""
         self._left: int | None = 0
+        self._began = False
         self.used = False
         self.idle_since = 0.0
 
@@ -97,13 +98,14 @@ class Connection:
 
         Raises Gone where the connection ended before the answer began, TimedOut, Garbled, Unavailable.
         """
-        again, self.used, self._left = self.used, True, None
+        again, self.used, self._left, self._began = self.used, True, None, False
         with trio.CancelScope(deadline=trio.current_time() + self._patience.first_byte_s) as self._scope:
             try:
                 await self._send(request)
                 return await self._head()
             except OSError as error:
-                raise Gone(f"The endpoint closed the connection ({error}).") from error
+                kind = Unavailable if self._began else Gone
+                raise kind(f"The endpoint closed the connection ({error}).") from error
         raise TimedOut(f"The endpoint did not answer within {self._patience.first_byte_s:g} s{' (on a kept connection)' if again else ''}.")
 
     async def _send(self, request: bytes) -> None:
@@ -123,7 +125,8 @@ class Connection:
         while True:
             count = await self._some(memoryview(portion))
             if not count:
-                raise self._ended(received)
+                raise self._ended()
+            self._began = True
             received += portion[:count]
             while begin := find_head(received):
                 head = parse_head(bytes(received[:begin]))
@@ -133,8 +136,8 @@ class Connection:
             if len(received) > HEAD_BYTES:
                 raise Garbled("The endpoint's answer does not begin.")
 
-    def _ended(self, received: bytearray) -> Unavailable:
-        if received:
+    def _ended(self) -> Unavailable:
+        if self._began:
             return Unavailable("The endpoint closed the connection in the middle of its answer.")
         return Gone("The endpoint closed the connection without an answer.")
 
@@ -274,7 +277,7 @@ class _Pace:
     """How much must have come before a body's receiver wakes up.
 
     P1  never more than must still come, less what OpenSSL may hold already
-    P2  a wait that was long makes the next one shorter: a slow body is seen to move
+    P2  what does not come soon is not waited for: then any byte wakes, and the next time less is enough
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -289,11 +292,17 @@ class _Pace:
 
     async def wait(self, left: int) -> None:
         """Until some of the *left* bytes that must still come are there."""
-        self._apply(max(1, min(self._want, left - self._slack)))
-        before = trio.current_time()
+        want = min(self._want, left - self._slack)
+        if want > 1:
+            self._apply(want)
+            with trio.move_on_after(SOON_S):
+                await trio.lowlevel.wait_readable(self._channel)
+                self._want = min(self._want * 2, LOWAT_BYTES)
+                return
+            self._want = self._want // 4
+        self._apply(1)
         await trio.lowlevel.wait_readable(self._channel)
-        brisk = trio.current_time() - before < BRISK_S
-        self._want = min(self._want * 2, LOWAT_BYTES) if brisk else max(1, self._want // 4)
+        self._want = max(self._want, 2)
 
     def _apply(self, lowat: int) -> None:
         if lowat != self._set:

@@ -279,7 +279,9 @@ def _require_span(key: str, head: wire.Head, span: ByteRange, if_match: ETag | N
     if span.stop > total:
         raise ValueError(f"{span} does not lie inside {key!r} of {total} bytes")
     if (start, stop) != (span.start, span.stop):
-        raise Unfit("The endpoint does not answer with the range that was asked for.")
+        if head.status == 200:
+            raise Unfit("The endpoint does not know ranges.")
+        raise wire.Garbled(f"The endpoint sends the bytes {start} to {stop} where {span.start} to {span.stop} were asked for.")
 
 
 def _checksum(head: wire.Head) -> tuple[str, str] | None:
