@@ -5,7 +5,6 @@ Owns: the client's settings. Nothing that a test asserts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,8 +36,8 @@ async def client_of(
 
 
 @asynccontextmanager
-async def lane_to(url: str, *, bucket: str = BUCKET, options: S3Options | None = None, **patience: float) -> AsyncIterator[Lane]:
-    chosen = dataclasses.replace(options or S3Options(), **patience)
+async def lane_to(url: str, *, bucket: str = BUCKET, options: S3Options | None = None) -> AsyncIterator[Lane]:
+    chosen = options or S3Options()
     ca = None if chosen.ca_bundle is None else str(chosen.ca_bundle)
     async with client_of(url, ca=ca) as client:
         lane = Lane(client, bucket, await SESSION.get_credentials(), chosen, ca_bundle=ca)

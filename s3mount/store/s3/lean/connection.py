@@ -23,9 +23,8 @@ from dataclasses import dataclass
 import trio
 
 from s3mount.errors import TimedOut, Unavailable
+from s3mount.store.api import Arrived
 from s3mount.store.s3.lean.wire import HEAD_BYTES, Chunks, Garbled, Head, find_head, parse_head
-
-Arrived = Callable[[int], None]
 
 # Bytes of the first receive: a head is about 500, so little of the body needs copying.
 FIRST_BYTES = 2048

@@ -26,13 +26,13 @@ from awscrt import checksums
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 
-from s3mount.errors import Corrupt, Misdirected
+from s3mount.errors import Corrupt
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
-from s3mount.store.api import PAGE_KEYS
+from s3mount.store.api import PAGE_KEYS, Arrived
 from s3mount.store.rules import changed
 from s3mount.store.s3 import answers, headers
 from s3mount.store.s3.lean import wire
-from s3mount.store.s3.lean.connection import Arrived, Connection, Gone, Patience
+from s3mount.store.s3.lean.connection import Connection, Gone, Patience
 from s3mount.store.s3.lean.listing import DOCUMENT_BYTES, parse_listing
 from s3mount.store.s3.lean.origin import Origin, Unfit, learn
 from s3mount.store.s3.lean.paging import Asked, Tokens, page_of, parameters
@@ -49,10 +49,6 @@ CHECKSUMS: Mapping[str, tuple[int, Callable[[memoryview], int]]] = {
     "x-amz-checksum-crc32c": (4, checksums.crc32c),
     "x-amz-checksum-crc32": (4, zlib.crc32),
 }
-
-
-# Redirects after which the lane stops asking where the client is asking by now.
-MISSES = 32
 
 
 class _Refused(Exception):
@@ -86,15 +82,14 @@ class Lane:
         self._line: _Line | None = None
         self._learning = trio.Lock()
         self._tokens = Tokens()
-        self._wrong: Origin | None = None
-        self._misses = 0
         self._closed = False
         self.fit = True
 
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
         self._closed = True
-        self._forget()
+        if self._line is not None:
+            self._line.pool.close()
 
     # -- the two verbs --------------------------------------------------------------------
 
@@ -169,10 +164,7 @@ class Lane:
                 refused = second
         if refused.refusal.status == 416:
             raise ValueError(f"the range does not lie inside {key!r}")
-        error = answers.error_of(refused.refusal, answers.Asked(bucket=self._bucket, key=key), now_s=time.time())
-        if isinstance(error, Misdirected):
-            raise self._misled(line, error) from error
-        raise error
+        raise answers.error_of(refused.refusal, answers.Asked(bucket=self._bucket, key=key), now_s=time.time())
 
     async def _identity(self, line: _Line) -> object:
         try:
@@ -199,10 +191,6 @@ class Lane:
             raise
         except (BotoCoreError, OSError) as error:
             raise Unfit(f"The client does not ask ({error}).") from error
-        if origin == self._wrong:
-            self._misses += 1
-            self.fit = self._misses < MISSES
-            raise Unfit("The client still asks where the bucket is not.", permanent=not self.fit)
         pool = Pool(origin.host, origin.port, tls, self._patience, limit=self._connections)
         return _Line(origin, Signer(origin, self._credentials), pool)
 
@@ -214,19 +202,6 @@ class Lane:
         if certificate:
             context.load_cert_chain(*((certificate,) if isinstance(certificate, str) else certificate))
         return context
-
-    def _misled(self, line: _Line, error: Misdirected) -> Unfit:
-        """The client follows redirects and remembers them: another origin is learnt once it does."""
-        self._wrong, self._misses = line.origin, self._misses + 1
-        self.fit = self.fit and self._misses < MISSES
-        if self._line is line:
-            self._forget()
-        return Unfit(str(error), permanent=not self.fit)
-
-    def _forget(self) -> None:
-        if self._line is not None:
-            self._line.pool.close()
-            self._line = None
 
 
 class _Line:

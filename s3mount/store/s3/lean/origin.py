@@ -5,7 +5,7 @@ Must not know: sockets, what is asked later.
 
 AWS's rules of addressing (regions, partitions, dual-stack, virtual hosts, access points, dots in a bucket's name) live in botocore and
 change there. So nothing is guessed here: the client builds and signs a GetObject of a key that nobody has, a handler takes the finished
-request away before it leaves the process, and its URL and Authorization say all. What a redirect taught the client shows in the next probe.
+request away before it leaves the process, and its URL and Authorization say all.
 
 `Unfit` names what the lane leaves to the client: proxies, signatures of another kind (SigV4A, S3 Express sessions, SigV2).
 """
