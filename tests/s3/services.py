@@ -42,7 +42,9 @@ def ours(folder: Path) -> Iterator[Service]:
 @contextmanager
 def _until_said(command: list[str], pattern: str) -> Iterator[str]:
     """Run *command* until the context ends; the group of *pattern* in what it says first."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -56,6 +58,8 @@ def _until_said(command: list[str], pattern: str) -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 MOTO = """

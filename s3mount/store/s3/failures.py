@@ -19,6 +19,8 @@ from typing import Any
 
 import botocore.exceptions as boto
 import httpx2
+from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserError
 
 from s3mount.errors import AccessDenied, InvalidName, OutcomeUnknown, S3MountError, TimedOut, Unavailable, UsageError
 from s3mount.store.s3.answers import Asked, Refusal, error_of
@@ -26,7 +28,16 @@ from s3mount.store.s3.answers import Asked, Refusal, error_of
 # Failures that come before the first byte of the request leaves.
 UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 # What botocore, its HTTP session and the body's stream raise.
-FAILURES = (boto.BotoCoreError, boto.ClientError, boto.HTTPClientError, httpx2.HTTPError, httpx2.StreamError, OSError)
+FAILURES = (
+    ResponseParserError,
+    boto.BotoCoreError,
+    boto.ClientError,
+    boto.HTTPClientError,
+    ResponseParserError,
+    httpx2.HTTPError,
+    httpx2.StreamError,
+    OSError,
+)
 
 SSO_ERRORS = (boto.SSOError, boto.TokenRetrievalError, boto.SSOTokenLoadError, boto.UnauthorizedSSOTokenError)
 
@@ -69,7 +80,7 @@ def _of_the_user(error: BaseException) -> S3MountError | None:
         return UsageError(f"{_text(error)}: check --profile, AWS_PROFILE and ~/.aws/config.")
     if isinstance(error, boto.ParamValidationError) and "Invalid bucket name" in str(error):
         return InvalidName("That cannot be the name of a bucket: 3 to 63 of a-z, 0-9, - and dots.")
-    if isinstance(error, boto.BotoCoreError) and not isinstance(error, boto.HTTPClientError | boto.ResponseParserError):
+    if isinstance(error, boto.BotoCoreError) and not isinstance(error, boto.HTTPClientError | boto.ConnectionError):
         return UsageError(f"The S3 client refuses: {_text(error)}.")
     return None
 
@@ -107,7 +118,7 @@ def _sentence(error: BaseException, causes: list[BaseException], endpoint: str) 
         return f"{endpoint} cannot be reached: no connection within the time allowed."
     if any(isinstance(cause, httpx2.TimeoutException) for cause in causes):
         return f"{endpoint} does not answer within the time allowed."
-    if isinstance(error, boto.ResponseParserError):
+    if isinstance(error, ResponseParserError):
         return f"{endpoint} does not answer as an S3 service does: check --endpoint-url."
     return f"The connection to {endpoint} failed ({_text(causes[-1]) or type(causes[-1]).__name__})."
 

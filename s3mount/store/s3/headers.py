@@ -118,7 +118,7 @@ def with_commit_id(commit: Commit) -> Metadata:
 
 
 def info_of(key: Key, headers: Mapping[str, str]) -> ObjectInfo:
-    """The version that an answer to a GET or HEAD of *key* speaks of. *headers* have lower-case names. Raises Unavailable for half of one."""
+    """The version that a GET or HEAD of *key* answers with. *headers* have lower-case names. Raises Unavailable for half of one."""
     try:
         etag, size = etag_in(headers["etag"]), _size(headers)
     except (KeyError, ValueError):
