@@ -70,7 +70,8 @@ async def test_bytes_are_written_over_and_behind_each_other(area: StagingArea, s
     await file.write([(size, memoryview(b"b" * size)), (3 * size, memoryview(b"c" * size))])
     assert all_of(file) == b"a" * size + b"b" * size + b"a" * size + b"c" * size
     buffer = bytearray(size)
-    assert file.read_into_nowait(size, memoryview(buffer))
+    if not file.read_into_nowait(size, memoryview(buffer)):  # not every file system can tell without waiting
+        await file.read(size, memoryview(buffer))
     assert bytes(buffer) == b"b" * size
     await file.read(3 * size, memoryview(buffer))
     assert bytes(buffer) == b"c" * size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s3mount.fs.listing import NO_EXTRAS, START, Extras, Listed, Mark, Merge, Sort
@@ -63,7 +63,6 @@ def told(entries: Iterable[Listed]) -> list[tuple[bytes, Sort, str]]:
     return [(entry.name, entry.sort, entry.key) for entry in entries]
 
 
-@settings(max_examples=300)
 @given(keys, st.integers(1, 7), st.booleans())
 @example(["a", "a!", "a!b", "a-", "a/", "a/b"], 1, True)
 def test_every_entry_is_told_once_whatever_the_pages(keys: list[str], limit: int, resume: bool) -> None:
@@ -75,7 +74,6 @@ def test_every_entry_is_told_once_whatever_the_pages(keys: list[str], limit: int
         assert set(entries) == expected(bucket, stem)
 
 
-@settings(max_examples=200)
 @given(keys, st.integers(1, 7))
 def test_names_lead_back_to_their_keys(keys: list[str], limit: int) -> None:
     bucket = bucket_of(keys)
@@ -94,7 +92,6 @@ def test_names_lead_back_to_their_keys(keys: list[str], limit: int) -> None:
     assert reached == {key for key in keys if not key.endswith("/") or bucket.keys[key].blob.size}
 
 
-@settings(max_examples=200)
 @given(keys, keys, st.integers(1, 5))
 def test_new_files_appear_among_the_others(keys: list[str], fresh: list[str], limit: int) -> None:
     bucket = bucket_of(keys)
@@ -123,7 +120,6 @@ def test_an_object_waits_until_no_directory_can_shadow_it() -> None:
     assert rest == [(b"a!", Sort.FILE, "a!"), (b"a", Sort.DIRECTORY, "a/"), ("a␛f".encode(), Sort.FILE, "a")]
 
 
-@settings(max_examples=200)
 @given(keys, st.integers(1, 4), st.integers(1, 7))
 def test_a_second_pass_over_a_stretch_tells_the_same(keys: list[str], limit: int, other: int) -> None:
     bucket = bucket_of(keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from s3mount.errors import Invalid, NameTooLong
@@ -78,7 +78,6 @@ def test_a_shadowed_object_shows_under_its_name_and_an_ending() -> None:
     assert path_to("k" * 253, shadowed=True) == [b"k" * 251 + "␛>".encode(), "kk␛f".encode()]
 
 
-@settings(max_examples=400)
 @given(components, st.booleans())
 @example("." * 252, False)
 @example(f"{M}{M}FF", False)
@@ -97,7 +96,6 @@ def test_every_component_is_reached_by_names_that_mean_it(component: str, shadow
     assert said.kind is (Kind.SHADOWED if shadowed else Kind.PLAIN)
 
 
-@settings(max_examples=400)
 @given(names)
 @example(f"{M}{M}FF".encode())
 @example(M.encode())
@@ -123,7 +121,6 @@ def test_ordinary_names_are_stored_as_they_are(name: bytes) -> None:
     assert meaning("d/", name).key == "d/" + text
 
 
-@settings(max_examples=300)
 @given(components, components)
 def test_two_components_never_share_a_path(a: str, b: str) -> None:
     assume(a != b)
