@@ -86,7 +86,7 @@ async def test_slow_commits_hold_up_neither_looks_nor_reads_nor_changes(store: L
     disk.shut()
     async with trio.open_nursery() as nursery:
         for number in range(300):
-            nursery.start_soon(store.put, Key(f"slow/{number:03}"), pattern(50_000, number))
+            nursery.start_soon(store.put, Key(f"slow/{number:03}"), pattern(150_000, number))
         await disk.wait_until_waiting(COMMITS)
         with trio.fail_after(30):
             assert (await store.head(K)).size == 1000
@@ -106,7 +106,7 @@ async def test_slow_commits_hold_up_neither_looks_nor_reads_nor_changes(store: L
         assert disk.waiting == COMMITS
         disk.shut(opened=True)
     assert len(await keys_of(store, "slow/")) == 300
-    assert await read(store, Key("slow/299")) == pattern(50_000, 299)
+    assert await read(store, Key("slow/299")) == pattern(150_000, 299)
 
 
 async def test_slow_commits_do_not_hold_up_a_small_edit_of_a_large_file(store: LocalStore, disk: GatedDisk) -> None:
@@ -114,7 +114,7 @@ async def test_slow_commits_do_not_hold_up_a_small_edit_of_a_large_file(store: L
     disk.shut()
     async with trio.open_nursery() as nursery:
         for number in range(COMMITS):
-            nursery.start_soon(store.put, Key(f"slow/{number:03}"), pattern(50_000, number))
+            nursery.start_soon(store.put, Key(f"slow/{number:03}"), pattern(150_000, number))
         await disk.wait_until_waiting(COMMITS)
         with trio.fail_after(30):
             await store.adopt(K, edited(base, 5000, InMemory(b"edit")), Commit(condition=Matches(base.etag)))
@@ -150,21 +150,21 @@ async def test_small_edits_keep_the_former_versions_where_the_bucket_does(store:
 async def test_a_commit_that_began_is_not_abandoned_by_a_cancellation(store: LocalStore, disk: GatedDisk) -> None:
     disk.shut()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(store.put, K, pattern(50_000))
+        nursery.start_soon(store.put, K, pattern(150_000))
         await disk.wait_until_waiting(1)
         nursery.cancel_scope.cancel()
         disk.shut(opened=True)
-    assert await read(store, K) == pattern(50_000)
+    assert await read(store, K) == pattern(150_000)
 
 
 async def test_a_commit_that_was_cancelled_before_its_turn_did_not_happen(store: LocalStore, disk: GatedDisk) -> None:
     disk.shut()
     async with trio.open_nursery() as running:
         for number in range(COMMITS):
-            running.start_soon(store.put, Key(f"{number:02}"), pattern(50_000, number))
+            running.start_soon(store.put, Key(f"{number:02}"), pattern(150_000, number))
         await disk.wait_until_waiting(COMMITS)
         async with trio.open_nursery() as late:
-            late.start_soon(store.put, K, pattern(50_000))
+            late.start_soon(store.put, K, pattern(150_000))
             await wait_all_tasks_blocked()
             late.cancel_scope.cancel()
         disk.shut(opened=True)
