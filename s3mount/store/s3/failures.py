@@ -20,7 +20,6 @@ from typing import Any
 import botocore.exceptions as boto
 import httpx2
 from botocore.parsers import ResponseParserError
-from botocore.parsers import ResponseParserError
 
 from s3mount.errors import AccessDenied, InvalidName, OutcomeUnknown, S3MountError, TimedOut, Unavailable, UsageError
 from s3mount.store.s3.answers import Asked, Refusal, error_of
@@ -28,16 +27,7 @@ from s3mount.store.s3.answers import Asked, Refusal, error_of
 # Failures that come before the first byte of the request leaves.
 UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 # What botocore, its HTTP session and the body's stream raise.
-FAILURES = (
-    ResponseParserError,
-    boto.BotoCoreError,
-    boto.ClientError,
-    boto.HTTPClientError,
-    ResponseParserError,
-    httpx2.HTTPError,
-    httpx2.StreamError,
-    OSError,
-)
+FAILURES = (boto.BotoCoreError, boto.ClientError, ResponseParserError, httpx2.HTTPError, httpx2.StreamError, OSError)
 
 SSO_ERRORS = (boto.SSOError, boto.TokenRetrievalError, boto.SSOTokenLoadError, boto.UnauthorizedSSOTokenError)
 
