@@ -7,6 +7,7 @@ Must not know: which handler does what.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +20,9 @@ from aiohttp import web
 from s3mount.engine.engine import Engine
 from s3mount.engine.reader import Reader
 from s3mount.engine.values import BucketInfo
-from s3mount.model import ByteRange, Key, KiB
+from s3mount.model import ByteRange, Key, KiB, MiB
 from s3mount.server.access import Caller, Keyring
+from s3mount.server.lanes import Room
 from s3mount.server.s3errors import S3Error, invalid_argument
 from s3mount.server.settling import Settler
 from s3mount.server.wire import S3Request
@@ -30,6 +32,10 @@ T = TypeVar("T")
 
 # Commits that wait for the same sync sit in threads: as many as may share one.
 THREADS = 64
+# Bodies are hashed and written by few threads, that take turns: the processors are the limit, and the disk. How far all bodies together may
+# be ahead of that.
+BODY_THREADS = max(4, 2 * (os.cpu_count() or 1))
+WAITING_BYTES = 32 * MiB
 # One owner owns everything; S3's form of an id.
 OWNER = "5d3c0000000000000000000000000000000000000000000000000000736d6e74"
 REGION = "us-east-1"
@@ -62,6 +68,8 @@ class Service:
     body_seconds: float = BODY_SECONDS
     now: Callable[[], float] = time.time
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "s3"))
+    body_threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BODY_THREADS, "s3-body"))
+    room: Room = field(default_factory=lambda: Room(WAITING_BYTES))
     settler: Settler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +81,7 @@ class Service:
 
     def close(self) -> None:
         """Waits for what is under way."""
+        self.body_threads.shutdown()
         self.threads.shutdown()
 
 

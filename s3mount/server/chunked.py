@@ -123,6 +123,11 @@ class ChunkDecoder:
         self._sha = hashlib.sha256()
 
     @property
+    def hashes(self) -> bool:
+        """Whether `feed` takes its time."""
+        return self._chain is not None
+
+    @property
     def done(self) -> bool:
         return self._state is _State.DONE
 

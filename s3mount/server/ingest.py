@@ -5,8 +5,8 @@ Must not know: what the body is for.
 
     early checks (length, digests that are none, forms)  -> 100 Continue -> blocks -> everything verified -> `Received`
 
-1. Small bodies stay in memory. Others go to a file of the engine's staging folder, block by block: while threads hash and write one
-   block, the next is received. So a request holds two blocks, and a slow disk slows the client down.
+1. Small bodies stay in memory. Others go to a file of the engine's staging folder, block by block: threads hash and write them while more
+   are received (`lanes`), so that the slowest hash never waits, and a slow disk slows the client down.
 2. What is wrong raises before anybody could commit it, and leaves no file. What is right is the caller's, who must `discard` it.
 """
 
@@ -21,24 +21,24 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from blake3 import blake3
 
 from s3mount.engine.contents import StagedFile
 from s3mount.engine.engine import Engine
-from s3mount.model import Content, GiB, KiB, Staged
+from s3mount.model import Content, GiB, KiB, MiB, Staged
 from s3mount.server import checksums
 from s3mount.server.calls import SMALL, Call
 from s3mount.server.checksums import Algorithm, Claimed
 from s3mount.server.chunked import ChunkDecoder, declared_trailers, decoded_length, form_of
+from s3mount.server.lanes import Block, Lanes, Step
 from s3mount.server.s3errors import S3Error
 from s3mount.server.xml import limit_of
 
 # S3's limit for one PUT or part.
 PUT_BYTES = 5 * GiB
-# What threads get at once. Two of them per upload: 100 uploads hold 100 MiB.
-BLOCK = 512 * KiB
+# What a written file is handed to the disk by, while more is received: the sync at the end finds little left.
+WRITE_OUT = 8 * MiB
 # Hashing so little is quicker than handing it to a thread.
 INLINE = 64 * KiB
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -80,10 +80,6 @@ class Received:
         """Nothing stays in staging; what was committed has left it already."""
         if self.staged is not None:
             self.staged.path.unlink(missing_ok=True)
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> object: ...
 
 
 # -- before ---------------------------------------------------------------------------------
@@ -157,8 +153,8 @@ async def receive_document(call: Call, root: str) -> bytes:
         raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=most) from None
     hashing = _Hashing({want.claim.algorithm} if want.claim else set(), sha256=want.sha256 is not None)
     data = bytearray()
-    async for block in _blocks(call, want):
-        data += block
+    async for pieces in _pieces(call, want):
+        data += b"".join(pieces)
         if len(data) > most:
             raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=most)
     await call.run(hashing.update, bytes(data))
@@ -168,7 +164,7 @@ async def receive_document(call: Call, root: str) -> bytes:
 async def _receive_small(call: Call, want: Expected, hashing: _Hashing) -> Received:
     data = _there(call, want)
     if data is None:
-        data = b"".join([block async for block in _blocks(call, want)])
+        data = b"".join([piece async for pieces in _pieces(call, want) for piece in pieces])
     if len(data) <= INLINE:
         hashing.update(data)
     else:
@@ -207,51 +203,39 @@ async def _receive_large(call: Call, want: Expected, hashing: _Hashing) -> Recei
 
 
 async def _fill(call: Call, want: Expected, hashing: _Hashing, target: _Target) -> int:
-    """Hash and write while the next block is received."""
-    size = 0
-    jobs: list[asyncio.Future[None]] = []
+    """Hash and write while more is received."""
+    size, room = 0, call.service.room
+    lanes = Lanes([*hashing.steps(), target.write], call.service.body_threads, room)
     try:
-        async for block in _blocks(call, want):
-            await _all_of(jobs)
-            work = [*hashing.steps(), target.write]
-            jobs = [asyncio.ensure_future(call.run(step, block)) for step in work]
-            size += len(block)
-        await _all_of(jobs)
+        block: list[bytes | memoryview] = []
+        held = 0
+        async for pieces in _pieces(call, want):
+            block += pieces
+            held += sum(map(len, pieces))
+            if held >= room.block:
+                await lanes.give(block)
+                size, held, block = size + held, 0, []
+        if held:
+            await lanes.give(block)
+        await lanes.finish()
+        return size + held
     finally:
-        if jobs:
-            await asyncio.wait(jobs)
-            for job in jobs:
-                job.exception()
-    return size
+        await lanes.end()
 
 
-async def _all_of(jobs: Sequence[asyncio.Future[None]]) -> None:
-    if jobs:
-        await asyncio.gather(*jobs)
-
-
-async def _blocks(call: Call, want: Expected) -> AsyncIterator[bytes]:
-    """The payload in blocks of about BLOCK bytes. Raises IncompleteBody, RequestTimeout, and what decoding finds."""
+async def _pieces(call: Call, want: Expected) -> AsyncIterator[Sequence[bytes | memoryview]]:
+    """The payload as it comes. Raises IncompleteBody, RequestTimeout, and what decoding finds."""
     await send_continue(call)
-    pending: list[bytes | memoryview] = []
-    held = 0
     async for chunk in _chunks(call):
-        pieces = await _decoded(call, want.decoder, chunk)
-        pending += pieces
-        held += sum(map(len, pieces))
-        if held >= BLOCK:
-            yield b"".join(pending)
-            pending, held = [], 0
+        yield await _decoded(call, want.decoder, chunk)
     if want.decoder is not None:
         want.decoder.finish()
-    if held:
-        yield b"".join(pending)
 
 
 async def _decoded(call: Call, decoder: ChunkDecoder | None, chunk: bytes) -> Sequence[bytes | memoryview]:
     if decoder is None:
         return (chunk,)
-    if len(chunk) <= INLINE:
+    if len(chunk) <= INLINE or not decoder.hashes:
         return decoder.feed(chunk)
     return await call.run(decoder.feed, chunk)
 
@@ -291,18 +275,23 @@ class _Hashing:
         self._sums = {algorithm: checksums.hasher(algorithm) for algorithm in algorithms}
         self._sha = hashlib.sha256() if sha256 else None
 
-    def steps(self) -> list[_Step]:
-        return [self._md5.update, *([self._update_rest] if self._sums or self._sha else [])]
+    def steps(self) -> list[Step]:
+        return [self._update_md5, *([self._update_rest] if self._sums or self._sha else [])]
 
     def update(self, data: bytes) -> None:
-        self._md5.update(data)
-        self._update_rest(data)
+        self._update_md5((data,))
+        self._update_rest((data,))
 
-    def _update_rest(self, data: bytes) -> None:
-        for one in self._sums.values():
-            one.update(data)
-        if self._sha is not None:
-            self._sha.update(data)
+    def _update_md5(self, block: Block) -> None:
+        for piece in block:
+            self._md5.update(piece)
+
+    def _update_rest(self, block: Block) -> None:
+        for piece in block:
+            for one in self._sums.values():
+                one.update(piece)
+            if self._sha is not None:
+                self._sha.update(piece)
 
     @property
     def md5(self) -> bytes:
@@ -317,10 +306,6 @@ class _Hashing:
         return self._sha.hexdigest() if self._sha else ""
 
 
-class _Step(Protocol):
-    def __call__(self, data: bytes, /) -> None: ...
-
-
 class _Target:
     """The staged file of one body: written and hashed in one thread at a time."""
 
@@ -331,13 +316,18 @@ class _Target:
             self._fd = self._disk.create(self.path)
         self._errors = engine.os_errors
         self._size = 0
+        self._out = 0
         self._hash = blake3()
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, block: Block) -> None:
         with self._errors():
-            self._disk.write_all(self._fd, [data], self._size)
-        self._size += len(data)
-        self._hash.update(data)
+            self._disk.write_all(self._fd, block, self._size)
+        for piece in block:
+            self._hash.update(piece)
+            self._size += len(piece)
+        if self._size - self._out >= WRITE_OUT:
+            self._disk.begin_sync(self._fd, self._out, self._size - self._out)
+            self._out = self._size
 
     def digest(self) -> bytes:
         return bytes(self._hash.digest())

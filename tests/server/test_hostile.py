@@ -63,7 +63,18 @@ def test_what_is_no_request_is_refused_or_cut_off(server: Server, raw: bytes) ->
     answer = server.say(raw)
     assert not answer or answer.startswith(b"HTTP/1.")
     assert b" 500 " not in answer.split(b"\r\n")[0]
+    assert not answer or b"\r\nContent-Type: application/xml\r\n" in answer
     assert is_well(server)
+
+
+def test_what_is_no_request_gets_a_document_and_a_line_in_the_log(server: Server) -> None:
+    answer = server.say(b"GET / HTTP/9.9\r\nHost: x\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    number = body.partition(b"<RequestId>")[2].partition(b"</RequestId>")[0].decode()
+    assert body.startswith(b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>BadRequest</Code>')
+    assert f"x-amz-request-id: {number}".encode() in head
+    assert b"\r\nConnection: close" in head
+    assert any(line.get("request_id") == number and line["status"] == 400 for line in server.lines())
 
 
 @pytest.mark.parametrize(
