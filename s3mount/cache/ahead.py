@@ -1,29 +1,44 @@
 """What is listed before anybody asks for it.
 
-Owns: when the next pages of a directory, and the directories beside it, are asked for.
-Must not know: who reads, attributes.
+Owns: that the next pages of a directory, and the directories beside it, are asked for in time.
+Must not know: how either is decided (see scans, walks), who reads.
 """
 
 from __future__ import annotations
 
 from s3mount.cache.asking import Asking, Flight
 from s3mount.cache.attributes import Attributes
-from s3mount.cache.listings import Listings
+from s3mount.cache.scans import Scans
 from s3mount.cache.table import Piece, Table
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
+from s3mount.cache.walks import Walks
 from s3mount.model import Page
 
 
 class ListAhead:
-    def __init__(self, tables: Tables, asking: Asking, listings: Listings, attributes: Attributes, background: Background) -> None:
-        self._asking = asking
+    """Told of all that is read and asked for the beginnings of directories."""
+
+    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background) -> None:
+        self._scans = Scans(tables, asking, attributes, background)
+        self._walks = Walks(tables, asking, attributes, background)
+
+    def __repr__(self) -> str:
+        return f"<ListAhead {self._scans!r} {self._walks!r}>"
 
     def first(self, stem: str) -> Flight[Page]:
-        return self._asking.page(stem)
+        """Ask for the beginning of *stem*, which somebody looks into."""
+        return self._walks.first(stem)
+
+    def next(self, stem: str, after: str) -> Flight[Page]:
+        """Ask for how *stem* goes on behind *after*."""
+        return self._walks.next(stem, after)
 
     def reading(self, table: Table, piece: Piece, *, first: bool) -> None:
-        pass
+        """*piece* has been read."""
+        self._scans.reading(table, piece, first=first)
+        if first:
+            self._walks.visited(table.stem)
 
     def place(self, table: Table) -> bytes | None:
-        return None
+        return self._scans.place(table)

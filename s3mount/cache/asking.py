@@ -33,6 +33,7 @@ class Flight(Generic[T]):
         self.asked = asked
         self._done = trio.Event()
         self._answer: list[T] = []
+        self._heirs: list[Callable[[T | None], None]] = []
         self._error: StoreError = Unavailable("The store was closed meanwhile.")
 
     async def fly(self, call: Callable[[], Awaitable[T]], record: Callable[[T], object]) -> None:
@@ -44,6 +45,12 @@ class Flight(Generic[T]):
             self._error = error
         finally:
             self._done.set()
+            for heir in self._heirs:
+                heir(self._answer[0] if self._answer else None)
+
+    def when_landed(self, heir: Callable[[T | None], None]) -> None:
+        """Call *heir* with the answer as soon as it has been recorded; with None if there is none."""
+        self._heirs.append(heir)
 
     async def wait(self) -> T:
         """The answer, or its error."""
@@ -71,9 +78,11 @@ class Asking:
         """Begin, or join, a page of the directory *stem* behind *after*."""
         return self._list(stem, "/", after, lambda asked, page: self._tables.listed(stem, after, page, asked), join=join)
 
-    def flat(self, prefix: str, after: str) -> Flight[Page]:
-        """Begin, or join, a page of all keys below *prefix* behind *after*."""
-        return self._list(prefix, "", after, lambda asked, page: self._tables.listed_flat(prefix, after, page, asked), join=True)
+    def flat(self, prefix: str, after: str, *, sought: str = "") -> Flight[Page]:
+        """Begin, or join, a page of all keys below *prefix* behind *after*, for the sake of the directory *sought*."""
+        return self._list(
+            prefix, "", after, lambda asked, page: self._tables.listed_flat(prefix, after, page, asked, sought=sought), join=True
+        )
 
     def _list(self, prefix: str, delimiter: str, after: str, record: Callable[[Asked, Page], object], *, join: bool) -> Flight[Page]:
         name = (prefix, delimiter, after)

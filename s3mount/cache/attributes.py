@@ -19,7 +19,7 @@ from typing import Protocol
 
 from s3mount.cache.asking import Asking, Flight
 from s3mount.cache.tables import Tables
-from s3mount.errors import AccessDenied
+from s3mount.errors import AccessDenied, StoreError
 from s3mount.model import NO_METADATA, Key, ObjectInfo
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,11 @@ class Attributes(Protocol):
     @abstractmethod
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """*infos* with metadata. Those that are gone are left out."""
+        ...
+
+    @abstractmethod
+    async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
+        """As `complete`, for somebody who will ask soon: no failure is told."""
         ...
 
     @abstractmethod
@@ -60,6 +65,9 @@ class ListAttributes:
 
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         return [self.shown(info) for info in infos]
+
+    async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
+        pass
 
     def shown(self, info: ObjectInfo) -> ObjectInfo:
         if info.metadata is NO_METADATA:
@@ -102,6 +110,12 @@ class FullAttributes:
         self._tables.filled([told for told in known.values() if told is not None])
         completed = (info if info.metadata is not None else known[info.key] for info in infos)
         return [info for info in completed if info is not None]
+
+    async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
+        try:
+            await self.complete(infos)
+        except StoreError as error:
+            logger.debug("Attributes ahead: %s", error)
 
     async def _told(self, info: ObjectInfo, flight: Flight[ObjectInfo | None]) -> ObjectInfo | None:
         try:

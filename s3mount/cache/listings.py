@@ -33,6 +33,10 @@ class Ahead(Protocol):
         """Ask for the beginning of the directory *stem*, which somebody has begun to look into."""
         ...
 
+    def next(self, stem: str, after: str) -> Flight[Page]:
+        """Ask for how *stem* goes on behind *after*."""
+        ...
+
     def reading(self, table: Table, piece: Piece, *, first: bool) -> None:
         """*piece* of a listing has just been served."""
         ...
@@ -75,9 +79,14 @@ class Listings:
                         table.began = piece.oldest
                     ahead.reading(table, piece, first=first)
                     return piece
-                flight = ahead.first(stem) if first and self._ttl_s else self._asking.page(stem, after, join=not first)
+                flight = self._asked(stem, after, ahead, first=first)
                 await flight.wait()
                 since = flight.asked
             return None
         finally:
             table.using -= 1
+
+    def _asked(self, stem: str, after: str, ahead: Ahead, *, first: bool) -> Flight[Page]:
+        if not first:
+            return ahead.next(stem, after)
+        return ahead.first(stem) if self._ttl_s else self._asking.page(stem, join=False)

@@ -58,7 +58,7 @@ class Remembering(Wrapper):
         full = options.attributes == "full"
         self._attributes: Attributes = FullAttributes(self._asking, self.tables, records or NoRecords()) if full else ListAttributes()
         self._listings = Listings(self.tables, self._asking, clock=clock, ttl_s=self._ttl_s)
-        self._ahead = ListAhead(self.tables, self._asking, self._listings, self._attributes, self._background)
+        self._ahead = ListAhead(self.tables, self._asking, self._attributes, self._background)
         self._lookups = Lookups(self.tables, self._asking, self._listings, self._ahead, exact=full, heads=full)
 
     def __repr__(self) -> str:

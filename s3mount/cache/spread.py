@@ -36,11 +36,21 @@ def spread(prefix: str, after: str, page: Page) -> Iterator[Part]:
         if not key.startswith(current.stem) or "/" in key[len(current.stem) :]:
             current = _opened(parts, stem_of(key))
         current.rows.append((key[len(current.stem) :].encode(), info))
+    for stem in _within(prefix, after):
+        parts.setdefault(stem, Part(stem, START, END))
     last = page.objects[-1].key if page.objects else after
     for part in parts.values():
         part.lo = _begin(part, after)
         part.hi = END if page.next is None else _end(part.stem, last)
         yield part
+
+
+def _within(prefix: str, after: str) -> Iterator[str]:
+    """The directories below *prefix* in which the page begins: what is left of them is told of even if that is nothing."""
+    stem = stem_of(after) if after.startswith(prefix) else prefix
+    while len(stem) > len(prefix):
+        yield stem
+        stem = parent_of(stem)
 
 
 def _opened(parts: dict[str, Part], stem: str) -> Part:

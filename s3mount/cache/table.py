@@ -46,9 +46,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows from a stretch that is known without a gap and ends at *hi*; `oldest` is when the first of it was asked for."""
+    """Rows from a stretch, from *lo* to *hi*, that is known without a gap; `oldest` is when the first of it was asked for."""
 
     rows: list[Row]
+    lo: bytes
     hi: bytes
     oldest: Asked
 
@@ -132,7 +133,7 @@ class Table:
             at = behind(rows[-1][0])
         if oldest is None or (at != END and not rows):
             return None
-        return Piece(rows, END if at == END else behind(rows[-1][0]), oldest)
+        return Piece(rows, lo, END if at == END else behind(rows[-1][0]), oldest)
 
     def holds_any(self) -> bool:
         """Whether a row is known to be there, as far as anybody can tell without asking. Errs towards no."""

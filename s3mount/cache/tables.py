@@ -9,7 +9,7 @@ sent: the change is applied once more on top of it (`_again`). Of changes the la
 older than all of these is not recorded at all.
 
 M1  `cost` is the sum of the tables' costs.
-M2  A table that nobody uses is expelled when the tables take more than `limit`, the one used longest ago first; one in use loses leaves.
+M2  A small table that nobody uses is expelled when the tables take more than `limit`, the one used longest ago first; others lose leaves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from s3mount.model import Found, Key, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
+# Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
+SMALL = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ class Tables:
         self._number += 1
         return Asked(self._number, self._clock())
 
+    @property
+    def is_nearly_full(self) -> bool:
+        """What comes in now makes something go that may still be wanted."""
+        return self.cost > self._limit * 3 // 4
+
     # -- tables -----------------------------------------------------------------------
 
     def find(self, stem: str) -> Table | None:
@@ -87,7 +94,7 @@ class Tables:
             return
         for stem in list(self._tables):
             table = self._tables[stem]
-            if not table.using:
+            if not table.using and len(table.leaves) <= SMALL:
                 self.cost -= table.cost
                 del self._tables[stem]
             if self.cost <= self._limit:
@@ -111,10 +118,12 @@ class Tables:
         self._again(asked)
         return hi > lo
 
-    def listed_flat(self, prefix: str, after: str, page: Page, asked: Asked) -> bool:
-        """A page of `list(prefix, after=after)`: it tells of all directories whose keys it holds."""
+    def listed_flat(self, prefix: str, after: str, page: Page, asked: Asked, *, sought: str = "") -> bool:
+        """A page of `list(prefix, after=after)`: it tells of all directories whose keys it holds, and if *sought* is empty."""
         if asked.number < self._doubted:
             return False
+        if sought and (page.next is None or page.next > sought) and not any(info.key.startswith(sought) for info in page.objects):
+            self._record(self.table(sought), Leaf(sought, START, END, (), asked))
         for part in spread(prefix, after, page):
             if part.lo < part.hi:
                 self._record(self.table(part.stem), Leaf(part.stem, part.lo, part.hi, part.rows, asked))

@@ -39,7 +39,7 @@ def text_of(stem: str, key: str) -> bytes:
 
 def place_behind(stem: str, after: str) -> bytes | None:
     """Where a listing of *stem* that comes behind *after* begins; None where *after* lies inside a common prefix."""
-    if after < stem:
+    if not after or after < stem:
         return START
     if not after.startswith(stem):
         return END

@@ -63,3 +63,31 @@ async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_cl
         assert len((await store.list(delimiter="/")).objects) == 1000
         await trio.testing.wait_all_tasks_blocked()
         assert slow.taken() == {"list": 1}
+
+
+async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_in_flight(autojump_clock: MockClock) -> None:
+    keys = [f"file-{n:06d}.dat" for n in range(100_000)]
+    async with remembering(keys) as (store, slow):
+        began = trio.current_time()
+        objects, _ = await list_all(store)
+        assert [info.key for info in objects] == keys
+        assert slow.counts["list"] <= 105
+        assert set(slow.counts) == {"list"}
+        assert slow.most >= 4
+        assert trio.current_time() - began <= 30 * 0.03
+
+
+@pytest.mark.parametrize("attributes", ["list", "full"])
+async def test_a_walk_over_small_directories_finds_out_that_a_flat_listing_is_cheaper(autojump_clock: MockClock, attributes: str) -> None:
+    keys = [f"top/d{d:03}/f{n:02}" for d in range(500) for n in range(20)]
+    async with remembering(keys, attributes=attributes, metadata_ttl_s=60.0) as (store, slow):
+        assert [info.key async for info in walk(store)] == keys
+        assert slow.counts["list"] <= 15
+
+
+async def test_a_walk_over_large_directories_lists_each_once_and_the_next_ones_ahead(autojump_clock: MockClock) -> None:
+    keys = [f"top/d{d:03}/f{n:03}" for d in range(50) for n in range(900)]
+    async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
+        assert [info.key async for info in walk(store)] == keys
+        assert slow.counts["list"] <= 55
+        assert slow.most >= 4

@@ -1,0 +1,203 @@
+"""Listing one large directory in several places at once: where to ask next.
+
+Owns: the guess where pages begin that nobody has reached yet, and how many such guesses may fail.
+Must not know: requests, time, tables. Pure.
+
+A listing can begin behind any text, so several pages can be under way at a time, if one guesses texts that lie apart. Whatever the guess,
+each page says what it covers, so no key is lost or told twice by a bad one; it costs at most one request: the last page before the guessed
+place reaches beyond it, or the guessed place lies behind the last key.
+
+The guesses go in strides: from how far apart the names of the pages so far are, twenty pages further. The first one tells whether the
+directory is that long at all. A gap between two places that turns out to be long is divided once more.
+
+    |pages read|==gap==>|pages|==gap==>|pages|==gap, open=======>
+               ^ lane           ^ lane        ^ lane
+
+S1  Spans are disjoint, in order, and hold only what was listed.
+S2  A guess lies strictly inside a gap in which nothing is under way behind it.
+S3  pages asked for <= pages needed by one listing from front to end + `splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3mount.cache.ruler import Ruler
+from s3mount.cache.texts import END, START, behind
+
+# Pages under way at a time: issue-sized directories in a fifth of the time, and still few against the connections of a mount.
+LANES = 6
+# Pages from one guess to the next: with at most one lost request for each, five in the hundred.
+STRIDE = 20
+# A gap of fewer pages is not worth dividing.
+LONG_GAP = 4
+# Pages before the first guess, so that small directories cost what they cost.
+PAGES_BEFORE = 1
+# Names that the ruler is made from, of each page.
+SAMPLES = 24
+# Names and pages that are remembered to measure by.
+NAMES = 1000
+RECENT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What nobody has listed: from *lo*, where the listing goes on, to *hi*."""
+
+    lo: bytes
+    hi: bytes
+
+    @property
+    def is_open(self) -> bool:
+        return self.hi == END
+
+
+class Splitter:
+    """One listing of one directory."""
+
+    def __init__(self, *, lanes: int = LANES, page_rows: int = 1000) -> None:
+        self._lanes = lanes
+        self._page_rows = page_rows
+        self._spans: list[tuple[bytes, bytes]] = []
+        self._flying: set[bytes] = set()
+        self._names: list[str] = []
+        self._ends: list[tuple[str, str, int]] = []
+        self._ruler: Ruler | None = None
+        self._page_distance = 1
+        self._furthest = ""
+        self.pages = self.splits = 0
+
+    def __repr__(self) -> str:
+        return f"<Splitter {self.pages} pages, {self.splits} guesses, {len(self._flying)} under way, {len(self._spans)} spans>"
+
+    @property
+    def flying(self) -> int:
+        """Pages under way."""
+        return len(self._flying)
+
+    def check(self) -> None:
+        ends = [place for span in self._spans for place in span]
+        assert ends == sorted(set(ends)), "S1"
+        assert len(self._flying) <= self._lanes, "lanes"
+
+    # -- what happened ----------------------------------------------------------------
+
+    def landed(self, lo: bytes, hi: bytes, names: Sequence[str]) -> None:
+        """A page from *lo* has told all up to *hi*; *names* are its rows, in order."""
+        self._flying.discard(lo)
+        if any(start <= lo and hi <= stop for start, stop in self._spans):
+            return
+        self.pages += 1
+        self._cover(lo, hi)
+        if len(names) > 1:
+            self._learn(names)
+
+    def _learn(self, names: Sequence[str]) -> None:
+        """How far apart names are."""
+        some = [*names[:: max(1, len(names) // SAMPLES)], names[-1]]
+        self._furthest = max(self._furthest, names[-1])
+        self._ends = [*self._ends[-RECENT:], (names[0], names[-1], len(names) - 1)]
+        if self._ruler is None or not self._ruler.fits(some):
+            self._names = [*self._names[-NAMES:], *some]
+            self._ruler = Ruler(self._names)
+        distance = sum(self._ruler.measure(last) - self._ruler.measure(first) for first, last, _ in self._ends)
+        self._page_distance = max(1, distance * self._page_rows // sum(rows for *_, rows in self._ends))
+
+    def failed(self, lo: bytes) -> None:
+        """The page from *lo* could not be had: somebody may ask again."""
+        self._flying.discard(lo)
+
+    def _cover(self, lo: bytes, hi: bytes) -> None:
+        spans = [*self._spans, (lo, hi)]
+        spans.sort()
+        joined = [spans[0]]
+        for start, stop in spans[1:]:
+            if start <= joined[-1][1]:
+                joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+            else:
+                joined.append((start, stop))
+        self._spans = joined
+
+    # -- what to do ---------------------------------------------------------------------
+
+    def next_places(self, reader: bytes, *, most: int = LANES) -> list[bytes]:
+        """Where to begin pages now (up to *most*), for a reader who is at *reader*; they count as under way from here on."""
+        places: list[bytes] = []
+        while len(places) < most and len(self._flying) < self._lanes and (place := self._next(reader)) is not None:
+            self._flying.add(place)
+            places.append(place)
+        return places
+
+    def _next(self, reader: bytes) -> bytes | None:
+        gaps = self.gaps(reader)
+        going_on = next((gap.lo for gap in gaps if gap.lo not in self._flying), None)
+        if going_on is not None or self.splits >= self._allowed():
+            return going_on
+        place = self._guess(gaps)
+        if place is not None:
+            self.splits += 1
+        return place
+
+    def gaps(self, reader: bytes = START) -> list[Gap]:
+        """What is left to be listed behind *reader*, cut where something is under way."""
+        gaps, at = [], reader
+        for lo, hi in self._spans:
+            if lo > at:
+                gaps.append(Gap(at, lo))
+            at = max(at, hi)
+        if at < END:
+            gaps.append(Gap(at, END))
+        return [piece for gap in gaps for piece in self._cut(gap)]
+
+    def _cut(self, gap: Gap) -> list[Gap]:
+        places = sorted(place for place in self._flying if gap.lo < place < gap.hi)
+        return [Gap(lo, hi) for lo, hi in zip([gap.lo, *places], [*places, gap.hi], strict=True)]
+
+    def _allowed(self) -> int:
+        """Guesses so far allowed: one to try, more where it was right, one in twenty pages altogether."""
+        if self.pages < PAGES_BEFORE:
+            return 0
+        return max(min(5, 1 + 2 * (self._reach() // STRIDE) + self.pages // 5), self.pages // STRIDE)
+
+    def _reach(self) -> int:
+        """How many pages lie before the last name that was seen, by estimate."""
+        if self._ruler is None:
+            return 0
+        return (self._ruler.measure(self._furthest) - self._ruler.measure(self._names[0])) // self._page_distance
+
+    # -- guesses ----------------------------------------------------------------------
+
+    def _guess(self, gaps: Sequence[Gap]) -> bytes | None:
+        if self._ruler is None or not gaps:
+            return None
+        if gaps[-1].is_open and (place := self._at(gaps[-1], STRIDE * self._page_distance)) is not None:
+            return place
+        longest = max(gaps, key=self._distance_of)
+        if self._distance_of(longest) < LONG_GAP * self._page_distance:
+            return None
+        return self._at(longest, self._distance_of(longest) // 2)
+
+    def _distance_of(self, gap: Gap) -> int:
+        """How far *gap* reaches; one that is open, to the last name that can be measured."""
+        assert self._ruler is not None
+        end = self._ruler.top if gap.is_open else self._ruler.measure(_name(gap.hi))
+        return end - self._ruler.measure(_name(gap.lo))
+
+    def _at(self, gap: Gap, distance: int) -> bytes | None:
+        """The place *distance* behind the beginning of *gap*, if that lies in it."""
+        assert self._ruler is not None
+        name = self._ruler.name(self._ruler.measure(_name(gap.lo)) + distance)
+        if name is None or _has_surrogates(name):
+            return None
+        place = behind(name.encode())
+        return place if gap.lo < place < gap.hi else None
+
+
+def _name(place: bytes) -> str:
+    """The text that *place* lies behind."""
+    return place.rstrip(b"\0").decode(errors="replace")
+
+
+def _has_surrogates(name: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in name)
