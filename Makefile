@@ -15,7 +15,7 @@ PYTEST = $(RUN) -m pytest $(PYTEST_ARGS)
 ALL_SLOW = bench install server server_api
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check types fast fmt bench soak install uninstall clean setup setup-test
+.PHONY: help demo test check check-types check-tests fmt bench soak install uninstall clean setup setup-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,13 +29,13 @@ test: setup-test ## the whole test suite, real mounts included
 check: setup-test ## format, lint, types, import arrows, fast tests: under a minute
 	$(RUN) -m ruff format --check --quiet $(PYTHON_FILES)
 	$(RUN) -m ruff check --quiet $(PYTHON_FILES)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync types fast
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync check-types check-tests
 
 # Side by side: types are one process's work, and fast tests wait for the disk now and then.
-types: setup-test
+check-types: setup-test
 	$(RUN) -m mypy $(PYTHON_FILES)
 
-fast: setup-test
+check-tests: setup-test
 	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" $(ALL_SLOW:%=--ignore=tests/%)
 
 fmt: setup-test ## format the code and mend what ruff can mend
