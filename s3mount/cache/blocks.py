@@ -17,8 +17,6 @@ when it is read. A reader that is cancelled, or whose pin is closed, takes back 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from s3mount.cache.arena import Arena
 from s3mount.cache.budget import Budget
 from s3mount.cache.fetches import Fetcher
@@ -30,7 +28,7 @@ from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Versions
 from s3mount.cache.walk import NoSiblings, Siblings
 from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import ObjectStore, Pin
+from s3mount.store.api import ObjectStore
 from s3mount.store.wrap.base import Wrapper
 
 # Of the memory limit: blocks; the rest is for tables, buffers of replies and the allocator.
@@ -48,9 +46,8 @@ class Blocks(Wrapper):
         options: CacheOptions = CacheOptions(),  # noqa: B008 (frozen)
         *,
         siblings: Siblings | None = None,
-        number: Callable[[str], int] | None = None,
     ) -> None:
-        """*siblings*: what listings know of a file's directory; *number*: the inode number of a key, where the store has no file ids."""
+        """*siblings*: what listings know of a file's directory."""
         super().__init__(inner)
         self.arena = Arena(options.memory_limit * BLOCKS_SHARE[0] // BLOCKS_SHARE[1])
         self.versions = Versions()
@@ -58,7 +55,7 @@ class Blocks(Wrapper):
         self.fetcher = Fetcher(inner, self.arena, self._background)
         budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1])
         shape = Shape(request=self.arena.region_bytes)
-        self._neighbours = Neighbours(self.versions, self.fetcher, siblings or NoSiblings(), number=number, largest=shape.first)
+        self._neighbours = Neighbours(self.versions, self.fetcher, siblings or NoSiblings(), largest=shape.first)
         self._parts = Parts(self.versions, self.fetcher, budget, shape, self._neighbours)
 
     @property
@@ -74,7 +71,7 @@ class Blocks(Wrapper):
         self.versions.check()
         self.fetcher.check()
 
-    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> BlockPin:
         pin = await self.inner.pin(key, if_match=if_match, known=known)
         return BlockPin(self._parts, pin)
 

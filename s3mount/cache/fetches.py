@@ -135,7 +135,7 @@ class Fetcher:
 
     async def _fill(self, block: Block) -> None:
         async with self._pin(block.version) as pin:
-            await pin.get_into(block.start, block.view(block.start, block.stop))
+            await pin.get_into(block.start, block.view(block.start, block.stop), arrived=block.arrived)
 
     @asynccontextmanager
     async def _pin(self, version: Version) -> AsyncIterator[Pin]:

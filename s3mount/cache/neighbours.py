@@ -6,8 +6,6 @@ Must not know: how a walk is recognised (see walk), how blocks are fetched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import trio
 
 from s3mount.cache.fetches import Fetcher
@@ -19,10 +17,8 @@ from s3mount.model import ObjectInfo
 class Neighbours:
     """Files of at most *largest* bytes, ahead of every walk."""
 
-    def __init__(
-        self, versions: Versions, fetcher: Fetcher, siblings: Siblings, *, number: Callable[[str], int] | None, largest: int
-    ) -> None:
-        self.walks = Walks(siblings, number)
+    def __init__(self, versions: Versions, fetcher: Fetcher, siblings: Siblings, *, largest: int) -> None:
+        self.walks = Walks(siblings)
         self._versions = versions
         self._fetcher = fetcher
         self._largest = largest

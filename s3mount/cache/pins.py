@@ -20,7 +20,7 @@ from s3mount.cache.streams import PAGE, Plan, Shape, Stream, Streams
 from s3mount.cache.versions import Block, Phase, Source, Versions
 from s3mount.errors import StoreError
 from s3mount.model import ByteRange
-from s3mount.store.api import Pin
+from s3mount.store.api import Arrived, Pin
 
 E = TypeVar("E", bound=StoreError)
 
@@ -123,24 +123,25 @@ class BlockPin:
         self._read_here(offset, stop, *blocks)
         return True
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         stop = offset + buffer.nbytes
         self._require(offset, stop)
-        plan = self._streams.read(offset, stop, self._room)
+        plan = self._streams.read(offset, stop, self._room, waits=True)
         self._fetch(plan, offset, stop)
         at = offset
         try:
             while at < stop:
-                at = await self._copy_some(plan.stream, at, stop, buffer[at - offset :])
+                at = await self._copy_some(at, stop, buffer[at - offset :])
+                if arrived is not None:
+                    arrived(at - offset)
         except trio.Cancelled:
             self._forget(plan.stream)
             raise
 
-    async def _copy_some(self, stream: Stream, at: int, stop: int, buffer: memoryview) -> int:
+    async def _copy_some(self, at: int, stop: int, buffer: memoryview) -> int:
         """Copy from *at* on what the block there has as soon as it has any; return up to where."""
         block = self._version.covering(at) or self._demand(at, stop)
         if block.filled <= at:
-            stream.waited = True
             self._fetcher.hasten(block)
         try:
             await block.wait_beyond(at)
@@ -167,7 +168,7 @@ class BlockPin:
         """A read was served from *blocks*: fetch what follows from it."""
         for block in blocks:
             block.touch()
-        plan = self._streams.read(offset, stop, self._room)
+        plan = self._streams.read(offset, stop, self._room, waits=False)
         self._fetch(plan, offset, stop)
 
     def _fetch(self, plan: Plan, offset: int, stop: int) -> None:

@@ -11,16 +11,13 @@ several at a time and slightly out of order, so a read belongs to a stream when 
 
 `run` is that trust, in bytes, EASY at most: what was read in sequence, less a quarter of what was skipped. All else follows from it:
 
-    window = 8 x run                  whoever reads on is given eight times that ahead; nothing (4 KiB) to a random read that touches
-    another
-             32 x run from the start  of the file, or beyond SURE: a file read from its beginning is most often read to its end. At 30 ms
-             and
-                                      90 MB/s for each connection this opens all connections within two round trips of the first byte
-    window <= room                    what the budget gives one stream now: under pressure windows shrink
-    window grows beyond EASY only while the reader has to wait: one that never waits needs no more, and a small window stays in the
-                                      processor's cache
-    requests: an eighth of the window each, at the multiples of their size, from 1 MiB (a million bytes are worth a round trip) up to a
-    region
+    window = 8 x run    whoever reads on is given eight times that ahead; a random read that touches another gets next to nothing
+             32 x run   for a sure stream from the start of the file (most are read to the end), or beyond EASY: at 30 ms and 90 MB/s for
+                        each connection this opens all connections two round trips after the first byte
+    window <= room      what the budget gives one stream now: under pressure windows shrink
+    beyond EASY         a window grows only when the reader waits: one that never waits needs no more, and a small window stays in the
+                        processor's cache
+    requests            an eighth of the window each, cut at the multiples of their size: from 1 MiB (worth a round trip) up to a region
 
 A first read fetches: at the start of the file FIRST; in the last TAIL_ZONE the last TAIL bytes (footers: parquet, zip); a version no larger
 than FIRST whole; else exactly what is asked, rounded to pages.
@@ -54,8 +51,9 @@ EIGHTFOLD, BOLD = 8, 32
 REQUEST_AT_LEAST = 1 * MiB
 # Streams remembered for one version: more readers than cores and disks of a machine rarely share a file.
 STREAMS = 16
-# Steps back within a sure stream: another thread's late request.
+# Steps back within a sure stream (another thread's late request), and skips. What lies farther ahead is another reader.
 BACK = 1 * MiB
+SKIP = 16 * MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,31 +125,38 @@ class Streams:
         if stream in self._streams:
             self._streams.remove(stream)
 
-    def read(self, offset: int, stop: int, room: Callable[[Stream], int]) -> Plan:
-        """Somebody reads *offset* to *stop*; *room* says how much may be fetched ahead of a stream now."""
+    def read(self, offset: int, stop: int, room: Callable[[Stream], int], *, waits: bool) -> Plan:
+        """Somebody reads *offset* to *stop*, and *waits* for it; *room* says how much may be fetched ahead of a stream now."""
         stream = self._following(offset, stop)
         if stream is None:
             return self._first(offset, stop)
         if self._streams[-1] is not stream:
             self._streams.remove(stream)
             self._streams.append(stream)
+        if stop <= stream.at:
+            return Plan(stream, self._pages(offset, stop))
         gap = max(0, offset - stream.at)
-        stream.run = min(max(0, stream.run - gap // 4) + max(0, stop - max(offset, stream.at)), EASY)
-        stream.at = max(stream.at, stop)
+        stream.run = min(max(0, stream.run - gap // 4) + stop - max(offset, stream.at), EASY)
+        stream.at = stop
+        stream.waited = stream.waited or waits
         return self._next(stream, offset, stop, room(stream))
 
     # -- which stream -------------------------------------------------------------------
 
     def _following(self, offset: int, stop: int) -> Stream | None:
         size = stop - offset
+        nearest, distance = None, 0
         for stream in reversed(self._streams):
+            far = offset - stream.at
+            if not far:
+                return stream
             if stream.sure:
-                back, ahead = max(BACK, 2 * size), max(BACK, stream.window, 2 * size)
+                back, ahead = max(BACK, 2 * size), max(BACK, 2 * size, min(stream.window, SKIP))
             else:
                 back = ahead = 2 * size
-            if stream.at - back <= offset <= stream.at + ahead:
-                return stream
-        return None
+            if -back <= far <= ahead and (nearest is None or abs(far) < distance):
+                nearest, distance = stream, abs(far)
+        return nearest
 
     # -- how much -----------------------------------------------------------------------
 

@@ -20,11 +20,11 @@ elsewhere is taken to be next on it from its first file on.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from s3mount.model import MiB, ObjectInfo
+from s3mount.model import MiB, ObjectInfo, number_of
 
 # As many workers as a loader has, and as many files as a filter drops in between.
 GAP = 8
@@ -93,7 +93,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What a read leads to: files to fetch for *head*, and the heads that are over. Those before place `passed` will not be read any more."""
+    """What a read leads to: files to fetch for *head*, and the heads that are over. What lies before place `passed` was left out."""
 
     head: Head | None
     files: tuple[tuple[int, ObjectInfo], ...]
@@ -102,13 +102,13 @@ class Ahead:
 
 
 class Walks:
-    """All walks. *number* tells a file's inode number by its key."""
+    """All walks."""
 
-    def __init__(self, siblings: Siblings, number: Callable[[str], int] | None) -> None:
+    def __init__(self, siblings: Siblings) -> None:
         self.siblings = siblings
-        self._number = number
         self._directories: OrderedDict[str, Directory] = OrderedDict()
-        self._sure_until = 0.0
+        self._sure_until = -1.0
+        self._sure_order = 0
         self._over: list[Head] = []
 
     def read(self, info: ObjectInfo, now: float) -> Ahead:
@@ -137,11 +137,11 @@ class Walks:
         files = self.siblings.after(name, COMPLETE)
         directory.complete = len(files) < COMPLETE
         if not directory.complete:
-            files = (info, *self.siblings.after(info.key, STRETCH))
+            anchor = info if former else directory.first
+            files = (anchor, *self.siblings.after(anchor.key, STRETCH))
         directory.orders = [Order(files)]
-        if directory.complete and self._number is not None:
-            number = self._number
-            directory.orders.append(Order(sorted(files, key=lambda sibling: sibling.file_id or number(sibling.key))))
+        if directory.complete:
+            directory.orders.append(Order(sorted(files, key=lambda sibling: sibling.file_id or number_of(sibling.key))))
         self._carry_over(directory, former, now)
         self._forget_directories()
 
@@ -154,6 +154,7 @@ class Walks:
         heads, directory.heads = directory.heads, []
         if not former:
             directory.heads = self._heads_at(directory, directory.first, now)
+            self._trust(directory, now)
         for head in heads:
             key = former[head.order].files[head.at].key
             place = directory.orders[head.order].places.get(key) if head.order < len(directory.orders) else None
@@ -164,6 +165,12 @@ class Walks:
             else:
                 head.at = head.reach = place
                 directory.heads.append(head)
+
+    def _trust(self, directory: Directory, now: float) -> None:
+        """Begin where a walk begins, and one is under way: this is its next directory."""
+        for head in directory.heads:
+            if now <= self._sure_until and head.order == self._sure_order and head.at < GAP:
+                head.score = SURE - 1
 
     def _heads_at(self, directory: Directory, info: ObjectInfo, now: float) -> list[Head]:
         places = [order.places.get(info.key) for order in directory.orders]
@@ -195,7 +202,7 @@ class Walks:
                 head.score = min(head.score + 1, SURE)
         best = max(near, key=lambda entry: entry[:2])[3]
         if best.score == SURE:
-            self._sure_until = now + IDLE_SECONDS
+            self._sure_until, self._sure_order = now + IDLE_SECONDS, best.order
         return best
 
     def _begin(self, directory: Directory, info: ObjectInfo, now: float) -> None:

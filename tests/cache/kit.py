@@ -14,7 +14,7 @@ from typing import TypeVar
 import trio
 
 from s3mount.errors import StoreError
-from s3mount.model import ByteRange, ETag, Key, MiB, ObjectInfo
+from s3mount.model import ETag, Key, KiB, MiB, ObjectInfo
 from s3mount.store.api import Pin
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 LATENCY = 0.030
 BANDWIDTH = 90e6
+# How often a line tells of bytes that have come.
+STEP = 256 * KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,10 @@ class Get:
 
 
 class Remote(Wrapper):
-    """*inner* behind a line: *latency* seconds to the first byte, *bandwidth* bytes a second for each request; `gets` are the GETs."""
+    """*inner* behind a line: *latency* seconds to the first byte, *bandwidth* bytes a second for each request; `gets` are the GETs.
+
+    `hollow`: no bytes are moved, for tests that look at requests and seconds alone.
+    """
 
     def __init__(self, inner: MemoryStore, *, latency: float = LATENCY, bandwidth: float = BANDWIDTH) -> None:
         super().__init__(inner)
@@ -44,6 +49,7 @@ class Remote(Wrapper):
         self.bandwidth = bandwidth
         self.gets: list[Get] = []
         self.counts: Counter[str] = Counter()
+        self.hollow = False
         self.running = 0
         self.most_running = 0
         self.broken: Callable[[Get], StoreError | None] = lambda get: None
@@ -72,7 +78,7 @@ class RemotePin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return False
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Callable[[int], None] | None = None) -> None:
         remote = self._remote
         get = Get(self.info.key, offset, offset + buffer.nbytes, trio.current_time())
         remote.gets.append(get)
@@ -82,8 +88,13 @@ class RemotePin:
             await trio.sleep(remote.latency)
             if (error := remote.broken(get)) is not None:
                 raise error
-            await self._inner.get_into(offset, buffer)
-            await trio.sleep(buffer.nbytes / remote.bandwidth)
+            if not remote.hollow:
+                await self._inner.get_into(offset, buffer)
+            for start in range(0, buffer.nbytes, STEP):
+                stop = min(start + STEP, buffer.nbytes)
+                await trio.sleep((stop - start) / remote.bandwidth)
+                if arrived is not None:
+                    arrived(stop)
         finally:
             remote.running -= 1
 
@@ -123,5 +134,9 @@ async def read(pin: Pin, offset: int, buffer: memoryview) -> None:
         await pin.get_into(offset, buffer)
 
 
-def span_of(get: Get) -> ByteRange:
-    return ByteRange(get.start, get.stop)
+async def skim(pin: Pin, *, size: int, rate: float) -> None:
+    """As `read_all`, but the bytes go nowhere."""
+    buffer = memoryview(bytearray(size))
+    for start in range(0, pin.info.size, size):
+        await read(pin, start, buffer[: min(size, pin.info.size - start)])
+        await trio.sleep(rate)
