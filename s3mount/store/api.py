@@ -63,6 +63,21 @@ class Capabilities:
     """Acknowledged means safe from a power cut; else call `sync`."""
 
 
+# What a store of this machine can.
+EVERYTHING = Capabilities(
+    atomic_rename=True,
+    links=True,
+    versions=True,
+    conditional_put=True,
+    part_copy=True,
+    adopt=True,
+    reserve=True,
+    listed_metadata=True,
+    cheap_metadata=True,
+    durable=True,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """Everything about a new version but its bytes.

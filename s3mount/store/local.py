@@ -23,6 +23,7 @@ The engine belongs to whoever opened it: `aclose` leaves it open.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +37,7 @@ from s3mount.engine.reader import Reader
 from s3mount.engine.values import How
 from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
 from s3mount.model import ByteRange, Content, ETag, Found, Key, KiB, Metadata, ObjectInfo, Page, Part, Space, Upload
-from s3mount.store.api import PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.api import EVERYTHING, PAGE_KEYS, Arrived, Commit, Failure
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class LocalStore:
         self._engine = engine
         self._bucket = bucket
         self._durable = durable
-        self.capabilities = capabilities(durable=durable)
+        self.capabilities = replace(EVERYTHING, durable=durable)
         self.staging: Path | None = engine.staging
         self._commits = trio.CapacityLimiter(COMMITS)
         self._changes = trio.CapacityLimiter(CHANGES)
@@ -254,22 +255,6 @@ class LocalPin:
 
     async def aclose(self) -> None:
         self._reader.close()
-
-
-def capabilities(*, durable: bool) -> Capabilities:
-    """All of them, but for durability, which is a choice."""
-    return Capabilities(
-        atomic_rename=True,
-        links=True,
-        versions=True,
-        conditional_put=True,
-        part_copy=True,
-        adopt=True,
-        reserve=True,
-        listed_metadata=True,
-        cheap_metadata=True,
-        durable=durable,
-    )
 
 
 async def _in_thread(limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:

@@ -44,23 +44,11 @@ from s3mount.model import (
     TiB,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
 from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key
 
 # All that a store in this machine can do; nothing of it survives the process, so there is nothing to sync either.
-EVERYTHING = Capabilities(
-    atomic_rename=True,
-    links=True,
-    versions=True,
-    conditional_put=True,
-    part_copy=True,
-    adopt=True,
-    reserve=True,
-    listed_metadata=True,
-    cheap_metadata=True,
-    durable=True,
-)
 # What a plain S3 bucket without versions can do.
 LIKE_S3 = Capabilities(part_copy=True)
 

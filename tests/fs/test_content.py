@@ -11,8 +11,8 @@ import pytest
 from s3mount.errors import NoSpace, Stale, TooLarge
 from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.model import OBJECT_BYTES, Content, Key, KiB, MiB, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Capabilities, Commit
-from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
+from s3mount.store.api import COMMIT_ID, EVERYTHING, Capabilities, Commit
+from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.fs.content_kit import FILE_ID, KEY, Rig, bytes_of, resize, write_over
 
 POOR = Capabilities(conditional_put=False)

@@ -17,8 +17,8 @@ from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.fs.layers import LAZY_LOGS
 from s3mount.fs.staging import StagingFile
 from s3mount.model import Absent, ETag, Key, KiB, MiB, ObjectInfo
-from s3mount.store.api import Pin
-from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
+from s3mount.store.api import EVERYTHING, Pin
+from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply, lost_request, seeded
 from tests.fs.content_kit import KEY, Rig, bytes_of, write_over
 

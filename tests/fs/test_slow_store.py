@@ -13,8 +13,8 @@ from s3mount.errors import Exists, NoEntry, S3MountError, Stale, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import SYNC_SECONDS
 from s3mount.model import Key
-from s3mount.store.api import Capabilities
-from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
+from s3mount.store.api import EVERYTHING, Capabilities
+from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script, lost_reply, lost_request
 from tests.fs.mounted import ME, RW, Mounted, body

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from s3mount.errors import AlreadyExists, InvalidName, NotFound, PreconditionFailed, Unsupported
 from s3mount.model import Absent, ByteRange, Content, Hole, Kept, Key, Matches, Piece, Staged
-from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.api import EVERYTHING, Commit, ObjectStore
 from s3mount.store.bucket import Blob, Bucket, File
-from s3mount.store.memory import EVERYTHING, LIKE_S3, MemoryStore
+from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.store.registry import InFile, InMemory, keys_of, pattern, read, read_pin, whole
 
 K = Key("key")
