@@ -62,6 +62,7 @@ unmet() {
     have sqlite3 || echo sqlite
     have getfattr || echo attr
     have systemd-analyze || echo systemd
+    have s3fs || echo s3fs
 }
 
 # Debian names the headers and venv of a Python that is not its default by version: python3.12-venv.
@@ -94,6 +95,7 @@ packages() {
             apk:python-headers) echo python3-dev ;;
             pacman:venv | pacman:python-headers) echo python ;;
             apt:sqlite) echo sqlite3 ;;
+            dnf:s3fs | apk:s3fs | pacman:s3fs) echo s3fs-fuse ;;
             *) echo "$need" ;;
         esac
     done | tr ' ' '\n' | sort -u | tr '\n' ' '
