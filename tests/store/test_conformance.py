@@ -68,8 +68,6 @@ async def test_conformance(check: Check, store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("can", [EVERYTHING, replace(EVERYTHING, durable=False)], ids=["durable", "lazy"])
-    "can", [EVERYTHING, replace(EVERYTHING, durable=False), replace(EVERYTHING, durable=True)], ids=["memory", "local", "durable"]
-)
 def test_memory_and_local_stores_skip_nothing(can: Capabilities) -> None:
     assert [check.name for check in CHECKS if lacking(check, can)] == []
 
