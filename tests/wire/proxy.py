@@ -136,7 +136,7 @@ class Connection:
             try:
                 alive = exchange.run(head, self._connected)
             finally:
-                self._shared.ledger.end(entry)
+                entry.ledger.end(entry)
             if not alive:
                 return
 
