@@ -313,6 +313,15 @@ async def test_a_refusal_becomes_its_error_and_the_connection_is_kept(status: st
         assert server.connections == 1
 
 
+async def test_a_range_that_comes_as_status_200_is_one_and_the_objects_checksum_is_not_its() -> None:
+    raw = ok(BODY, "x-amz-checksum-crc32: AAAAAA==", total=1000).replace(b"206 Partial Content", b"200 OK")
+    async with scripted() as server, lane_to(server.url) as lane:
+        server.plan = [[raw], [raw]]
+        assert await read(lane) == BODY
+        with pytest.raises(PreconditionFailed):
+            await read(lane, start=900, if_match=ETag("another"))
+
+
 async def test_a_range_beyond_the_end_is_the_callers_mistake() -> None:
     async with scripted() as server, lane_to(server.url) as lane:
         server.plan = [[ok(BODY[:50], start=0, total=50)]]
@@ -458,6 +467,13 @@ async def test_a_listing_that_is_none_is_refused(document: bytes) -> None:
         server.plan = [[document]]
         with pytest.raises(Garbled):
             await lane.list()
+
+
+async def test_pages_without_an_entry_are_passed_over() -> None:
+    async with scripted() as server, lane_to(server.url) as lane:
+        server.plan = [[page(token="1")], [page(token="2")], [page("a")]]
+        assert [info.key for info in (await lane.list()).objects] == ["a"]
+        assert b"continuation-token=2" in server.requests[2]
 
 
 async def test_a_listing_of_no_bucket_says_so() -> None:

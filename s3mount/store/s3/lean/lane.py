@@ -13,42 +13,37 @@ L5  After `get_into` has raised, nothing touches the buffer any more.
 
 from __future__ import annotations
 
-import base64
 import ssl
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import trio
-from awscrt import checksums
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 
 from s3mount.errors import Corrupt
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived
-from s3mount.store.rules import changed
-from s3mount.store.s3 import answers, headers
+from s3mount.store.s3 import answers
 from s3mount.store.s3.lean import wire
 from s3mount.store.s3.lean.connection import Connection, Gone, Patience
 from s3mount.store.s3.lean.listing import DOCUMENT_BYTES, parse_listing
 from s3mount.store.s3.lean.origin import Origin, Unfit, learn
-from s3mount.store.s3.lean.paging import Asked, Tokens, page_of, parameters
+from s3mount.store.s3.lean.paging import Asked, Listed, Tokens, page_of, parameters
 from s3mount.store.s3.lean.pool import Pool
+from s3mount.store.s3.lean.ranged import Accepted, Question
 from s3mount.store.s3.lean.sign import Credentials, Signer
 from s3mount.store.s3.options import S3Options
 
 T = TypeVar("T")
 Receive = Callable[[Connection, wire.Head], Awaitable[T]]
 
-# Checksums of a whole object that an answer may carry, the cheapest to verify first; all are big-endian and in base64.
-CHECKSUMS: Mapping[str, tuple[int, Callable[[memoryview], int]]] = {
-    "x-amz-checksum-crc64nvme": (8, checksums.crc64nvme),
-    "x-amz-checksum-crc32c": (4, checksums.crc32c),
-    "x-amz-checksum-crc32": (4, zlib.crc32),
-}
+# Bytes that do not fit their checksum may have been spoilt on the way: once more, then it is the store.
+CHECKSUM_ATTEMPTS = 2
+# Pages without an entry in a row (a service may skip what was deleted) before a listing counts as stuck.
+EMPTY_PAGES = 100
 
 
 class _Refused(Exception):
@@ -76,7 +71,7 @@ class Lane:
         extras: Mapping[str, str] | None = None,
         ca_bundle: str | None = None,
     ) -> None:
-        self._client, self._bucket, self._credentials = client, bucket, credentials
+        self._client, self.bucket, self._credentials = client, bucket, credentials
         self._patience = Patience(options.connect_s, options.first_byte_s, options.stall_s)
         self._connections, self._extras, self._ca_bundle = options.connections, dict(extras or {}), ca_bundle
         self._line: _Line | None = None
@@ -111,32 +106,33 @@ class Lane:
         """
         if len(buffer) != span.length:
             raise ValueError(f"a buffer of {len(buffer)} bytes for {span.length}")
-        whole = if_match is not None and span == ByteRange(0, size or 1) and size is not None
-        fields = {"x-amz-checksum-mode": "ENABLED"} if whole else {"Range": f"bytes={span.start}-{span.stop - 1}"}
-        if if_match is not None:
-            fields["If-Match"] = headers.etag_out(if_match)
-        query = "" if version_id is None else f"?versionId={quote(version_id, safe='-._~')}"
+        whole = if_match is not None and (span.start, span.stop) == (0, size)
+        question = Question(key, span, if_match, version_id, whole)
 
-        async def receive(connection: Connection, head: wire.Head) -> wire.Head:
-            _require_span(key, head, span, if_match)
-            await connection.receive(head, buffer, arrived if _checksum(head) is None else None)
-            return head
+        async def receive(connection: Connection, head: wire.Head) -> Accepted:
+            accepted = question.accept(head)
+            await connection.receive(head, buffer, arrived if accepted.checksum is None else None)
+            return accepted
 
-        for last in (False, True):
-            head = await self._ask(key, lambda origin: origin.key_path(key) + query, fields, receive)
-            if _fits(buffer, _checksum(head)):
-                break
-            if last:
-                raise Corrupt(f"The bytes of {key!r} do not fit the checksum that the store has of them.")
-        if arrived is not None:
-            arrived(len(buffer))
-        return _info(key, head, len(buffer))
+        for _ in range(CHECKSUM_ATTEMPTS):
+            accepted = await self._ask(key, lambda origin: origin.key_path(key) + question.query, question.fields(), receive)
+            if accepted.is_fit_by(buffer):
+                if arrived is not None:
+                    arrived(len(buffer))
+                return accepted.info
+        raise Corrupt(f"The bytes of {key!r} do not fit the checksum that the store has of them.")
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         """As ObjectStore.list; also raises Unfit."""
         asked = Asked(prefix, delimiter, after, limit)
-        token = self._tokens.take(asked)
+        listed = await self._listed(asked, self._tokens.take(asked))
+        for _ in range(EMPTY_PAGES):
+            if listed.token is None or listed.objects or listed.prefixes:
+                break
+            listed = await self._listed(asked, listed.token)
+        return page_of(listed, asked, self._tokens)
 
+    async def _listed(self, asked: Asked, token: str | None) -> Listed:
         async def receive(connection: Connection, head: wire.Head) -> bytes:
             return await connection.drain(head, DOCUMENT_BYTES)
 
@@ -144,7 +140,7 @@ class Lane:
             query = sorted(parameters(asked, token).items())
             return origin.bucket_path + "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in query)
 
-        return page_of(parse_listing(await self._ask("", target, {}, receive)), asked, self._tokens)
+        return parse_listing(await self._ask("", target, {}, receive))
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -164,7 +160,7 @@ class Lane:
                 refused = second
         if refused.refusal.status == 416:
             raise ValueError(f"the range does not lie inside {key!r}")
-        raise answers.error_of(refused.refusal, answers.Asked(bucket=self._bucket, key=key), now_s=time.time())
+        raise answers.error_of(refused.refusal, answers.Asked(bucket=self.bucket, key=key), now_s=time.time())
 
     async def _identity(self, line: _Line) -> object:
         try:
@@ -184,7 +180,7 @@ class Lane:
 
     async def _learn(self) -> _Line:
         try:
-            origin = await learn(self._client, self._bucket, self._extras)
+            origin = await learn(self._client, self.bucket, self._extras)
             tls = await trio.to_thread.run_sync(self._tls) if origin.scheme == "https" else None
         except Unfit as unfit:
             self.fit = not unfit.permanent
@@ -236,46 +232,3 @@ class _Line:
             return result
         finally:
             self.pool.put(connection, keep=keep)
-
-
-# -- what an answer must say ------------------------------------------------------------------
-
-
-def _require_span(key: str, head: wire.Head, span: ByteRange, if_match: ETag | None) -> None:
-    """Raise unless the answer's body is *span* of the version asked for. Raises ValueError for a span that the object does not hold."""
-    if if_match is not None and headers.etag_in(head.fields.get("etag", "")) != if_match:
-        raise changed(key)
-    if head.status == 206:
-        start, stop, total = wire.content_range(head.fields.get("content-range", ""))
-    elif head.status == 200 and head.length is not None:
-        start, stop, total = 0, head.length, head.length
-    else:
-        raise Unfit(f"The endpoint answers a GET with status {head.status}.")
-    if span.stop > total:
-        raise ValueError(f"{span} does not lie inside {key!r} of {total} bytes")
-    if (start, stop) != (span.start, span.stop):
-        if head.status == 200:
-            raise Unfit("The endpoint does not know ranges.")
-        raise wire.Garbled(f"The endpoint sends the bytes {start} to {stop} where {span.start} to {span.stop} were asked for.")
-
-
-def _checksum(head: wire.Head) -> tuple[str, str] | None:
-    """Field and value of a checksum over the whole object, which is the answer's body; None where there is none that the lane knows.
-
-    A checksum of parts' checksums (COMPOSITE, or `...==-3`) says nothing of the bytes alone.
-    """
-    if head.status != 200 or head.fields.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    found = ((name, head.fields[name]) for name in CHECKSUMS if name in head.fields)
-    return next((pair for pair in found if "-" not in pair[1]), None)
-
-
-def _fits(buffer: memoryview, checksum: tuple[str, str] | None) -> bool:
-    if checksum is None:
-        return True
-    length, compute = CHECKSUMS[checksum[0]]
-    return base64.b64encode(compute(buffer).to_bytes(length, "big")).decode() == checksum[1].strip()
-
-
-def _info(key: Key, head: wire.Head, size: int) -> ObjectInfo:
-    return headers.info_of(key, head.fields if "content-range" in head.fields else {**head.fields, "content-length": str(size)})

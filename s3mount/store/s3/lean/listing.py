@@ -7,8 +7,8 @@ The C parser builds the tree of a page (1000 keys, at most `DOCUMENT_BYTES`) and
 botocore takes 50. A target that hears each element (pull parser, SAX) costs more than the tree: the calls into Python are what is dear.
 Keys come url-encoded, so that XML 1.0 can carry every one of them.
 
-A document type could define entities that grow without end: a document that has one is refused before it is parsed, and the parser is told
-the encoding, lest the document hides it in another.
+A document type could define entities that grow without end: a document that has one is refused before it is parsed, and so is one that
+hides it in UTF-16; the parser is told the encoding, lest the document chooses a third.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _ROOTS = ("ListBucketResult", "ListObjectsV2Result")
 
 def parse_listing(document: bytes) -> Listed:
     """The page that *document* is, in byte order. Raises Garbled."""
-    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        raise Garbled("The endpoint's listing has a document type, which no listing needs.")
+    if b"<!DOCTYPE" in document or b"<!ENTITY" in document or b"\0" in document:
+        raise Garbled("The endpoint's listing has a document type or another encoding, which no listing needs.")
     try:
         root = ElementTree.XML(document, ElementTree.XMLParser(encoding="utf-8"))
     except ElementTree.ParseError as error:
@@ -61,6 +61,8 @@ def _object(element: ElementTree.Element, space: str, *, encoded: bool) -> Objec
         etag, stamp = fields.get(f"{space}ETag") or "", fields[f"{space}LastModified"] or ""
     except KeyError as error:
         raise Garbled(f"The endpoint's listing lacks an object's {error.args[0].removeprefix(space)}.") from None
+    if not key:
+        raise Garbled("The endpoint lists an object without a key.")
     return ObjectInfo(
         key=Key(_text(key, encoded=encoded)),
         size=size,

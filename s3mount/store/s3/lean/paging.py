@@ -14,9 +14,10 @@ StartAfter says where to begin, with two differences to what the contract wants,
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from s3mount.errors import Unavailable
 from s3mount.model import ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS
 
@@ -92,23 +93,29 @@ def start_after(asked: Asked) -> str:
 
 
 def page_of(listed: Listed, asked: Asked, tokens: Tokens) -> Page:
-    """*listed* without what lies before `asked.after`; its continuation is remembered."""
-    behind = last_of(listed)
-    if listed.token is not None and behind:
-        tokens.keep(asked, behind, listed.token)
+    """*listed* without what lies before `asked.after`; its continuation is remembered.
+
+    Raises Unavailable for a listing that goes on and has nothing: asking on could last for ever, and to end would lose keys.
+    """
     after = asked.after.encode()
     objects, prefixes = listed.objects, listed.prefixes
     if after and objects and objects[0].key.encode() <= after:
         objects = tuple(info for info in objects if info.key.encode() > after)
     if after and prefixes and prefixes[0].encode() <= after:
         prefixes = tuple(_behind(prefixes, asked))
-    return Page(objects, prefixes, behind if listed.token is not None and behind else None)
+    if listed.token is None:
+        return Page(objects, prefixes, None)
+    behind = last_of(objects, prefixes)
+    if not behind:
+        raise Unavailable("The endpoint's listing does not get on.")
+    tokens.keep(asked, behind, listed.token)
+    return Page(objects, prefixes, behind)
 
 
-def last_of(listed: Listed) -> str:
-    """The last key or common prefix in byte order; "" of an empty page."""
-    ends: list[str] = [listed.objects[-1].key] if listed.objects else []
-    ends += [listed.prefixes[-1]] if listed.prefixes else []
+def last_of(objects: Sequence[ObjectInfo], prefixes: Sequence[str]) -> str:
+    """The last key or common prefix in byte order; "" where there is none."""
+    ends: list[str] = [objects[-1].key] if objects else []
+    ends += prefixes[-1:]
     return max(ends, key=str.encode, default="")
 
 
