@@ -6,10 +6,12 @@ Must not know: click, stores, files, the environment. Pure.
     URL        local://BUCKET[/KEY]  s3://BUCKET[/KEY]     KEY is everything behind the first "/", unchanged; it may be a prefix or empty
     size       1536   64K   64KiB   1.5G   20MB            K, M, G, T and KiB... are powers of 1024, KB... of 1000, as in GNU coreutils
     duration   2   500ms   1.5s   5m   1h30m   7d          a bare number is seconds
+    age        as a duration, or: forever
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,6 +36,11 @@ class StoreUrl:
     scheme: Scheme
     bucket: str
     key: str = ""
+
+    @property
+    def store(self) -> tuple[Scheme, str]:
+        """What two places have in common that lie in one bucket."""
+        return self.scheme, self.bucket
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.key}" if self.key else f"{self.scheme}://{self.bucket}"
@@ -71,6 +78,11 @@ def parse_duration(text: str) -> float:
     if not _DURATION.fullmatch(stripped):
         raise UsageError(f"{_shown(text)} is no duration: write seconds, or a number with ms, s, m, h or d, as in 5m.")
     return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in _STEP.findall(stripped)))
+
+
+def parse_age(text: str) -> float:
+    """Seconds that something may be old; infinite for `forever`. Raises UsageError."""
+    return math.inf if text.strip().lower() == "forever" else parse_duration(text)
 
 
 def _fitting(key: str) -> str:

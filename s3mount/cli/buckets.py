@@ -6,14 +6,13 @@ Must not know: how a store keeps its buckets.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 import trio
 
-from s3mount.cli.open_store import Stores, data_option
+from s3mount.cli.open_store import Stores
 from s3mount.cli.output import json_option, print_json, progress_bar
 from s3mount.cli.places import parse_bucket_url
+from s3mount.cli.store_options import Choice, store_options
 from s3mount.cli.walk import delete_below
 from s3mount.config import StoreUrl
 from s3mount.errors import BucketNotEmpty, UsageError
@@ -29,9 +28,9 @@ def parse_bucket(text: str) -> StoreUrl:
 
 @click.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@data_option
+@store_options
 @json_option
-def mb(urls: tuple[str, ...], data: Path | None, as_json: bool) -> None:
+def mb(urls: tuple[str, ...], choice: Choice, as_json: bool) -> None:
     """Make buckets.
 
     A bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens, as in S3.
@@ -39,7 +38,7 @@ def mb(urls: tuple[str, ...], data: Path | None, as_json: bool) -> None:
     buckets = [parse_bucket(url) for url in urls]
 
     async def make() -> None:
-        async with Stores(data, create=True) as stores:
+        async with Stores(choice, create=True) as stores:
             for bucket in buckets:
                 await stores.create_bucket(bucket)
                 if as_json:
@@ -51,9 +50,9 @@ def mb(urls: tuple[str, ...], data: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Remove the objects of the bucket first.")
-@data_option
+@store_options
 @json_option
-def rb(urls: tuple[str, ...], force: bool, data: Path | None, as_json: bool) -> None:
+def rb(urls: tuple[str, ...], force: bool, choice: Choice, as_json: bool) -> None:
     """Remove empty buckets.
 
     With --force, remove what is in them too.
@@ -61,7 +60,7 @@ def rb(urls: tuple[str, ...], force: bool, data: Path | None, as_json: bool) -> 
     buckets = [parse_bucket(url) for url in urls]
 
     async def remove() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for bucket in buckets:
                 objects = await _empty(stores, bucket) if force else 0
                 await _remove(stores, bucket)

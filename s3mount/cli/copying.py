@@ -159,7 +159,7 @@ class Copier:
         store = await self.stores.open(source)
         if source == target:
             raise UsageError(f"{source} and its copy are the same object.")
-        if source.bucket == target.bucket:
+        if source.store == target.store:
             await store.copy(Key(source.key), Key(target.key), commit=await self._new_type(store, source))
             progress(size)
             return
@@ -200,7 +200,7 @@ def require_store(source: Place, target: Place) -> None:
 
 def require_outside(source: Place, target: Place) -> None:
     """Raise UsageError where *target* lies below *source*: copying would never end."""
-    if not isinstance(source, StoreUrl) or not isinstance(target, StoreUrl) or source.bucket != target.bucket:
+    if not isinstance(source, StoreUrl) or not isinstance(target, StoreUrl) or source.store != target.store:
         return
     if target.key != source.key and as_prefix(target.key).startswith(as_prefix(source.key)):
         raise UsageError(f"{source} cannot be copied into itself.")

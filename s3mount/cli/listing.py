@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
-from s3mount.cli.open_store import Stores, data_option, require_local
+from s3mount.cli.open_store import Bucket, Stores
 from s3mount.cli.output import (
     human_option,
     json_option,
@@ -27,6 +26,7 @@ from s3mount.cli.output import (
     time_text,
 )
 from s3mount.cli.places import as_prefix, object_at, parse_bucket_url, plain_name, with_key
+from s3mount.cli.store_options import Choice, store_options
 from s3mount.cli.walk import pages
 from s3mount.config import StoreUrl, parse_url
 from s3mount.errors import NotFound
@@ -56,9 +56,10 @@ class Form:
         else:
             self._line("-", "", name)
 
-    def bucket(self, name: str, created_ns: int) -> None:
+    def bucket(self, url: StoreUrl, bucket: Bucket) -> None:
+        name, created_ns = bucket.name, bucket.created_ns
         if self.as_json:
-            print_json({"kind": "bucket", "url": f"local://{name}", "bucket": name, "created": time_json(created_ns)})
+            print_json({"kind": "bucket", "url": f"{url.scheme}://{name}", "bucket": name, "created": time_json(created_ns)})
         else:
             click.echo(f"{time_text(created_ns)}  {name}" if self.long else name)
 
@@ -71,24 +72,24 @@ class Form:
 @click.option("-l", "--long", is_flag=True, help="Print sizes in bytes and times too.")
 @click.option("-r", "--recursive", is_flag=True, help="List all keys below the URL rather than one level.")
 @human_option
-@data_option
+@store_options
 @json_option
-def ls(urls: tuple[str, ...], long: bool, recursive: bool, human: bool, data: Path | None, as_json: bool) -> None:
+def ls(urls: tuple[str, ...], long: bool, recursive: bool, human: bool, choice: Choice, as_json: bool) -> None:
     """List buckets, or what lies under a URL.
 
-    Without a URL, all buckets of the embedded store. What lies deeper is shown as one name that ends in /.
+    Without a URL, all buckets of the embedded store; s3:// names those of a service. What lies deeper is shown as one name that ends in /.
     """
     parsed = [parse_url(url) for url in urls or (EVERY_BUCKET,)]
     form = Form(long, human, as_json)
 
     async def show() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for url in parsed:
                 if url.bucket:
                     await _list_url(await stores.open(url), url, form, recursive=recursive)
                 else:
                     for bucket in await stores.buckets(url):
-                        form.bucket(bucket.name, bucket.created_ns)
+                        form.bucket(url, bucket)
 
     trio.run(show)
 
@@ -124,14 +125,14 @@ async def find_something(store: ObjectStore, url: StoreUrl) -> Found:
 
 @click.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@data_option
+@store_options
 @json_option
-def stat(urls: tuple[str, ...], data: Path | None, as_json: bool) -> None:
+def stat(urls: tuple[str, ...], choice: Choice, as_json: bool) -> None:
     """Show everything known about objects but their bytes."""
     parsed = [parse_bucket_url(url) for url in urls]
 
     async def show() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for url in parsed:
                 record = await _describe(await stores.open(url), url)
                 if as_json:
@@ -165,19 +166,17 @@ def _print_record(record: dict[str, Any]) -> None:
 @click.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @human_option
-@data_option
+@store_options
 @json_option
-def du(urls: tuple[str, ...], human: bool, data: Path | None, as_json: bool) -> None:
+def du(urls: tuple[str, ...], human: bool, choice: Choice, as_json: bool) -> None:
     """Add up the sizes of what lies under a URL.
 
     Prints bytes, number of objects and the URL. Bytes are those a reader gets; the embedded store keeps equal ones once.
     """
     parsed = [parse_bucket_url(url) for url in urls]
-    for url in parsed:
-        require_local(url)
 
     async def show() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for url in parsed:
                 size, count = await _add_up(await stores.open(url), url)
                 if as_json:

@@ -92,7 +92,7 @@ def log_to_stderr(level: str) -> None:
 def group(log_level: str) -> None:
     """S3 buckets as POSIX directories, with an object store of its own for when there is no network.
 
-    A store's URL is local://BUCKET/KEY (the embedded store, a folder of this machine).
+    A store's URL is s3://BUCKET/KEY (any S3 service) or local://BUCKET/KEY (the embedded store, a folder of this machine).
     """
     log_to_stderr(log_level)
 

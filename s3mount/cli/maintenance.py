@@ -17,8 +17,9 @@ from typing import Any
 
 import click
 
-from s3mount.cli.open_store import data_folder, data_option, open_engine
+from s3mount.cli.open_store import data_folder, open_engine
 from s3mount.cli.output import json_option, print_json, progress_bar, shown
+from s3mount.cli.store_options import data_option
 from s3mount.config import parse_duration
 from s3mount.engine.engine import Engine
 

@@ -14,11 +14,14 @@ from typing import Literal
 
 import click
 
+from s3mount.cache.options import CacheOptions
+from s3mount.cli.cache_options import cache_options
 from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
-from s3mount.cli.open_store import data_option, open_store
+from s3mount.cli.open_store import open_store
 from s3mount.cli.report import only_cause, sentence
-from s3mount.config import parse_duration, parse_url
+from s3mount.cli.store_options import Choice, store_options
+from s3mount.config import parse_age, parse_duration, parse_url
 from s3mount.errors import UsageError
 from s3mount.fs.options import FsOptions
 from s3mount.fuse.daemon import Ready, in_background
@@ -27,8 +30,14 @@ from s3mount.fuse.mountpoint import clear_dead, require_fit
 from s3mount.fuse.operations import Deadlines
 from s3mount.fuse.runtime import log_fallback
 from s3mount.fuse.session import MountOptions, run_mount
+from s3mount.model import KEY_BYTES
 
 log = logging.getLogger(__name__)
+
+# As old as anything gets: what the kernel takes as a time-out has an end.
+FOREVER_S = 10 * 365 * 86400.0
+# S3's limit for a key, in bytes of UTF-8.
+S3_KEY_BYTES = 1024
 
 
 def octal(text: str) -> int:
@@ -54,11 +63,11 @@ def octal(text: str) -> int:
 @click.option("--nonempty", is_flag=True, help="Mount over a directory that is not empty.")
 @click.option(
     "--metadata-ttl",
-    type=parse_duration,
+    type=parse_age,
     metavar="SECONDS",
     default="1",
     show_default=True,
-    help="How old names and attributes may be, in seconds.",
+    help="How old names and attributes may be, in seconds; 0 asks each time, forever never again.",
 )
 @click.option(
     "--sync",
@@ -76,7 +85,8 @@ def octal(text: str) -> int:
 )
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much to log.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log into this file. Default: the system log; stderr with -f.")
-@data_option
+@cache_options
+@store_options
 def mount(
     *,
     source: str,
@@ -99,11 +109,12 @@ def mount(
     commit_timeout: float,
     log_level: str,
     log_file: Path | None,
-    data: Path | None,
+    choice: Choice,
+    cache: CacheOptions,
 ) -> None:
     """Make a bucket, or a prefix of it, a directory.
 
-    SOURCE is local://BUCKET or local://BUCKET/PREFIX. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
+    SOURCE is s3://BUCKET[/PREFIX] or local://BUCKET[/PREFIX]. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
     """
     url = parse_url(source)
     dead = clear_dead(mountpoint)
@@ -119,21 +130,21 @@ def mount(
             dir_mode=dir_mode,
             read_only=read_only,
             sync=sync,
-            metadata_ttl_s=metadata_ttl,
+            metadata_ttl_s=min(metadata_ttl, FOREVER_S),
             xattrs=not no_xattr,
+            key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
         ),
         allow_other=allow_other,
         kernel=kernel,
         deadlines=Deadlines(request_s=request_timeout, commit_s=commit_timeout),
     )
-    data = data and data.expanduser().absolute()
     log_file = log_file and log_file.expanduser().absolute()
 
     def work(ready: Ready) -> None:
         log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))
         for former in dead:
             log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
-        run_mount(lambda: open_store(url, data=data, create_bucket=create), options, ready=ready)
+        run_mount(lambda: open_store(url, choice, create_bucket=create, cache=cache), options, ready=ready)
 
     if foreground:
         work(lambda: None)

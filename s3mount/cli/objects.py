@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,9 +15,10 @@ import trio
 
 from s3mount.cli import transfer
 from s3mount.cli.copying import Copier, Item, remove_below, remove_empty_folders, rename_within, total_bytes
-from s3mount.cli.open_store import Stores, data_option
+from s3mount.cli.open_store import Stores
 from s3mount.cli.output import Progress, json_option, no_progress, print_json, progress_bar, shown
 from s3mount.cli.places import File, Place, parse_bucket_url, parse_object_url, parse_place, plain_name
+from s3mount.cli.store_options import Choice, store_options
 from s3mount.cli.walk import for_each
 from s3mount.config import StoreUrl
 from s3mount.errors import NotFound, UsageError
@@ -54,10 +54,10 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Print a lin
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories and prefixes with all below them.")
 @click.option("--content-type", metavar="TYPE", help="The objects' content type; default: by the file's name, or the source object's.")
 @verbose_option
-@data_option
+@store_options
 @json_option
 def cp(
-    sources: tuple[str, ...], target: str, recursive: bool, content_type: str | None, verbose: bool, data: Path | None, as_json: bool
+    sources: tuple[str, ...], target: str, recursive: bool, content_type: str | None, verbose: bool, choice: Choice, as_json: bool
 ) -> None:
     """Copy between files and objects, either way, or between objects.
 
@@ -70,7 +70,7 @@ def cp(
     goal = parse_place(target)
 
     async def copy() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             copier = Copier(stores, content_type)
             await _copy_all(copier, await copier.targets(places, goal), recursive=recursive, move=False, report=report)
             await stores.sync()
@@ -109,20 +109,20 @@ async def _copy_one(copier: Copier, item: Item, progress: Progress, *, move: boo
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("target", metavar="TARGET")
 @verbose_option
-@data_option
+@store_options
 @json_option
-def mv(sources: tuple[str, ...], target: str, verbose: bool, data: Path | None, as_json: bool) -> None:
+def mv(sources: tuple[str, ...], target: str, verbose: bool, choice: Choice, as_json: bool) -> None:
     """Move or rename objects and whole prefixes.
 
     Within a bucket that is a rename: one step, whatever lies below a prefix. Between buckets, and between files and objects, it is a copy;
     each source goes when its copy is complete.
     """
     report = Report(as_json=as_json, verbose=verbose)
-    trio.run(_move, [parse_place(source) for source in sources], parse_place(target), data, report)
+    trio.run(_move, [parse_place(source) for source in sources], parse_place(target), choice, report)
 
 
-async def _move(sources: Sequence[Place], target: Place, data: Path | None, report: Report) -> None:
-    async with Stores(data) as stores:
+async def _move(sources: Sequence[Place], target: Place, choice: Choice, report: Report) -> None:
+    async with Stores(choice) as stores:
         copier = Copier(stores)
         for source, place in await copier.targets(sources, target):
             if str(source) == "-" or str(target) == "-":
@@ -133,7 +133,7 @@ async def _move(sources: Sequence[Place], target: Place, data: Path | None, repo
 
 async def _move_one(copier: Copier, source: Place, place: Place, report: Report) -> None:
     store = await copier.store_of(source)
-    if isinstance(source, StoreUrl) and isinstance(place, StoreUrl) and source.bucket == place.bucket and _can_rename(store):
+    if isinstance(source, StoreUrl) and isinstance(place, StoreUrl) and source.store == place.store and _can_rename(store):
         keys = await rename_within(await copier.stores.open(source), source, place)
         report(f"{source} -> {place}", source=str(source), target=str(place), keys=keys, moved=True)
         return
@@ -151,9 +151,9 @@ def _can_rename(store: ObjectStore | None) -> bool:
 @click.option("-r", "--recursive", is_flag=True, help="Remove prefixes with all below them (of a bucket's URL: all its objects).")
 @click.option("-f", "--force", is_flag=True, help="Do not mind what is not there.")
 @verbose_option
-@data_option
+@store_options
 @json_option
-def rm(urls: tuple[str, ...], recursive: bool, force: bool, verbose: bool, data: Path | None, as_json: bool) -> None:
+def rm(urls: tuple[str, ...], recursive: bool, force: bool, verbose: bool, choice: Choice, as_json: bool) -> None:
     """Remove objects.
 
     With -r, what lies below the URL too, as if it were a directory: local://bucket/a does not stand for local://bucket/ab.
@@ -162,7 +162,7 @@ def rm(urls: tuple[str, ...], recursive: bool, force: bool, verbose: bool, data:
     report = Report(as_json=as_json, verbose=verbose)
 
     async def remove() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for url in parsed:
                 removed = await (_remove_tree if recursive else _remove_object)(await stores.open(url), url, report)
                 if not removed and not force:
@@ -191,8 +191,8 @@ async def _remove_tree(store: ObjectStore, url: StoreUrl, report: Report) -> int
 
 @click.command()
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@data_option
-def cat(urls: tuple[str, ...], data: Path | None) -> None:
+@store_options
+def cat(urls: tuple[str, ...], choice: Choice) -> None:
     """Write objects to standard output.
 
     Each is one version of its object from its first byte to its last, whatever others write meanwhile.
@@ -200,7 +200,7 @@ def cat(urls: tuple[str, ...], data: Path | None) -> None:
     parsed = [parse_object_url(url) for url in urls]
 
     async def write() -> None:
-        async with Stores(data) as stores:
+        async with Stores(choice) as stores:
             for url in parsed:
                 pin = await (await stores.open(url)).pin(Key(url.key))
                 try:

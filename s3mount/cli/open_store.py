@@ -1,40 +1,36 @@
 """From a URL to a store: the only place that chooses an implementation.
 
-Owns: which program stands behind `local://` (and later `s3://`), where the embedded store's folder is, the sentence for a missing bucket.
+Owns: which program stands behind `local://` and `s3://`, where the embedded store's folder is, the sentence for a missing bucket.
 Must not know: what is done with the store.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
-import click
 import trio
 
+from s3mount.cache.options import CacheOptions
 from s3mount.cli.report import os_reason
+from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.engine.engine import Engine
-from s3mount.engine.values import BucketInfo
 from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
 from s3mount.store.local import LocalStore
 from s3mount.store.wrap.traced import Traced
 
-logger = logging.getLogger("s3mount")
+if TYPE_CHECKING:
+    from s3mount.cli.remote import Remote
 
-data_option: Callable[..., Any] = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="S3MOUNT_DATA",
-    show_envvar=True,
-    help="The embedded store's folder; default: s3mount in the user's data directory (XDG).",
-)
+logger = logging.getLogger("s3mount")
 
 
 def default_folder() -> Path:
@@ -60,17 +56,29 @@ def open_engine(folder: Path, *, create: bool) -> Engine:
         raise kind(f"The data folder {folder} cannot be used: {os_reason(error)}.") from error
 
 
+class Bucket(Protocol):
+    """What is known of a bucket as such; times in nanoseconds since 1970."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def created_ns(self) -> int: ...
+
+
 class Stores:
     """The stores that one command works on, each opened once; leaving the context closes them.
 
-    *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets.
+    *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets. *cache* (a mount's) is for
+    the stores behind a network.
     """
 
-    def __init__(self, data: Path | None, *, create: bool = False) -> None:
-        self._folder = data_folder(data)
+    def __init__(self, choice: Choice, *, create: bool = False, cache: CacheOptions | None = None) -> None:
+        self._choice = choice
+        self._folder = data_folder(choice.data)
         self._create = create
+        self._cache = cache
         self._engine: Engine | None = None
-        self._stores: dict[str, ObjectStore] = {}
+        self._stores: dict[tuple[str, str], ObjectStore] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,32 +92,48 @@ class Stores:
 
     async def open(self, url: StoreUrl) -> ObjectStore:
         """The store of *url*'s bucket. Raises NoSuchBucket with the command that makes it."""
-        if url.bucket not in self._stores:
+        place = (url.scheme, url.bucket)
+        if place not in self._stores:
             try:
-                engine = await self._open_engine(url)
-                await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
-            except (NotFound, NoSuchBucket):
-                raise NoSuchBucket(self._how_to_make(url)) from None
-            self._stores[url.bucket] = wrapped(LocalStore(engine, url.bucket))
-        return self._stores[url.bucket]
+                self._stores[place] = wrapped(await (self._open_remote(url) if url.scheme == "s3" else self._open_local(url)))
+            except NoSuchBucket as error:
+                raise NoSuchBucket(f"{str(error).rstrip('.')}: make it with `s3mount mb {self._make(url)}`.") from None
+        return self._stores[place]
 
-    async def buckets(self, url: StoreUrl) -> Sequence[BucketInfo]:
-        """All buckets of *url*'s kind of store."""
+    async def _open_remote(self, url: StoreUrl) -> ObjectStore:
+        return await self._remote().open(url)
+
+    async def _open_local(self, url: StoreUrl) -> ObjectStore:
         try:
-            engine = await self._open_engine(url)
+            engine = await self._open_engine()
+            await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
+        except (NotFound, NoSuchBucket):
+            raise NoSuchBucket(self._no_bucket(url)) from None
+        return LocalStore(engine, url.bucket)
+
+    async def buckets(self, url: StoreUrl) -> Sequence[Bucket]:
+        """All buckets of *url*'s kind of store."""
+        if url.scheme == "s3":
+            return await self._remote().buckets()
+        try:
+            engine = await self._open_engine()
         except NotFound:
             return []
         return await trio.to_thread.run_sync(engine.buckets)
 
     async def create_bucket(self, url: StoreUrl) -> None:
         """Raises BucketExists, InvalidName."""
-        engine = await self._open_engine(url)
+        if url.scheme == "s3":
+            return await self._remote().create_bucket(url)
+        engine = await self._open_engine()
         await trio.to_thread.run_sync(engine.create_bucket, url.bucket)
 
     async def delete_bucket(self, url: StoreUrl) -> None:
         """Raises NoSuchBucket, BucketNotEmpty."""
+        if url.scheme == "s3":
+            return await self._remote().delete_bucket(url)
         try:
-            engine = await self._open_engine(url)
+            engine = await self._open_engine()
             await trio.to_thread.run_sync(engine.delete_bucket, url.bucket)
         except (NotFound, NoSuchBucket):
             raise NoSuchBucket(self._no_bucket(url)) from None
@@ -120,32 +144,31 @@ class Stores:
             if not store.capabilities.durable:
                 await store.sync()
 
-    async def _open_engine(self, url: StoreUrl) -> Engine:
-        require_local(url)
+    async def _open_engine(self) -> Engine:
         if self._engine is None:
             self._engine = await trio.to_thread.run_sync(lambda: open_engine(self._folder, create=self._create))
         return self._engine
 
+    def _remote(self) -> Remote:
+        # Imported when it is wanted: aiobotocore takes longer to import than a command on the embedded store takes altogether.
+        remote: ModuleType = importlib.import_module("s3mount.cli.remote")
+        service: Remote = remote.Remote(self._choice, self._cache)
+        return service
+
     def _no_bucket(self, url: StoreUrl) -> str:
         return f"There is no bucket {url.bucket!r} in {self._folder}"
 
-    def _how_to_make(self, url: StoreUrl) -> str:
-        where = "" if self._folder == data_folder(None) else f" --data {self._folder}"
-        return f"{self._no_bucket(url)}: make it with `s3mount mb {url.scheme}://{url.bucket}{where}`."
+    def _make(self, url: StoreUrl) -> str:
+        where = "" if url.scheme == "s3" or self._folder == data_folder(None) else f" --data {self._folder}"
+        return f"{url.scheme}://{url.bucket}{where}"
 
 
 def wrapped(store: ObjectStore) -> ObjectStore:
     """*store* with what every store of a command gets: each request in the log, where the level is debug.
 
-    The embedded store is a function call away: no reply is lost, nothing throttles. Retrying and Limited are for stores behind a network.
+    The embedded store is a function call away: no reply is lost, nothing throttles. What lies behind a network is wrapped by `remote`.
     """
     return Traced(store) if logger.isEnabledFor(logging.DEBUG) else store
-
-
-def require_local(url: StoreUrl) -> None:
-    """Raise UsageError for the kinds of store that this version does not have."""
-    if url.scheme != "local":
-        raise UsageError(f"{url.scheme}:// comes with a later version of s3mount; this one has local://.")
 
 
 def require_bucket_named(url: StoreUrl) -> None:
@@ -155,14 +178,15 @@ def require_bucket_named(url: StoreUrl) -> None:
 
 
 @asynccontextmanager
-async def open_store(url: StoreUrl, *, data: Path | None = None, create_bucket: bool = False) -> AsyncIterator[ObjectStore]:
+async def open_store(
+    url: StoreUrl, choice: Choice, *, create_bucket: bool = False, cache: CacheOptions | None = None
+) -> AsyncIterator[ObjectStore]:
     """The store of *url*'s bucket for as long as the context lasts; *create_bucket* makes it where it is missing.
 
-    Raises UsageError for a kind of store that this version does not have, NoSuchBucket with the command that makes the bucket,
-    StoreErrors that name the data folder.
+    Raises NoSuchBucket with the command that makes the bucket, StoreErrors that name the data folder or the service.
     """
     require_bucket_named(url)
-    async with Stores(data, create=create_bucket) as stores:
+    async with Stores(choice, create=create_bucket, cache=cache) as stores:
         try:
             store = await stores.open(url)
         except NoSuchBucket:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3mount.cli.open_store import require_bucket_named, require_local
+from s3mount.cli.open_store import require_bucket_named
 from s3mount.config import StoreUrl, parse_url
 from s3mount.errors import FsError, InvalidName, UsageError
 from s3mount.fs import names
@@ -62,7 +62,6 @@ def parse_place(text: str) -> Place:
 def parse_bucket_url(text: str) -> StoreUrl:
     """A URL that names a bucket at least. Raises UsageError."""
     url = parse_url(text)
-    require_local(url)
     require_bucket_named(url)
     return url
 

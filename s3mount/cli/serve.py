@@ -16,8 +16,9 @@ from typing import Any
 
 import click
 
-from s3mount.cli.open_store import data_folder, data_option, open_engine
+from s3mount.cli.open_store import data_folder, open_engine
 from s3mount.cli.report import only_cause, os_reason, sentence
+from s3mount.cli.store_options import data_option
 from s3mount.errors import AccessDenied, AlreadyExists, UsageError
 from s3mount.fuse.notify import notify
 from s3mount.server.access import KeyPair

@@ -21,6 +21,7 @@ from typing import TypeVar
 import trio
 
 from s3mount.cli.open_store import open_store
+from s3mount.cli.store_options import Choice
 from s3mount.config import parse_url
 from s3mount.errors import S3MountError
 from s3mount.fuse import mountpoint
@@ -136,7 +137,7 @@ class Mount:
         """What *act* returns for the bucket, opened by this process: another client."""
 
         async def client() -> T:
-            async with open_store(parse_url(URL), data=self.data) as store:
+            async with open_store(parse_url(URL), Choice(self.data)) as store:
                 return await act(store)
 
         return trio.run(client)

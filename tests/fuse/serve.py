@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+from s3mount.cache.options import CacheOptions
 from s3mount.cli import main, mount
 from s3mount.cli import open_store as opener
+from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.errors import AccessDenied
 from s3mount.store.api import ObjectStore
@@ -40,8 +41,8 @@ def plan(op: Op) -> Fault:
 
 
 @asynccontextmanager
-async def open_faulty(url: StoreUrl, *, data: Path | None, create_bucket: bool) -> AsyncIterator[ObjectStore]:
-    async with opener.open_store(url, data=data, create_bucket=create_bucket) as store:
+async def open_faulty(url: StoreUrl, choice: Choice, *, create_bucket: bool, cache: CacheOptions) -> AsyncIterator[ObjectStore]:
+    async with opener.open_store(url, choice, create_bucket=create_bucket, cache=cache) as store:
         yield Faulty(store, plan)
 
 

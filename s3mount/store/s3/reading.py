@@ -16,7 +16,7 @@ from functools import partial
 from s3mount.errors import InvalidName, NotFound, PreconditionFailed
 from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived
-from s3mount.store.rules import require_key
+from s3mount.store.rules import changed, require_key
 from s3mount.store.s3.answers import Asked, NoSuchRange
 from s3mount.store.s3.checksums import verify
 from s3mount.store.s3.client import Answer, Client
@@ -134,7 +134,13 @@ class Reading:
         wanted = f"bytes={span.start}-{span.stop - 1}"
         try:
             headers = await self._client.get(
-                self._asked(key), buffer, partial(require_span, key, span), Bucket=self._bucket, Key=key, Range=wanted, **conditions
+                self._asked(key),
+                buffer,
+                partial(require_span, key, span, if_match),
+                Bucket=self._bucket,
+                Key=key,
+                Range=wanted,
+                **conditions,
             )
         except NoSuchRange as error:
             raise ValueError(str(error)) from None
@@ -147,7 +153,11 @@ class Reading:
         """As `ObjectStore.pin`."""
         if known is not None and known.key == key:
             return S3Pin(self, known)
-        return S3Pin(self, info_of(key, headers_of(await self.head(key, if_match=known.etag if known else if_match))))
+        wanted = known.etag if known else if_match
+        info = info_of(key, headers_of(await self.head(key, if_match=wanted)))
+        if wanted is not None and info.etag != wanted:
+            raise changed(key)
+        return S3Pin(self, info)
 
 
 class S3Pin:

@@ -10,10 +10,10 @@ import time
 from typing import Any
 from urllib.parse import unquote_plus
 
-from s3mount.errors import Unavailable
-from s3mount.model import ByteRange, Key, Metadata, ObjectInfo, Upload
+from s3mount.errors import OutcomeUnknown, Unavailable
+from s3mount.model import ByteRange, ETag, Key, Metadata, ObjectInfo, Upload
 from s3mount.store.api import COMMIT_ID, Commit
-from s3mount.store.rules import PARTS
+from s3mount.store.rules import PARTS, changed
 from s3mount.store.s3.client import Answer, Headers
 from s3mount.store.s3.headers import NS, content_range, etag_in, etag_out, http_time, info_of, iso_time, version_of, with_commit_id
 from s3mount.store.s3.lean.paging import Listed
@@ -53,12 +53,19 @@ def upload_of(entry: dict[str, Any]) -> Upload:
     return Upload(Key(unquote_plus(entry["Key"])), entry["UploadId"], iso_time(entry["Initiated"]))
 
 
+def etag_of(answer: Answer) -> ETag:
+    """The ETag of what a write made. Raises OutcomeUnknown where the answer has none: it is no answer of an S3 service."""
+    if not answer.get("ETag"):
+        raise OutcomeUnknown("The store's answer to a write lacks an ETag.")
+    return etag_in(answer["ETag"])
+
+
 def committed(key: Key, size: int, answer: Answer, commit: Commit) -> ObjectInfo:
     """What a write made."""
     return ObjectInfo(
         key=key,
         size=size,
-        etag=etag_in(answer["ETag"]),
+        etag=etag_of(answer),
         mtime_ns=said_at(answer),
         content_type=commit.content_type,
         storage_class=commit.storage_class,
@@ -73,9 +80,15 @@ def said_at(answer: Answer) -> int:
     return http_time(date) if date else time.time_ns() // NS * NS
 
 
-def require_span(key: Key, span: ByteRange, headers: Headers) -> None:
-    """Raise ValueError where *span* reaches behind the object's end, Unavailable where something else was sent than was asked for."""
-    size = info_of(key, headers).size
+def require_span(key: Key, span: ByteRange, if_match: ETag | None, headers: Headers) -> None:
+    """Raise PreconditionFailed where a service that ignores If-Match sends another version, ValueError where *span* reaches behind the end.
+
+    Unavailable where something else was sent than was asked for.
+    """
+    info = info_of(key, headers)
+    if if_match is not None and info.etag != if_match:
+        raise changed(key)
+    size = info.size
     if span.stop > size:
         raise ValueError(f"bytes {span.start}-{span.stop} do not lie in an object of {size} bytes")
     start, stop, _ = content_range(headers["content-range"]) if "content-range" in headers else (0, size, size)

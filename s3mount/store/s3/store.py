@@ -62,6 +62,7 @@ from s3mount.store.s3.replies import (
     commit_id_of,
     commit_of,
     committed,
+    etag_of,
     fits_xml,
     given,
     headers_of,
@@ -90,12 +91,12 @@ async def open_s3(options: S3Options, bucket: str, *, policy: Policy = Policy())
 
 
 class S3Store:
-    """*bucket* by way of *client*, which belongs to the store from here on. *policy*: how patiently parts of an upload are repeated."""
+    """*bucket* by way of `client`, which belongs to the store from here on. *policy*: how patiently parts of an upload are repeated."""
 
     staging: Path | None = None
 
     def __init__(self, client: Client, bucket: str, *, lane: Lane | None = None, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
-        self._client = client
+        self.client = client
         self._reading = Reading(client, bucket, lane)
         self._bucket = bucket
         self._conditional = not client.options.last_writer_wins
@@ -106,7 +107,7 @@ class S3Store:
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
 
     def __repr__(self) -> str:
-        return f"<S3Store {self._bucket!r} at {self._client.endpoint}>"
+        return f"<S3Store {self._bucket!r} at {self.client.endpoint}>"
 
     # -- looking ----------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class S3Store:
         require_key(key, KEY_BYTES)
         condition = given(IfMatch=if_match) if self._conditional else {}
         try:
-            await self._client("delete_object", self._asked(key, mutates=True), Bucket=self._bucket, Key=key, **condition)
+            await self.client("delete_object", self._asked(key, mutates=True), Bucket=self._bucket, Key=key, **condition)
         except NotFound:
             pass
 
@@ -193,7 +194,7 @@ class S3Store:
 
     async def _delete_plain(self, keys: Sequence[Key]) -> Sequence[Failure]:
         listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = await self._client("delete_objects", self._asked(mutates=True), Bucket=self._bucket, Delete=listed)
+        answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self._bucket, Delete=listed)
         return [self._undeleted(entry) for entry in answer.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
 
     def _undeleted(self, entry: dict[str, str]) -> Failure:
@@ -213,8 +214,10 @@ class S3Store:
             return await self._uploading.copy(source, target, commit or commit_of(source))
         described = {"MetadataDirective": "REPLACE", **self._described(commit), **self._conditions(commit), **more} if commit else {}
         answer = await self._mutate("copy_object", target, commit, **self._source(source), **described)
-        result = answer["CopyObjectResult"]
-        info = replace(source, key=target, etag=etag_in(result["ETag"]), mtime_ns=iso_time(result["LastModified"]))
+        result = answer.get("CopyObjectResult", {})
+        if "ETag" not in result:
+            return await self.head(target)
+        info = replace(source, key=target, etag=etag_in(result["ETag"]), mtime_ns=_copied_at(answer))
         info = replace(info, version_id=version_of(headers_of(answer)))
         if commit is None:
             return info
@@ -227,7 +230,7 @@ class S3Store:
         """A write of *key* under the commit's condition. An absent key is not the version that `Matches` expects."""
         condition = commit.condition if commit else None
         try:
-            return await self._client(
+            return await self.client(
                 operation, self._asked(key, mutates=True, absent=isinstance(condition, Absent)), Bucket=self._bucket, Key=key, **parameters
             )
         except NotFound:
@@ -278,7 +281,7 @@ class S3Store:
         body = Body(data)
         _, algorithm = self._begun.get(upload.upload_id, (None, None))
         answer = await self._part("upload_part", upload, number, Body=body, **of_body(algorithm, body.view))
-        return Part(number, len(body), etag_in(answer["ETag"]))
+        return Part(number, len(body), etag_of(answer))
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
         """A part from the bytes *span* of *source*, which do not pass through here. Raises PreconditionFailed, NoSuchUpload."""
@@ -288,14 +291,14 @@ class S3Store:
             answer = await self._part("upload_part_copy", upload, number, **self._source(source), CopySourceRange=wanted)
         except NotFound:
             raise changed(source.key) from None
-        return Part(number, span.length, etag_in(answer["CopyPartResult"]["ETag"]))
+        return Part(number, span.length, etag_of(answer.get("CopyPartResult", {})))
 
     async def _copy_part_patiently(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
         return await self._patient.around(Op("put_part", upload.key), lambda: self.copy_part(upload, number, source=source, span=span))
 
     async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
         asked = self._asked(upload.key, mutates=True)
-        return await self._client(
+        return await self.client(
             operation, asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id, PartNumber=number, **parameters
         )
 
@@ -320,7 +323,7 @@ class S3Store:
     async def abort_upload(self, upload: Upload) -> None:
         asked = self._asked(upload.key, mutates=True)
         try:
-            await self._client("abort_multipart_upload", asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
+            await self.client("abort_multipart_upload", asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
         except NoSuchUpload:
             pass
         self._begun.pop(upload.upload_id, None)
@@ -329,7 +332,7 @@ class S3Store:
         uploads: list[Upload] = []
         marker: dict[str, Any] = {}
         while True:
-            answer = await self._client("list_multipart_uploads", self._asked(), Bucket=self._bucket, EncodingType="url", **marker)
+            answer = await self.client("list_multipart_uploads", self._asked(), Bucket=self._bucket, EncodingType="url", **marker)
             uploads += [upload_of(entry) for entry in answer.get("Uploads", ())]
             if not answer.get("IsTruncated"):
                 return uploads
@@ -347,7 +350,7 @@ class S3Store:
 
     async def aclose(self) -> None:
         await self._reading.aclose()
-        await self._client.aclose()
+        await self.client.aclose()
 
     # -- requests ---------------------------------------------------------------------
 
@@ -366,6 +369,11 @@ class S3Store:
             case Matches(etag) if self._conditional:
                 return {"IfMatch": etag_out(etag)}
         return {}
+
+
+def _copied_at(answer: Answer) -> int:
+    said = answer["CopyObjectResult"].get("LastModified")
+    return iso_time(said) if said else said_at(answer)
 
 
 def _unsupported(what: str) -> Unsupported:

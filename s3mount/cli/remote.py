@@ -1,0 +1,117 @@
+"""Buckets of an S3 service, for one command: opened, looked at first, wrapped.
+
+Owns: the order of the wrappers around S3Store, what a first look may change (the region), the sentence for a missing bucket.
+Must not know: what is done with a store, the embedded store.
+
+    cache (a mount's) -> Retrying -> Limited -> S3Store
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import trio
+
+from s3mount.cache.blocks import Blocks
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
+from s3mount.cli.store_options import Choice
+from s3mount.config import StoreUrl
+from s3mount.errors import AccessDenied, Misdirected, NoSuchBucket
+from s3mount.model import MiB
+from s3mount.store.api import ObjectStore
+from s3mount.store.s3 import buckets
+from s3mount.store.s3.client import Client, open_client
+from s3mount.store.s3.options import S3Options
+from s3mount.store.s3.store import S3Store, open_s3
+from s3mount.store.wrap.limited import Limited, Limits
+from s3mount.store.wrap.retrying import Policy, Retrying
+
+logger = logging.getLogger("s3mount")
+
+# Reads: what 24 fetches ahead and some on demand need at once. Looks are cheap for a service and wait on latency alone.
+LIMITS = Limits(look=64, read=40, change=64, commit=16)
+
+# What a single command fetches ahead of itself: several ranges of 8 MiB for each of the objects that it copies at once.
+COMMAND_BYTES = 256 * MiB
+
+
+class Remote:
+    """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question)."""
+
+    def __init__(self, choice: Choice, cache: CacheOptions | None = None) -> None:
+        self._options = choice.s3
+        self._policy = Policy(budget=choice.retry_for_s)
+        self._cache = cache
+
+    async def open(self, url: StoreUrl) -> ObjectStore:
+        """The store of *url*'s bucket, after a first look. Raises NoSuchBucket, Misdirected, AccessDenied and others."""
+        store = await self._reach(url, self._options)
+        patient = Retrying(Limited(store, LIMITS), self._policy)
+        if self._cache is None:
+            return Blocks(patient, CacheOptions(memory_limit=COMMAND_BYTES))
+        cache = replace(self._cache, identity=f"{store.client.endpoint}/{url.bucket}")
+        blocks = Blocks(patient, cache)
+        remembering = Remembering(blocks, cache)
+        blocks.siblings = remembering
+        return remembering
+
+    async def _reach(self, url: StoreUrl, options: S3Options) -> S3Store:
+        store = await open_s3(options, url.bucket, policy=self._policy)
+        try:
+            await self._look(store.client, url)
+        except Misdirected as error:
+            await _closed(store)
+            if self._options.region or not error.region or error.region == options.region:
+                raise
+            logger.info("The bucket %s is in region %s", url.bucket, error.region)
+            return await self._reach(url, replace(options, region=error.region))
+        except NoSuchBucket:
+            await _closed(store)
+            raise NoSuchBucket(f"There is no bucket {url.bucket!r} at {store.client.endpoint}") from None
+        except BaseException:
+            await _closed(store)
+            raise
+        return store
+
+    async def _look(self, client: Client, url: StoreUrl) -> None:
+        try:
+            await buckets.probe(client, url.bucket, url.key)
+        except AccessDenied:
+            # Who may read an object need not be allowed to list: only a mount cannot do without. Any other reason comes up again.
+            if self._cache is not None:
+                raise
+
+    # -- buckets ----------------------------------------------------------------------
+
+    async def buckets(self) -> Sequence[buckets.BucketInfo]:
+        """All buckets of these credentials."""
+        async with self._client() as client:
+            return await buckets.list_buckets(client)
+
+    async def create_bucket(self, url: StoreUrl) -> None:
+        """Raises BucketExists, InvalidName."""
+        async with self._client() as client:
+            await buckets.create_bucket(client, url.bucket)
+
+    async def delete_bucket(self, url: StoreUrl) -> None:
+        """Raises NoSuchBucket, BucketNotEmpty."""
+        async with self._client() as client:
+            await buckets.delete_bucket(client, url.bucket)
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        client = await open_client(self._options)
+        try:
+            yield client
+        finally:
+            with trio.CancelScope(shield=True):
+                await client.aclose()
+
+
+async def _closed(store: S3Store) -> None:
+    with trio.CancelScope(shield=True):
+        await store.aclose()
