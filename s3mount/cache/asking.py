@@ -61,7 +61,7 @@ class Flight(Generic[T]):
 
 
 class Asking:
-    """Questions to *inner*; answers go into *tables*."""
+    """Questions to *inner*; answers go into *tables*, and what HEAD tells of an object to `heard`."""
 
     def __init__(self, inner: ObjectStore, tables: Tables, background: Background) -> None:
         self._inner = inner
@@ -70,6 +70,7 @@ class Asking:
         self._pages: dict[tuple[str, str, str], Flight[Page]] = {}
         self._heads: dict[Key, Flight[ObjectInfo | None]] = {}
         self._limit = trio.CapacityLimiter(HEADS)
+        self.heard: Callable[[ObjectInfo], None] = lambda info: None
 
     def __repr__(self) -> str:
         return f"<Asking {len(self._pages)} pages under way>"
@@ -107,7 +108,7 @@ class Asking:
                 del self._pages[name]
 
     def peek(self, key: Key) -> Flight[ObjectInfo | None]:
-        """Begin, or join, a HEAD whose answer (None: no such object) is not recorded. No more than `HEADS` are sent at a time."""
+        """Begin, or join, a HEAD whose answer (None: no such object) goes into no table. At most `HEADS` are sent at a time."""
         flight = self._heads.get(key)
         if flight is None:
             flight = self._heads[key] = Flight(self._tables.ask())
@@ -124,9 +125,11 @@ class Asking:
 
     async def _head(self, key: Key) -> ObjectInfo | None:
         try:
-            return await self._inner.head(key)
+            info = await self._inner.head(key)
         except NotFound:
             return None
+        self.heard(info)
+        return info
 
     async def head(self, key: Key) -> tuple[ObjectInfo | None, Asked]:
         """The object, None where there is none."""
@@ -138,5 +141,8 @@ class Asking:
     async def find(self, name: str) -> tuple[Found, Asked]:
         asked = self._tables.ask()
         found = await self._inner.find(name)
+        for info in (found.object, found.marker):
+            if info is not None and info.metadata is not None:
+                self.heard(info)
         self._tables.found(name, found, asked)
         return found, asked

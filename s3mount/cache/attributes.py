@@ -17,10 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from cachetools import LRUCache
+
 from s3mount.cache.asking import Asking, Flight
 from s3mount.cache.tables import Tables
+from s3mount.cache.tasks import Background
+from s3mount.cache.texts import stem_of
 from s3mount.errors import AccessDenied, StoreError
 from s3mount.model import NO_METADATA, Key, ObjectInfo
+
+# Objects of one directory asked about one by one before those that follow are asked about too, and how many for each so far.
+SINGLES = 3
+SINGLES_AHEAD = 16
+# Directories for which that is counted.
+STEMS = 256
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +103,24 @@ class ListAttributes:
 class FullAttributes:
     """One HEAD for each version."""
 
-    def __init__(self, asking: Asking, tables: Tables, records: Records) -> None:
+    def __init__(self, asking: Asking, tables: Tables, records: Records, background: Background) -> None:
         self._asking = asking
         self._tables = tables
         self._records = records
+        self._background = background
+        self._singles: LRUCache[str, int] = LRUCache(STEMS)
+        asking.heard = lambda info: records.put([info])
 
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         missing = [info for info in infos if info.metadata is None]
         if not missing:
             return infos
         known: dict[Key, ObjectInfo | None] = {**await self._records.get(missing)}
+        if len(infos) == 1 and missing[0].key not in known:
+            self._look_ahead(missing[0].key)
         asked = [(info, self._asking.peek(info.key)) for info in missing if info.key not in known]
         for info, flight in asked:
             known[info.key] = await self._told(info, flight)
-        self._records.put([told for info, _ in asked if (told := known[info.key]) is not None])
         self._tables.filled([told for told in known.values() if told is not None])
         completed = (info if info.metadata is not None else known[info.key] for info in infos)
         return [info for info in completed if info is not None]
@@ -117,6 +131,13 @@ class FullAttributes:
         except StoreError as error:
             logger.debug("Attributes ahead: %s", error)
 
+    def _look_ahead(self, key: Key) -> None:
+        """Objects of one directory are asked about one by one: ask about those that follow, more each time."""
+        stem = stem_of(key)
+        singles = self._singles[stem] = self._singles.get(stem, 0) + 1
+        if singles >= SINGLES:
+            self._background.start(self.ahead, self._tables.after(key, SINGLES_AHEAD * singles))
+
     async def _told(self, info: ObjectInfo, flight: Flight[ObjectInfo | None]) -> ObjectInfo | None:
         try:
             told = await flight.wait()
@@ -125,7 +146,8 @@ class FullAttributes:
             return replace(info, metadata=NO_METADATA)
         if told is None or told.etag != info.etag:
             self._tables.told(info.key, told, flight.asked)
-        return told
+            return told
+        return replace(info, metadata=told.metadata, content_type=told.content_type, version_id=told.version_id)
 
     def shown(self, info: ObjectInfo) -> ObjectInfo:
         """A version that this mount has made: its record is written now, so that nobody need ask."""
@@ -135,16 +157,3 @@ class FullAttributes:
 
     async def aclose(self) -> None:
         await self._records.aclose()
-
-
-class NoRecords:
-    """Nothing is remembered beyond the tables."""
-
-    async def get(self, infos: Sequence[ObjectInfo]) -> Mapping[Key, ObjectInfo]:
-        return {}
-
-    def put(self, infos: Sequence[ObjectInfo], *, own: bool = False) -> None:
-        pass
-
-    async def aclose(self) -> None:
-        pass

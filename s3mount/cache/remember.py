@@ -27,11 +27,12 @@ import trio
 
 from s3mount.cache.ahead import ListAhead
 from s3mount.cache.asking import Asking
-from s3mount.cache.attributes import Attributes, FullAttributes, ListAttributes, NoRecords, Records
+from s3mount.cache.attributes import Attributes, FullAttributes, ListAttributes, Records
 from s3mount.cache.leaf import Mark
 from s3mount.cache.listings import Listings
 from s3mount.cache.lookups import Lookups
 from s3mount.cache.options import CacheOptions
+from s3mount.cache.records import MemoryRecords
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, place_behind
@@ -56,7 +57,11 @@ class Remembering(Wrapper):
         self.tables = Tables(clock, limit=options.memory_limit // SHARE)
         self._asking = Asking(inner, self.tables, self._background)
         full = options.attributes == "full"
-        self._attributes: Attributes = FullAttributes(self._asking, self.tables, records or NoRecords()) if full else ListAttributes()
+        self._attributes: Attributes = (
+            FullAttributes(self._asking, self.tables, records or MemoryRecords(options.identity), self._background)
+            if full
+            else ListAttributes()
+        )
         self._listings = Listings(self.tables, self._asking, clock=clock, ttl_s=self._ttl_s)
         self._ahead = ListAhead(self.tables, self._asking, self._attributes, self._background)
         self._lookups = Lookups(self.tables, self._asking, self._listings, self._ahead, exact=full, heads=full)

@@ -1,0 +1,196 @@
+"""`--attributes`: who pays for metadata, and when."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.records import NAME, DiskRecords, MemoryRecords
+from s3mount.cache.remember import Remembering
+from s3mount.errors import AccessDenied
+from s3mount.model import NO_METADATA, ETag, Key, ObjectInfo
+from s3mount.store.api import Commit
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Op
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+from tests.cache.metadata.kit import fill, list_all, remembering
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def test_list_never_sends_a_head_and_shows_no_metadata(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n}" for n in range(2500)], attributes="list") as (store, slow):
+        objects, _ = await list_all(store, "d/")
+        assert all(info.metadata == NO_METADATA for info in objects)
+        assert (await store.find("d/f7")).object == next(info for info in objects if info.key == "d/f7")
+        assert (await store.find("e/f7")).object is None
+        made = await store.put(Key("d/new"), b"x", Commit(metadata={"mode": "1"}))
+        assert made.metadata == NO_METADATA
+        assert (await store.head(Key("d/new"))).metadata == NO_METADATA
+        assert "head" not in slow.counts
+
+
+async def test_full_sends_one_head_for_each_version_many_at_a_time(autojump_clock: MockClock) -> None:
+    async with remembering([f"f{n:05}" for n in range(3000)], attributes="full") as (store, slow):
+        objects, _ = await list_all(store)
+        assert [info.metadata for info in objects] == [{"n": str(n)} for n in range(1, 3001)]
+        assert slow.counts["head"] == 3000
+        assert slow.most >= 64
+        slow.taken()
+        await trio.sleep(10)
+        assert (await list_all(store))[0] == objects
+        assert set(slow.taken()) == {"list"}
+
+
+async def test_a_replaced_object_is_asked_about_again_and_no_other(autojump_clock: MockClock) -> None:
+    async with remembering(["a", "b", "c"], attributes="full") as (store, slow):
+        await list_all(store)
+        inner = slow.inner
+        assert isinstance(inner, MemoryStore)
+        await inner.another().put(Key("b"), b"other", Commit(metadata={"mode": "7"}))
+        await trio.sleep(2)
+        slow.taken()
+        objects, _ = await list_all(store)
+        assert objects[1].metadata == {"mode": "7"}
+        assert slow.taken() == {"list": 1, "head": 1}
+
+
+async def test_what_this_mount_commits_needs_no_head(autojump_clock: MockClock) -> None:
+    async with remembering(attributes="full") as (store, slow):
+        made = await store.put(Key("d/f"), b"data", Commit(metadata={"mode": "33188"}))
+        await trio.sleep(2)
+        slow.taken()
+        objects, _ = await list_all(store, "d/")
+        assert objects[0].metadata == made.metadata
+        assert slow.taken() == {"list": 1}
+
+
+async def test_changed_attributes_under_the_same_etag_are_seen(autojump_clock: MockClock) -> None:
+    """S3's ETag is that of the content: chmod by another mount leaves it."""
+    async with remembering(["f"], attributes="full") as (store, slow):
+        await list_all(store)
+        inner = slow.inner
+        assert isinstance(inner, MemoryStore)
+        file = inner.bucket.keys["f"]
+        file.metadata, file.mtime_ns = {"mode": "changed"}, file.mtime_ns + 10**9
+        await trio.sleep(2)
+        assert (await list_all(store))[0][0].metadata == {"mode": "changed"}
+
+
+async def test_an_object_that_may_be_listed_and_not_read_is_shown_without_attributes(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = MemoryStore(LIKE_S3)
+    fill(memory.bucket, ["open", "secret"])
+
+    def plan(op: Op) -> Fault:
+        return Fault(before=AccessDenied("No.")) if op.verb == "head" and op.key == "secret" else NOTHING
+
+    store = Remembering(Faulty(memory, plan), CacheOptions(attributes="full"))
+    objects, _ = await list_all(store)
+    assert [info.metadata for info in objects] == [{"n": "1"}, NO_METADATA]
+    assert "may not be read" in caplog.text
+    caplog.clear()
+    await store.aclose()
+
+
+# -- records --------------------------------------------------------------------------------------
+
+INFO = ObjectInfo(Key("d/f"), 3, ETag("e"), 5 * 10**9, "text/plain", metadata={"mode": "33188", "ü": "é"})
+LISTED = replace(INFO, content_type="application/octet-stream", metadata=None)
+
+
+async def test_records_are_there_after_a_restart(tmp_path: Path) -> None:
+    first = DiskRecords(tmp_path / "cache", "bucket")
+    first.put([INFO])
+    await first.aclose()
+    again = DiskRecords(tmp_path / "cache", "bucket")
+    assert await again.get([LISTED]) == {"d/f": INFO}
+    await again.aclose()
+    other = DiskRecords(tmp_path / "cache", "another bucket")
+    assert await other.get([LISTED]) == {}
+    await other.aclose()
+    assert (tmp_path / "cache" / NAME).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("damage", [b"no database at all", b"SQLite format 3\0" + bytes(5000)])
+async def test_a_damaged_file_costs_its_records_and_a_line_in_the_log(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / NAME).write_bytes(damage)
+    records = DiskRecords(tmp_path, "bucket")
+    assert await records.get([LISTED]) == {}
+    assert "damaged" in caplog.text
+    caplog.clear()
+    records.put([INFO])
+    await records.aclose()
+    again = DiskRecords(tmp_path, "bucket")
+    assert await again.get([LISTED]) == {"d/f": INFO}
+    await again.aclose()
+
+
+async def test_a_changed_value_is_no_value(tmp_path: Path) -> None:
+    records = DiskRecords(tmp_path, "bucket")
+    records.put([INFO])
+    await records.aclose()
+    with sqlite3.connect(tmp_path / NAME) as connection:
+        connection.execute("UPDATE records SET value = CAST(value || x'78' AS BLOB)")
+    connection.close()
+    again = DiskRecords(tmp_path, "bucket")
+    assert await again.get([LISTED]) == {}
+    await again.aclose()
+
+
+async def test_a_folder_that_cannot_be_used_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    records = DiskRecords(tmp_path / "file" / "cache", "bucket")
+    records.put([INFO])
+    assert await records.get([LISTED]) == {"d/f": INFO}
+    await records.aclose()
+    assert "not used for now" in caplog.text
+    caplog.clear()
+
+
+async def test_the_file_keeps_to_its_bound(tmp_path: Path) -> None:
+    limit = 200_000
+    records = DiskRecords(tmp_path, "bucket", limit=limit)
+    for start in range(0, 4000, 500):
+        records.put([replace(INFO, key=Key(f"d/{n}")) for n in range(start, start + 500)])
+        await records._write()
+    await records.aclose()
+    assert (tmp_path / NAME).stat().st_size <= 1.5 * limit
+
+
+def test_a_record_of_another_time_does_not_count() -> None:
+    records = MemoryRecords()
+    records.put([INFO])
+    assert records.held([replace(LISTED, mtime_ns=LISTED.mtime_ns + 10**9)]) == {}
+    assert records.held([replace(LISTED, mtime_ns=LISTED.mtime_ns + 1)]) != {}
+
+
+def test_the_store_may_date_a_commit_of_this_mount_a_little_earlier() -> None:
+    records = MemoryRecords()
+    records.put([INFO], own=True)
+    assert records.held([replace(LISTED, mtime_ns=LISTED.mtime_ns - 2 * 10**9)]) != {}
+    assert records.held([replace(LISTED, mtime_ns=LISTED.mtime_ns - 9 * 10**9)]) == {}
+
+
+async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:03}" for n in range(1000)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
+        began = trio.current_time()
+        for n in range(1000):
+            found = await store.find(f"d/f{n * 7 % 1000:03}")
+            assert found.object is not None
+            assert found.object.metadata
+        assert slow.counts["head"] <= 1001
+        assert trio.current_time() - began < 3
