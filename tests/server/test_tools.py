@@ -116,3 +116,32 @@ def test_rclone_copies_checks_and_syncs(server: Server, tree: Path, tmp_path: Pa
     rclone(server, "copyto", "r:rclone/tree/sub/deep/big", "r:rclone/copy")
     assert {line.split()[0] for line in rclone(server, "lsf", "r:rclone").splitlines()} == {"copy", "tree/"}
     rclone(server, "purge", "r:rclone")
+
+
+# -- s3cmd -----------------------------------------------------------------------------------
+
+
+def s3cmd(server: Server, *arguments: str | Path) -> str:
+    program = Path(sys.executable).with_name("s3cmd")
+    address = f"127.0.0.1:{server.port}"
+    keys = ["-c", os.devnull, "--access_key", ACCESS_KEY, "--secret_key", SECRET_KEY]
+    where = ["--host", address, "--host-bucket", address, "--no-ssl", "--no-progress"]
+    return run(sys.executable, "-W", "ignore", program, *keys, *where, *arguments)
+
+
+def test_s3cmd_moves_trees_in_parts_and_changes_headers(server: Server, tree: Path, tmp_path: Path) -> None:
+    s3cmd(server, "mb", "s3://s3cmd")
+    s3cmd(server, "put", "--recursive", "--multipart-chunk-size-mb=5", f"{tree}/", "s3://s3cmd/tree/")
+    assert "18874368" in s3cmd(server, "ls", "--recursive", "s3://s3cmd/tree/sub/")
+    (tmp_path / "back").mkdir()
+    s3cmd(server, "sync", "s3://s3cmd/tree/", f"{tmp_path / 'back'}/")
+    assert same(tree, tmp_path / "back")
+    s3cmd(server, "cp", "s3://s3cmd/tree/sub/deep/big", "s3://s3cmd/copy")
+    s3cmd(server, "modify", "--add-header=Cache-Control:no-cache", "s3://s3cmd/copy")
+    s3cmd(server, "mv", "s3://s3cmd/copy", "s3://s3cmd/moved")
+    with urlopen(s3cmd(server, "signurl", "s3://s3cmd/moved", "+60").strip()) as answer:
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.read() == (tree / "sub/deep/big").read_bytes()
+    assert "5 objects" in s3cmd(server, "du", "s3://s3cmd")
+    s3cmd(server, "del", "--recursive", "--force", "s3://s3cmd")
+    s3cmd(server, "rb", "s3://s3cmd")
