@@ -10,6 +10,7 @@ What is sent is a header over bytes in memory, so nothing needs the trailing for
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,6 +44,9 @@ def _text(value: int, size: int) -> str:
 
 CRC64NVME = Algorithm("CRC64NVME", lambda data: _text(checksums.crc64nvme(data), 8))
 CRC32C = Algorithm("CRC32C", lambda data: _text(checksums.crc32c(data), 4))
+CRC32 = Algorithm("CRC32", lambda data: _text(zlib.crc32(data), 4))
+# What others may have sent along with an object; the rest (SHA and younger kinds) costs more than reading does.
+COMPARED = (CRC64NVME, CRC32C, CRC32)
 LADDER: tuple[Algorithm | None, ...] = (CRC64NVME, CRC32C, None)
 
 
@@ -90,7 +94,7 @@ def verify(headers: Mapping[str, str], data: Buffer, *, of: str) -> None:
     """Compare *data*, a whole object, with what the answer says of it. Raises Corrupt; *of* names the object in the sentence."""
     if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return
-    for algorithm in (CRC64NVME, CRC32C):
+    for algorithm in COMPARED:
         said = headers.get(algorithm.header, "")
         if said and "-" not in said and said != algorithm.of(data):
             raise Corrupt(f"{of!r} did not arrive as it was stored: its {algorithm.name} checksum differs.")
