@@ -207,7 +207,7 @@ class _Change:
 
     def rename(self, op: Rename) -> None:
         source, target = (self.names.file_of(op.bucket, key) for key in (op.source, op.target))
-        if source is None or source == target:
+        if source is None or source == target or not self._is_content(source, op.etag):
             return
         if self.names.versioning(op.bucket) != "off":
             self._move_with_versions(op.bucket, [(op.source, op.target)], op.time_ns)
@@ -215,6 +215,10 @@ class _Change:
         if target is not None:
             self.names.retire(op.bucket, op.target)
         self._rename_key(op.bucket, op.source, op.target)
+
+    def _is_content(self, file: int, etag: str) -> bool:
+        """Whether *file* holds the content *etag* ("": any)."""
+        return not etag or self.db.execute("SELECT 1 FROM file WHERE id = ? AND etag = ?", (file, etag)).fetchone() is not None
 
     def rename_prefix(self, op: RenamePrefix) -> None:
         if self._first_under(op.bucket, op.source) is None or self._holds_below(op.bucket, op.target):

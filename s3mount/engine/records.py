@@ -126,10 +126,13 @@ class RemoveVersion:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
+    """`etag`: of the content that is renamed; "" in records that do not say. The target never gets an older content of the source."""
+
     bucket: int
     source: bytes
     target: bytes
     time_ns: int
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,14 @@ class Renames(Objects):
 
         def decide(tx: Transaction) -> Answer[None]:
             where = queries.require_bucket(tx.db, bucket).id
-            file, _ = self.named(tx, where, old)
+            file, etag = self.named(tx, where, old)
             if not file:
                 raise queries.not_found(source)
             there, _ = self.named(tx, where, new)
             if not replace and (there or self.reserved(tx.db, where, new)):
                 raise exists(target)
             if there != file:
-                tx.ops.append(Rename(where, old, new, tx.time_ns))
+                tx.ops.append(Rename(where, old, new, tx.time_ns, etag))
                 tx.files.add(file)
             return self.freeing(where, new, lambda db: None)
 

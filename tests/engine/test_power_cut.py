@@ -307,34 +307,36 @@ def test_settling_is_repeated_when_the_power_fails_again(machine: Machine) -> No
     raise AssertionError("it never ended")
 
 
+@EVERY_INDEX
+def test_a_rename_of_a_content_that_was_lost_hands_over_no_older_one(machine: Machine, index: Index) -> None:
+    put(machine.engine, "source", b"s" * LARGE, durable=True)
+    put(machine.engine, "target", b"t" * LARGE, durable=True)
+    put(machine.engine, "source", b"S" * LARGE)
+    machine.engine.rename(BUCKET, Key("source"), Key("target"), durable=False)
+    put(machine.engine, "last", b"the log is synced", durable=True)
+    assert after_cut(machine.cut(index)) == {"source": b"s" * LARGE, "target": b"t" * LARGE, "last": b"the log is synced"}
+
+
 # -- many operations ----------------------------------------------------------------------
 
 
 @dataclass
 class History:
-    """Every content that a key had, and from which on a cut may not go back.
-
-    A rename that was not synced hands over what its source has then, which may be an older content: `others`.
-    """
+    """Every content that a key had, and from which on a cut may not go back."""
 
     contents: list[bytes | None] = field(default_factory=lambda: [None])
-    others: list[frozenset[bytes | None]] = field(default_factory=lambda: [frozenset()])
     durable: int = 0
 
-    def change(self, content: bytes | None, *, durable: bool, others: frozenset[bytes | None] = frozenset()) -> None:
+    def change(self, content: bytes | None, *, durable: bool) -> None:
         self.contents.append(content)
-        self.others.append(others)
         if durable:
             self.sync()
-
-    def possible(self) -> frozenset[bytes | None]:
-        return frozenset(self.contents[self.durable :]).union(*self.others[self.durable + 1 :])
 
     def sync(self) -> None:
         self.durable = len(self.contents) - 1
 
     def allows(self, content: bytes | None) -> bool:
-        return content in self.possible()
+        return content in self.contents[self.durable :]
 
 
 class Story:
@@ -393,14 +395,12 @@ class Story:
         content = self.histories[source].contents[-1]
         if content is None or source == target:
             return
-        others: frozenset[bytes | None] = frozenset()
         if self.chance.random() < 0.5:
             self.machine.engine.copy(BUCKET, Key(source), Key(target), durable=durable)
         else:
             self.machine.engine.rename(BUCKET, Key(source), Key(target), durable=durable)
-            others = frozenset() if durable else self.histories[source].possible() - {None}
             self.histories[source].change(None, durable=durable)
-        self.histories[target].change(content, durable=durable, others=others)
+        self.histories[target].change(content, durable=durable)
 
     def _sync(self) -> None:
         self.machine.engine.sync()
