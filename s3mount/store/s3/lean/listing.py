@@ -13,18 +13,22 @@ hides it in UTF-16; the parser is told the encoding, lest the document chooses a
 
 from __future__ import annotations
 
-from itertools import pairwise
+import functools
+import re
+from operator import attrgetter
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 from s3mount.model import Key, MiB, ObjectInfo
-from s3mount.store.s3.headers import etag_in, iso_time
+from s3mount.store.s3.headers import NS, etag_in, iso_time
 from s3mount.store.s3.lean.paging import Listed
 from s3mount.store.s3.lean.wire import Garbled, number
 
 # 1000 keys of 1024 bytes, each byte written as %XX, with 1 KiB of markup each, owners among it.
 DOCUMENT_BYTES = 4 * MiB
 
+_KEY = attrgetter("key")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d+)?Z", re.ASCII)
 _ROOTS = ("ListBucketResult", "ListObjectsV2Result")
 
 
@@ -44,33 +48,48 @@ def parse_listing(document: bytes) -> Listed:
 
 def _listed(root: ElementTree.Element, space: str) -> Listed:
     encoded = root.findtext(f"{space}EncodingType") == "url"
-    objects = [_object(element, space, encoded=encoded) for element in root.iterfind(f"{space}Contents")]
+    objects = _objects(root, space, encoded=encoded)
     groups = root.iterfind(f"{space}CommonPrefixes/{space}Prefix")
-    prefixes = [_text(group.text or "", encoded=encoded) for group in groups]
+    prefixes = sorted(_text(group.text or "", encoded=encoded) for group in groups)
     truncated = root.findtext(f"{space}IsTruncated", "false").strip() == "true"
     token = root.findtext(f"{space}NextContinuationToken") if truncated else None
     if truncated and token is None:
         raise Garbled("The endpoint's listing goes on, but does not say how.")
-    return Listed(_ordered(objects), tuple(sorted(prefixes, key=str.encode)), token)
+    return Listed(objects, tuple(prefixes), token)
 
 
-def _object(element: ElementTree.Element, space: str, *, encoded: bool) -> ObjectInfo:
-    fields = {child.tag: child.text for child in element}
+def _objects(root: ElementTree.Element, space: str, *, encoded: bool) -> tuple[ObjectInfo, ...]:
+    """In the order of the keys' bytes, which is that of their code points; servers that sort otherwise are put right within the page."""
+    names = tuple(space + name for name in ("Key", "Size", "LastModified", "ETag", "StorageClass"))
     try:
-        key, size = fields[f"{space}Key"] or "", number(fields[f"{space}Size"] or "")
-        etag, stamp = fields.get(f"{space}ETag") or "", fields[f"{space}LastModified"] or ""
+        objects = [_object(element, names, encoded=encoded) for element in root.iterfind(f"{space}Contents")]
     except KeyError as error:
         raise Garbled(f"The endpoint's listing lacks an object's {error.args[0].removeprefix(space)}.") from None
+    objects.sort(key=_KEY)
+    return tuple(objects)
+
+
+def _object(element: ElementTree.Element, names: tuple[str, ...], *, encoded: bool) -> ObjectInfo:
+    """Raises KeyError with the name of what is missing."""
+    key_name, size_name, time_name, etag_name, class_name = names
+    fields = {child.tag: child.text for child in element}
+    key, size, stamp = fields[key_name], fields[size_name] or "", fields[time_name] or ""
     if not key:
         raise Garbled("The endpoint lists an object without a key.")
     return ObjectInfo(
         key=Key(_text(key, encoded=encoded)),
-        size=size,
-        etag=etag_in(etag),
-        mtime_ns=iso_time(stamp),
-        storage_class=fields.get(f"{space}StorageClass") or "STANDARD",
+        size=number(size),
+        etag=etag_in(fields.get(etag_name) or ""),
+        mtime_ns=_minute_ns(stamp[:17]) + int(stamp[17:19]) * NS if _STAMP.fullmatch(stamp) else iso_time(stamp),
+        storage_class=fields.get(class_name) or "STANDARD",
         metadata=None,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _minute_ns(stamp: str) -> int:
+    """Of `2026-11-21T02:40:`: what is written together was mostly written in the same minutes."""
+    return iso_time(f"{stamp}00Z")
 
 
 def _text(text: str, *, encoded: bool) -> str:
@@ -81,11 +100,3 @@ def _text(text: str, *, encoded: bool) -> str:
         return unquote_to_bytes(text.replace("+", " ")).decode()
     except UnicodeDecodeError:
         raise Garbled(f"The endpoint lists a key that is not UTF-8: {text[:60]!r}.") from None
-
-
-def _ordered(objects: list[ObjectInfo]) -> tuple[ObjectInfo, ...]:
-    """In the order of the keys' bytes, as S3 lists them; servers that sort otherwise are put right within the page."""
-    keys = [info.key.encode() for info in objects]
-    if all(a < b for a, b in pairwise(keys)):
-        return tuple(objects)
-    return tuple(info for _, info in sorted(zip(keys, objects, strict=True), key=lambda pair: pair[0]))

@@ -9,6 +9,8 @@ StartAfter says where to begin, with two differences to what the contract wants,
 
     a common prefix as the beginning skips none of its keys: the greatest key that can lie in it is sent instead
     some servers repeat what they were told to begin behind: it is dropped
+
+Keys are compared as text: the order of code points is the order of their UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -97,11 +99,10 @@ def page_of(listed: Listed, asked: Asked, tokens: Tokens) -> Page:
 
     Raises Unavailable for a listing that goes on and has nothing: asking on could last for ever, and to end would lose keys.
     """
-    after = asked.after.encode()
-    objects, prefixes = listed.objects, listed.prefixes
-    if after and objects and objects[0].key.encode() <= after:
-        objects = tuple(info for info in objects if info.key.encode() > after)
-    if after and prefixes and prefixes[0].encode() <= after:
+    after, objects, prefixes = asked.after, listed.objects, listed.prefixes
+    if after and objects and objects[0].key <= after:
+        objects = tuple(info for info in objects if info.key > after)
+    if after and prefixes and prefixes[0] <= after:
         prefixes = tuple(_behind(prefixes, asked))
     if listed.token is None:
         return Page(objects, prefixes, None)
@@ -116,10 +117,10 @@ def last_of(objects: Sequence[ObjectInfo], prefixes: Sequence[str]) -> str:
     """The last key or common prefix in byte order; "" where there is none."""
     ends: list[str] = [objects[-1].key] if objects else []
     ends += prefixes[-1:]
-    return max(ends, key=str.encode, default="")
+    return max(ends, default="")
 
 
 def _behind(prefixes: Iterable[str], asked: Asked) -> Iterable[str]:
     """A common prefix that *after* lies inside of may still hold keys behind it."""
-    after = asked.after.encode()
-    return (prefix for prefix in prefixes if prefix.encode() > after or (prefix != asked.after and asked.after.startswith(prefix)))
+    after = asked.after
+    return (prefix for prefix in prefixes if prefix > after or (prefix != after and after.startswith(prefix)))

@@ -10,6 +10,7 @@ Credentials are asked for each request (their refresh is their own affair), so t
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -53,19 +54,20 @@ class Signer:
         return [*request.headers.items(), *self._unsigned.items()]
 
 
-class _Keys(S3SigV4Auth):  # type: ignore[misc]
+class _Keys(S3SigV4Auth):
     """botocore's signer for one set of credentials, with the day's signing key remembered."""
 
     def __init__(self, credentials: Any, scope: Scope) -> None:
         super().__init__(credentials, scope.service, scope.region)
+        self._steps = (scope.region, scope.service, "aws4_request")
         self._day = ""
         self._key = b""
 
     def signature(self, string_to_sign: str, request: Any) -> str:
         day = request.context["timestamp"][:8]
         if day != self._day:
-            key = self._sign(f"AWS4{self.credentials.secret_key}".encode(), day)
-            for step in (self._region_name, self._service_name, "aws4_request"):
-                key = self._sign(key, step)
+            key = f"AWS4{self.credentials.secret_key}".encode()
+            for step in (day, *self._steps):
+                key = hmac.digest(key, step.encode(), "sha256")
             self._day, self._key = day, key
-        return str(self._sign(self._key, string_to_sign, hex=True))
+        return hmac.digest(self._key, string_to_sign.encode(), "sha256").hex()
