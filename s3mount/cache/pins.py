@@ -134,8 +134,11 @@ class BlockPin:
                 at = await self._copy_some(at, stop, buffer[at - offset :])
                 if arrived is not None:
                     arrived(at - offset)
-        except trio.Cancelled:
-            self._forget(plan.stream)
+        except BaseException as error:
+            if isinstance(error, trio.Cancelled):
+                self._forget(plan.stream)
+            for block in self._version.overlapping(at, stop):
+                self._fetcher.abandon_unneeded(block)
             raise
 
     async def _copy_some(self, at: int, stop: int, buffer: memoryview) -> int:
@@ -143,11 +146,7 @@ class BlockPin:
         block = self._version.covering(at) or self._demand(at, stop)
         if block.filled <= at:
             self._fetcher.hasten(block)
-        try:
-            await block.wait_beyond(at)
-        except BaseException:
-            self._fetcher.abandon_unneeded(block)
-            raise
+        await block.wait_beyond(at)
         try:
             if block.phase is not Phase.GONE:
                 end = min(block.filled, stop)
@@ -194,6 +193,8 @@ class BlockPin:
         begun = 0
         for gap in self._version.gaps(span.start, span.stop):
             for start in range(gap.start, gap.stop, self._parts.shape.request):
+                if min(start + self._parts.shape.request, gap.stop) <= offset:
+                    continue
                 block = self._version.add(start, min(start + self._parts.shape.request, gap.stop))
                 block.urgent = block.start < stop and offset < block.stop
                 self._fetcher.add(block)
@@ -205,7 +206,8 @@ class BlockPin:
 
     def _demand(self, at: int, stop: int) -> Block:
         """Ask for what is missing at *at*: it was evicted, or given up by another reader, since it was asked for."""
-        gap = self._version.gaps(at, min(-(-stop // PAGE) * PAGE, self.info.size))[0]
+        pages = self._version.gaps(at - at % PAGE, min(-(-stop // PAGE) * PAGE, self.info.size))
+        gap = next(gap for gap in pages if at < gap.stop)
         block = self._version.add(gap.start, min(gap.stop, gap.start + self._parts.shape.request))
         block.urgent = True
         self._fetcher.add(block)
