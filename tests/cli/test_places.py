@@ -40,7 +40,7 @@ def test_an_operand_is_a_pipe_a_file_or_a_url(text: str, place: object) -> None:
     ("text", "words"),
     [
         ("gs://bucket/key", "begin with local:// or s3://"),
-        ("s3://bucket/key", "later version"),
+        ("s3://", "names no bucket"),
         ("local://", "names no bucket"),
         ("local:///key", "names no bucket"),
     ],
