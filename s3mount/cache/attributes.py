@@ -44,6 +44,11 @@ class Attributes(Protocol):
         ...
 
     @abstractmethod
+    async def remembered(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        """*infos* with metadata as far as nobody need be asked."""
+        ...
+
+    @abstractmethod
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         """As `complete`, for somebody who will ask soon: no failure is told."""
         ...
@@ -74,6 +79,9 @@ class ListAttributes:
     """A listing tells all there is."""
 
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        return [self.shown(info) for info in infos]
+
+    async def remembered(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         return [self.shown(info) for info in infos]
 
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
@@ -124,6 +132,10 @@ class FullAttributes:
         self._tables.filled([told for told in known.values() if told is not None])
         completed = (info if info.metadata is not None else known[info.key] for info in infos)
         return [info for info in completed if info is not None]
+
+    async def remembered(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        known = await self._records.get([info for info in infos if info.metadata is None])
+        return [known.get(info.key, info) for info in infos]
 
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         try:

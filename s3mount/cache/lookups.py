@@ -23,7 +23,7 @@ from s3mount.cache.leaf import Asked, Mark
 from s3mount.cache.listings import TRIES, Ahead, Listings
 from s3mount.cache.table import Known, Table
 from s3mount.cache.tables import Tables
-from s3mount.cache.texts import just_before, stem_of, text_of
+from s3mount.cache.texts import START, behind, just_before, stem_of, text_of
 from s3mount.errors import StoreError
 from s3mount.model import Found, Key, ObjectInfo
 
@@ -64,10 +64,17 @@ class Lookups:
         there = row.value if isinstance(row.value, ObjectInfo) else None
         if prefix.value is not Mark.PREFIX:
             return Found(there, None, implied=False)
-        marker = self.known_object(name + "/", since)
-        if marker is None and self._exact:
+        known, others = self.known_object(name + "/", since), self._others(name + "/", since)
+        marker = known.value if known is not None and isinstance(known.value, ObjectInfo) else None
+        if self._exact and (known is None or (marker is not None and others is None)):
             return None
-        return Found(there, marker.value if marker is not None and isinstance(marker.value, ObjectInfo) else None, implied=True)
+        return Found(there, marker, implied=marker is None or others is not False)
+
+    def _others(self, marker: str, since: Asked | None) -> bool | None:
+        """Whether other keys are known to lie below *marker*, or known not to."""
+        table = self._tables.find(marker)
+        piece = None if table is None else table.page(behind(START), 1, self._listings.accept(since))
+        return None if piece is None else bool(piece.rows)
 
     # -- asked for ----------------------------------------------------------------------
 

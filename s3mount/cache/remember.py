@@ -13,8 +13,9 @@ Must not know: the rules of any of it (see the modules below), POSIX, which stor
 Mutations pass through and then correct what is remembered: exactly where the outcome is known, else the key is forgotten. An answer of the
 store to a request that was sent before a key's last change by this mount is ignored for that key.
 
-`find`, `head` and `list` with the delimiter "/" are at most `metadata_ttl_s` old; a listing without delimiter is always asked for, and says
-what the store says. `Found.implied` is True for each directory that is there, also where its marker may be its only key.
+`find`, `head` and `list` with the delimiter "/" are at most `metadata_ttl_s` old and carry metadata. A listing without delimiter is always
+asked for, and carries metadata only as far as that is remembered: who moves or counts keys does not want a HEAD for each.
+`Found.implied` is True for each directory that is there, unless its marker is known to be its only key.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import MemoryRecords
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
-from s3mount.cache.texts import END, place_behind
+from s3mount.cache.texts import END, is_text, place_behind
 from s3mount.model import Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore
 from s3mount.store.rules import not_found
@@ -85,7 +86,7 @@ class Remembering(Wrapper):
     # -- looking ----------------------------------------------------------------------
 
     async def head(self, key: Key) -> ObjectInfo:
-        known = await self._lookups.object(key) if self._ttl_s and key else None
+        known = await self._lookups.object(key) if self._ttl_s and is_text(key) else None
         info = await self.inner.head(key) if known is None else known.value
         whole = await self._attributes.complete([info]) if isinstance(info, ObjectInfo) else ()
         self.tables.trim(self._ahead.place)
@@ -96,7 +97,7 @@ class Remembering(Wrapper):
     async def find(self, name: str) -> Found:
         if not name:
             return Found(None, None, implied=True)
-        found = await self._lookups.find(name) if self._ttl_s else None
+        found = await self._lookups.find(name) if self._ttl_s and is_text(name) else None
         found = found or await self.inner.find(name)
         self.tables.trim(self._ahead.place)
         return Found(await self._whole(found.object), await self._whole(found.marker), found.implied)
@@ -108,8 +109,9 @@ class Remembering(Wrapper):
         return whole[0] if whole else None
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        if delimiter != "/" or (prefix and not prefix.endswith("/")) or place_behind(prefix, after) in (None, END):
-            return await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+        if delimiter != "/" or (prefix and not prefix.endswith("/")) or place_behind(prefix, after) in (None, END) or limit < 1:
+            page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+            return Page(tuple(await self._attributes.remembered(page.objects)), page.prefixes, page.next)
         piece = await self._listings.page(prefix, after, limit, self._ahead)
         if piece is None:
             page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
@@ -127,7 +129,7 @@ class Remembering(Wrapper):
         try:
             yield
         except BaseException:
-            for key in keys:
+            for key in filter(is_text, keys):
                 self.tables.changed(key, Mark.UNKNOWN)
             raise
 

@@ -33,6 +33,14 @@ def parent_of(stem: str) -> str:
     return stem[: stem.rfind("/", 0, len(stem) - 1) + 1]
 
 
+def is_text(key: str) -> bool:
+    """Whether *key* can be a key at all: no store has what UTF-8 has not."""
+    try:
+        return bool(key.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def text_of(stem: str, key: str) -> bytes:
     return key[len(stem) :].encode()
 
