@@ -30,6 +30,9 @@ KEY_BYTES = 4096
 # S3's limit for one object.
 OBJECT_BYTES = 5 * TiB
 
+# Metadata of one object, where the store is ours: a page of a listing carries that of a thousand objects.
+METADATA_BYTES = 64 * KiB
+
 Metadata = Mapping[str, str]
 """User metadata: lower-case names without the `x-amz-meta-` prefix."""
 

@@ -17,7 +17,8 @@ from typing import Any, cast
 
 import msgpack
 
-from s3mount.model import NO_METADATA, Metadata
+from s3mount.errors import TooLarge
+from s3mount.model import METADATA_BYTES, NO_METADATA, Metadata
 
 # Bits of a made id that number things within one record: 16 million, more than fit into a frame.
 _MADE_BITS = 24
@@ -306,7 +307,13 @@ def references(record: Record) -> set[int]:
 
 
 def pack_metadata(metadata: Metadata) -> bytes | None:
-    return cast(bytes, msgpack.packb(dict(metadata))) if metadata else None
+    """Raises TooLarge where names and values take more than METADATA_BYTES."""
+    if not metadata:
+        return None
+    packed = cast(bytes, msgpack.packb(dict(metadata)))
+    if len(packed) > METADATA_BYTES and (size := sum(len(text.encode()) for pair in metadata.items() for text in pair)) > METADATA_BYTES:
+        raise TooLarge(f"The metadata of one object takes at most {METADATA_BYTES} bytes, not {size}.")
+    return packed
 
 
 def unpack_metadata(packed: bytes | None) -> Mapping[str, str]:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed, StoreError
-from s3mount.fs.attrs import AttrChange, Attributes, changed, encode
+from s3mount.fs.attrs import AttrChange, Attributes, changed, encode, write_xattrs
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
@@ -27,8 +27,8 @@ from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
 
 Edit = Callable[[Attributes], Attributes]
 
-# What one inode's extended attributes may take together: Linux's limit for a single value.
-XATTR_BYTES = 64 * 1024
+# What is left of an object's metadata for the other attributes, the commit id and names: ours take some 250 bytes.
+OTHER_BYTES = 512
 
 # The kinds of names that mean nothing to the kernel or are kept for the administrator; system.* and security.* would be promises.
 XATTR_KINDS = (b"user.", b"trusted.")
@@ -208,8 +208,9 @@ class Metadata:
 
         def edited(attributes: Attributes) -> Attributes:
             xattrs = edit(dict(attributes.xattrs))
-            if sum(len(name) + len(value) for name, value in xattrs.items()) > XATTR_BYTES:
-                raise NoSpace(f"The attributes of one file take at most {XATTR_BYTES} bytes.")
+            limit = self._store.capabilities.metadata_bytes - OTHER_BYTES
+            if len(write_xattrs(xattrs)) > limit:
+                raise NoSpace(f"The extended attributes of one file take at most {limit} bytes in this store, encoded.")
             return replace(attributes, xattrs=xattrs, ctime_ns=now)
 
         await self.change(inode, edited)

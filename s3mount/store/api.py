@@ -26,7 +26,22 @@ from pathlib import Path
 from typing import Protocol
 
 from s3mount.errors import StoreError
-from s3mount.model import NO_METADATA, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
+from s3mount.model import (
+    METADATA_BYTES,
+    NO_METADATA,
+    ByteRange,
+    Condition,
+    Content,
+    ETag,
+    Found,
+    Key,
+    Metadata,
+    ObjectInfo,
+    Page,
+    Part,
+    Space,
+    Upload,
+)
 
 # The metadata name under which a commit's id stays with the object.
 COMMIT_ID = "s3mount-commit"
@@ -61,6 +76,8 @@ class Capabilities:
     """`head` and `find` cost microseconds: caching their answers is a waste."""
     durable: bool = True
     """Acknowledged means safe from a power cut; else call `sync`."""
+    metadata_bytes: int = 2048
+    """What names and values of one object's metadata, its commit id included, may take together (2048: S3); beyond is TooLarge."""
 
 
 # What a store of this machine can.
@@ -75,6 +92,7 @@ EVERYTHING = Capabilities(
     listed_metadata=True,
     cheap_metadata=True,
     durable=True,
+    metadata_bytes=METADATA_BYTES,
 )
 
 

@@ -46,7 +46,7 @@ from s3mount.model import (
 )
 from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
-from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key
+from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key, require_metadata
 
 # All that a store in this machine can do; nothing of it survives the process, so there is nothing to sync either.
 # What a plain S3 bucket without versions can do.
@@ -146,6 +146,7 @@ class MemoryStore:
         if file is None:
             raise not_found(key)
         _require(key, file, if_match)
+        require_metadata(metadata, self.capabilities.metadata_bytes)
         file.metadata = dict(metadata)
         return self._info(key, file)
 
@@ -233,6 +234,7 @@ class MemoryStore:
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await trio.lowlevel.checkpoint()
         self._valid([key])
+        require_metadata(commit.metadata, self.capabilities.metadata_bytes)
         upload = Upload(key, secrets.token_hex(16), self._clock_ns())
         self.bucket.uploads[upload.upload_id] = Receiving(upload, commit)
         return upload
@@ -287,6 +289,7 @@ class MemoryStore:
         file = self._judged(key, commit)
         blob = bytes_of()
         metadata = {**commit.metadata, COMMIT_ID: commit.commit_id} if commit.commit_id else dict(commit.metadata)
+        require_metadata(metadata, self.capabilities.metadata_bytes)
         fresh = File(self._file_id(commit), blob, _fresh_etag(), self._clock_ns(), commit.content_type, commit.storage_class, metadata)
         if file is None:
             file = self.bucket.files.get(fresh.id, fresh)

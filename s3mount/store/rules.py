@@ -6,8 +6,8 @@ Must not know: any store.
 
 from __future__ import annotations
 
-from s3mount.errors import AlreadyExists, InvalidName, NotFound, PreconditionFailed
-from s3mount.model import KEY_BYTES
+from s3mount.errors import AlreadyExists, InvalidName, NotFound, PreconditionFailed, TooLarge
+from s3mount.model import KEY_BYTES, Metadata
 
 # S3's bounds: parts per upload, and keys per delete_many.
 PARTS = 10_000
@@ -22,6 +22,13 @@ def require_key(key: str, limit: int = KEY_BYTES) -> None:
         raise InvalidName(f"The key {key!r} is not valid UTF-8.") from None
     if not 1 <= length <= limit:
         raise InvalidName(f"A key has 1 to {limit} bytes of UTF-8, not {length}.")
+
+
+def require_metadata(metadata: Metadata, limit: int) -> None:
+    """Raise TooLarge unless names and values take at most *limit* bytes together."""
+    size = sum(len(text.encode()) for pair in metadata.items() for text in pair)
+    if size > limit:
+        raise TooLarge(f"The metadata of one object takes at most {limit} bytes, not {size}.")
 
 
 def require_apart(a: str, b: str) -> None:

@@ -14,6 +14,7 @@ from s3mount.errors import (
     NameTooLong,
     NoAttribute,
     NoEntry,
+    NoSpace,
     NotADirectory,
     NotEmpty,
     NotPermitted,
@@ -286,6 +287,21 @@ async def test_extended_attributes(mount: Mounted) -> None:
             assert await mount.fs.getxattr(ino, b"user.a") == bytes(range(256))
             await mount.fs.removexattr(ino, b"user.a")
             assert await mount.fs.listxattr(ino) == [b"user.\xff"]
+
+
+@pytest.mark.parametrize("store", [MemoryStore(), MemoryStore(LIKE_S3)])
+async def test_extended_attributes_beyond_what_the_store_takes_are_refused_at_once(store: MemoryStore) -> None:
+    mount = Mounted(store)
+    await mount.write("f", b"x")
+    most = store.capabilities.metadata_bytes // 2
+    async with mount.at("f") as ino:
+        await mount.fs.setxattr(ino, b"user.a", b"a" * most)
+        with pytest.raises(NoSpace):
+            await mount.fs.setxattr(ino, b"user.b", b"b" * most)
+        assert await mount.fs.listxattr(ino) == [b"user.a"]
+    mount = await mount.remount()
+    async with mount.at("f") as ino:
+        assert await mount.fs.getxattr(ino, b"user.a") == b"a" * most
 
 
 async def test_hard_links_share_one_file() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3mount.errors import AlreadyExists, InvalidName, NotFound, PreconditionFailed, StoreError
+from s3mount.errors import AlreadyExists, InvalidName, NotFound, PreconditionFailed, StoreError, TooLarge
 from s3mount.model import Absent, ByteRange, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from tests.store.registry import conforms, keys_of, own_metadata, pattern, read
@@ -327,6 +327,24 @@ async def a_copy_is_a_second_object(store: ObjectStore) -> None:
     assert await read(store, Key("copy")) == data
     await store.delete(K)
     assert await read(store, Key("copy")) == data
+
+
+@conforms()
+async def metadata_beyond_the_bound_is_refused_and_changes_nothing(store: ObjectStore) -> None:
+    limit = store.capabilities.metadata_bytes
+    most = {"a": "b" * (limit - 100)}
+    put = await store.put(K, b"data", Commit(metadata=most))
+    assert own_metadata(await store.head(K)) == most
+    for metadata in ({"a": "b" * limit}, {f"n{number}": "v" * 20 for number in range(limit // 20)}):
+        with pytest.raises(TooLarge):
+            await store.put(K, b"other", Commit(metadata=metadata))
+        with pytest.raises(TooLarge):
+            await store.update(K, metadata, if_match=put.etag)
+        with pytest.raises(TooLarge):
+            await store.create_upload(Key("upload"), Commit(metadata=metadata))
+    assert (await store.head(K)).etag == put.etag
+    assert own_metadata(await store.head(K)) == most
+    assert await store.list_uploads() == []
 
 
 @conforms()
