@@ -201,6 +201,10 @@ class Filesystem:
             failures.append(error)
         raise_as_one(failures)
 
+    async def recover(self) -> None:
+        """Before anything else: finish what a former mount of the bucket left half done. Never fails."""
+        await self._renames.recover()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The background, until cancelled: syncs what was committed, writes directories' times, tries failed commits again."""
         async with trio.open_nursery() as nursery:

@@ -7,6 +7,7 @@ Must not know: how any of it is done.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from s3mount.model import KEY_BYTES, Attr
@@ -33,6 +34,8 @@ class FsOptions:
     key_bytes: int = KEY_BYTES
     """The longest key that the store takes (S3: 1024)."""
     xattrs: bool = True
+    journal: Path | None = None
+    """Where renames are written down that the store cannot do at once; None where it can."""
 
     def __post_init__(self) -> None:
         if self.root and not self.root.endswith("/"):

@@ -9,7 +9,7 @@ Must not know: handles, how a store carries a rename out.
     target that is open         keeps its content for its handles, as with unlink
 
 The gate holds commits below both names meanwhile, and waits for those under way. Where the store cannot rename (no `atomic_rename`) keys
-are copied and then deleted one by one, so that none is ever lost; others see the steps.
+are carried over (see carry): none is ever lost, but others see the steps.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from s3mount.errors import (
     NotFound,
     NotSupported,
 )
+from s3mount.fs.carry import Carrier
 from s3mount.fs.entries import LOCAL_BYTES, Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.journal import Move
 from s3mount.fs.metadata import Metadata
 from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
 from s3mount.fs.volume import Volume
-from s3mount.model import Key
+from s3mount.model import ETag, Key, ObjectInfo
 
 # renameat2(2)
 NOREPLACE = 1
@@ -62,6 +64,12 @@ class Renames:
         self._entries = entries
         self._metadata = metadata
         self._store = volume.store
+        self._carrier = Carrier(volume.store, volume.options.journal)
+
+    async def recover(self) -> None:
+        """Finish what a former mount could not."""
+        if not self._volume.options.read_only:
+            await self._carrier.recover()
 
     async def rename(self, source: End, target: End, *, flags: int) -> None:
         """Raises NoEntry, Exists (NOREPLACE), NotEmpty, IsADirectory, NotADirectory, Invalid (into itself), NotSupported."""
@@ -131,9 +139,9 @@ class Renames:
         if after.object is not None and after.object.file_id and after.object.file_id == before.object.file_id:
             return  # two names of one file: POSIX wants nothing done
         source, target = before.object.key, Key(after.key)
-        moved = self._namespace.known_file(source, before.object)
+        self._namespace.known_file(source, before.object)
         replaced = await self._set_aside(after)
-        await self._carry_file(source, target, moved, replace=replace)
+        await self._carry_file(source, target, before.object.etag, replace=replace)
         self._renamed_file(source, target, replaced, after)
         if replaced is not None and replaced.live is not None:
             await self._files.release_reservation(replaced.live)
@@ -149,13 +157,13 @@ class Renames:
             await inode.live.content.localise(LOCAL_BYTES)
         return inode
 
-    async def _carry_file(self, source: Key, target: Key, moved: FileInode | None, *, replace: bool) -> None:
+    async def _carry_file(self, source: Key, target: Key, etag: ETag, *, replace: bool) -> None:
         try:
             if self._volume.can.atomic_rename:
                 await self._store.rename(source, target, replace=replace)
             else:
-                await self._copy_key(source, target, moved)
-                await self._store.delete(source)
+                move = Move(source, target, etag)
+                await self._carrier.carry([move], self._copied, replaces=True)
         except AlreadyExists:
             self._volume.changes.note(target)
             raise Exists("The name is taken.") from None
@@ -163,8 +171,9 @@ class Renames:
             self._volume.changes.note(source)
             raise NoEntry("There is no such name.") from None
 
-    async def _copy_key(self, source: Key, target: Key, moved: FileInode | None) -> None:
-        info = await self._store.copy(source, target)
+    async def _copied(self, move: Move, info: ObjectInfo) -> None:
+        """The inode of *move* goes with the copy."""
+        moved = self._volume.inodes.file_at(move.source)
         if moved is not None:
             former = moved.etag
             moved.saw(info)
@@ -229,23 +238,21 @@ class Renames:
                 raise NoEntry("There is no such name.") from None
 
     async def _copy_prefix(self, source: str, target: str) -> None:
-        """Copy all, then delete all; the marker goes last. A marker that *target* had is replaced, or goes."""
-        keys: list[Key] = []
+        """Carry all, the marker last. A marker that *target* had is replaced, or goes."""
+        moves: list[Move] = []
         after = ""
         while True:
             page = await self._store.list(source, after=after)
-            keys.extend(info.key for info in page.objects)
+            moves.extend(Move(info.key, Key(target + info.key[len(source) :]), info.etag) for info in page.objects)
             if page.next is None:
                 break
             after = page.next
-        if not keys:
+        if not moves:
             raise NotFound("Nothing lies there.")
-        for key in keys:
-            await self._copy_key(key, Key(target + key[len(source) :]), self._volume.inodes.file_at(key))
-        if source not in keys:
+        if moves[0].source != source:
             await self._store.delete(Key(target))
-        for key in reversed(keys):
-            await self._store.delete(key)
+        moves.reverse()
+        await self._carrier.carry(moves, self._copied, replaces=False)
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:
         """Stems *names* are called otherwise now, all at once."""

@@ -124,6 +124,7 @@ class Mount:
         async with trio.open_nursery() as attendants:
             attendants.start_soon(self._heed_signals, attendants)
             try:
+                await fs.recover()
                 async with trio.open_nursery() as background:
                     background.start_soon(_keep_running, fs)
                     await self._serve(fs, invalidator)

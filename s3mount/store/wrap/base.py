@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "adopt": Kind.COMMIT,
     "put_part": Kind.COMMIT,
     "complete_upload": Kind.COMMIT,
-    "copy": Kind.COMMIT,
+    "copy": Kind.CHANGE,
     "update": Kind.CHANGE,
     "delete": Kind.CHANGE,
     "delete_many": Kind.CHANGE,

@@ -1,0 +1,175 @@
+"""Moving keys on a store that cannot rename: copied, then deleted, many at a time, and finished by the next mount when interrupted.
+
+Owns: the order of copies and deletions, what is undone after a failure, what is finished after a crash.
+Must not know: what POSIX allows, inodes (who copies tells them through *copied*).
+
+    list the keys --> journal --> copy all --> delete all --> journal done
+                                     |            `-- fails: the journal stays, whoever mounts next finishes it
+                                     `-- fails: the copies made are deleted again, journal done; as if nothing happened
+
+M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
+M2  A copy is undone only in the version that we made.
+M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from s3mount.errors import NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
+from s3mount.fs.journal import Journal, Move, Record, Step, decide
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import ObjectStore
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Copies and deletions under way at once: at 30 ms each a thousand keys take two seconds.
+AT_ONCE = 32
+
+# For undoing after a failure, before the caller gets his answer.
+UNDO_SECONDS = 30.0
+
+Copied = Callable[[Move, ObjectInfo], Awaitable[None]]
+"""Told of each copy, as soon as it is there."""
+
+
+class Carrier:
+    """Moves keys of *store*; *folder* holds the journal (None: none is kept, as for a store that only tests use)."""
+
+    def __init__(self, store: ObjectStore, folder: Path | None) -> None:
+        self._store = store
+        self._journal = Journal(folder) if folder is not None else None
+
+    async def carry(self, moves: Sequence[Move], copied: Copied, *, replaces: bool) -> None:
+        """Do *moves*, the last one last to go; *replaces*: there are targets already, which cannot be had back.
+
+        Raises StoreError: then nothing was moved, or all is there under both names.
+        """
+        record = await self._begun(moves)
+        copies: dict[int, ETag] = {}
+        try:
+            await self._copy_all(moves, copies, record, copied)
+        except BaseException:
+            with trio.move_on_after(UNDO_SECONDS, shield=True):
+                if not replaces:
+                    await self._undo(moves, copies)
+                await self._end(record)
+            _leave(record)
+            raise
+        try:
+            await _each(moves[:-1], self._delete_source)
+            await self._delete_source(moves[-1])
+            await self._end(record)
+        finally:
+            _leave(record)
+
+    async def recover(self) -> None:
+        """Finish what a former mount could not. Never fails: what cannot be done now is said in the log, and tried by the next mount."""
+        if self._journal is None:
+            return
+        try:
+            records = await trio.to_thread.run_sync(lambda journal: list(journal.left_over()), self._journal)
+        except (OSError, ValueError) as error:
+            log.error("The journal of renames cannot be read: %s", error)
+            return
+        for record in records:
+            try:
+                await _each(range(len(record.moves)), partial(self._finish, record))
+                await self._end(record)
+                log.info("A rename of %d keys that was interrupted is finished", len(record.moves))
+            except S3MountError as error:
+                log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
+            finally:
+                _leave(record)
+
+    async def _begun(self, moves: Sequence[Move]) -> Record | None:
+        if self._journal is None:
+            return None
+        try:
+            return await trio.to_thread.run_sync(self._journal.begin, moves)
+        except OSError as error:
+            raise Unavailable(f"The journal of renames cannot be written: {error.strerror}.") from error
+
+    async def _end(self, record: Record | None) -> None:
+        if record is not None:
+            await trio.to_thread.run_sync(record.done)
+
+    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ETag], record: Record | None, copied: Copied) -> None:
+        async def copy(number: int) -> None:
+            move = moves[number]
+            info = await self._store.copy(move.source, move.target, if_match=move.etag)
+            copies[number] = info.etag
+            if record is not None:
+                record.copied(number, info.etag)
+            await copied(move, info)
+
+        await _each(range(len(moves)), copy)
+
+    async def _undo(self, moves: Sequence[Move], copies: dict[int, ETag]) -> None:
+        async def remove(number: int) -> None:
+            try:
+                await self._store.delete(moves[number].target, if_match=self._guard(copies[number]))
+            except StoreError as error:
+                log.warning("%r is a copy left over from a rename that failed: %s", moves[number].target, error)
+
+        await _each(list(copies), remove)
+
+    async def _delete_source(self, move: Move) -> None:
+        try:
+            await self._store.delete(move.source, if_match=self._guard(move.etag))
+        except (PreconditionFailed, NotFound):
+            log.info("%r was replaced or removed by somebody else while it was renamed", move.source)
+
+    def _guard(self, etag: ETag) -> ETag | None:
+        return etag if self._store.capabilities.conditional_put else None
+
+    async def _finish(self, record: Record, number: int) -> None:
+        move, copied = record.moves[number], record.copies.get(number)
+        step = decide(move, source=await self._head(move.source), target=await self._head(move.target), copied=copied)
+        if step is Step.COPY:
+            info = await self._store.copy(move.source, move.target, if_match=move.etag)
+            record.copied(number, info.etag)
+        if step in (Step.COPY, Step.DELETE_SOURCE):
+            await self._delete_source(move)
+        elif step is Step.LEAVE_BOTH:
+            log.warning("%r was to be renamed to %r, which somebody else changed since: both are left", move.source, move.target)
+
+    async def _head(self, key: Key) -> ObjectInfo | None:
+        try:
+            return await self._store.head(key)
+        except NotFound:
+            return None
+
+
+async def _each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do *work* for each item, `AT_ONCE` at a time. After a failure none is begun; those under way are finished, and it is raised."""
+    pending = iter(items)
+    failures: list[S3MountError] = []
+
+    async def worker() -> None:
+        for item in pending:
+            if failures:
+                return
+            try:
+                await work(item)
+            except S3MountError as error:
+                failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(AT_ONCE, len(items))):
+            nursery.start_soon(worker)
+    if failures:
+        raise failures[0]
+
+
+def _leave(record: Record | None) -> None:
+    if record is not None:
+        record.leave()

@@ -1,0 +1,233 @@
+"""Renames on a store that cannot rename: nothing is lost, whatever happens in between, and the next mount finishes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from s3mount.errors import AccessDenied, Unavailable
+from s3mount.fs.carry import AT_ONCE, Carrier
+from s3mount.fs.journal import Journal, Move, Record, Step, decide
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import ObjectStore
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Kind, Op, Wrapper
+from s3mount.store.wrap.faulty import Fault, Faulty, Script
+from s3mount.store.wrap.limited import Limited, Limits
+from tests.store.registry import keys_of, read
+
+T = TypeVar("T")
+
+MOVE = Move(Key("a"), Key("b"), ETag("one"))
+
+
+def info(etag: str) -> ObjectInfo:
+    return ObjectInfo(Key("any"), 1, ETag(etag), 0)
+
+
+# -- what is left ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "copied", "step"),
+    [
+        ("one", None, None, Step.COPY),
+        ("one", "one", None, Step.DELETE_SOURCE),
+        ("one", "two", "two", Step.DELETE_SOURCE),
+        ("one", "two", None, Step.LEAVE_BOTH),
+        ("one", "three", "two", Step.LEAVE_BOTH),
+        ("one", None, "two", Step.LEAVE_BOTH),
+        (None, "two", "two", Step.NOTHING),
+        (None, None, None, Step.NOTHING),
+        ("changed", None, None, Step.NOTHING),
+        ("changed", "two", "two", Step.NOTHING),
+    ],
+)
+def test_what_is_left_of_an_interrupted_move(source: str | None, target: str | None, copied: str | None, step: Step) -> None:
+    now = {"source": source and info(source), "target": target and info(target)}
+    assert decide(MOVE, **now, copied=ETag(copied) if copied else None) is step  # type: ignore[arg-type]
+
+
+# -- the journal ----------------------------------------------------------------------------
+
+
+def test_a_record_says_what_was_planned_and_what_was_copied(tmp_path: Path) -> None:
+    moves = [MOVE, Move(Key('odd "\n\ud7ff'), Key("é/"), ETag("two"))]
+    record = Journal(tmp_path / "journal").begin(moves)
+    record.copied(1, ETag("three"))
+    record.leave()
+    (left,) = Journal(tmp_path / "journal").left_over()
+    assert (list(left.moves), left.copies) == (moves, {1: "three"})
+    left.done()
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_record_that_somebody_works_on_is_not_left_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    record = journal.begin([MOVE])
+    assert list(journal.left_over()) == []
+    record.leave()
+    assert len(list(journal.left_over())) == 1
+
+
+def test_a_line_cut_off_by_a_crash_is_no_copy(tmp_path: Path) -> None:
+    record = Journal(tmp_path).begin([MOVE])
+    record.copied(0, ETag("two"))
+    record.leave()
+    (path,) = tmp_path.glob("*.moves")
+    path.write_bytes(path.read_bytes()[:-3])
+    (left,) = Journal(tmp_path).left_over()
+    assert left.copies == {}
+    left.leave()
+
+
+def test_what_is_no_record_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x.moves").write_text("2\n\n")
+    with pytest.raises(ValueError, match=r"x\.moves is not a journal"):
+        list(Journal(tmp_path).left_over())
+
+
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
+
+
+# -- carrying -------------------------------------------------------------------------------
+
+
+async def nothing(move: Move, info: ObjectInfo) -> None:
+    pass
+
+
+async def filled(store: ObjectStore, count: int) -> list[Move]:
+    """Objects below a/, and the moves that bring them to b/, the marker last."""
+    moves = []
+    for name in ["", *(f"{number:03}" for number in range(count))]:
+        source = await store.put(Key(f"a/{name}"), name.encode())
+        moves.append(Move(source.key, Key(f"b/{name}"), source.etag))
+    return moves[::-1]
+
+
+async def test_all_keys_are_carried_over_many_at_a_time() -> None:
+    store, script = MemoryStore(LIKE_S3), Script()
+    until = trio.Event()
+    script.add("copy", *[Fault(until=until)] * 100)
+    limits = Limited(Faulty(store, script), Limits(change=4))
+    moves = await filled(store, 100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(Carrier(limits, None).carry, moves, nothing, replaces=False))
+        await trio.testing.wait_all_tasks_blocked()
+        assert limits.waiting(Kind.CHANGE) == AT_ONCE - 4
+        until.set()
+    assert await keys_of(store) == sorted(move.target for move in moves)
+    assert await read(store, Key("b/042")) == b"042"
+
+
+async def test_a_copy_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    store, script = MemoryStore(LIKE_S3), Script()
+    moves = await filled(store, 50)
+    script.add("copy", *[Fault()] * 40, Fault(before=AccessDenied("no")))
+    with pytest.raises(AccessDenied):
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+    assert await keys_of(store) == sorted(move.source for move in moves)
+    assert is_empty(tmp_path)
+
+
+async def test_a_deletion_that_fails_is_made_good_by_the_next_mount(tmp_path: Path) -> None:
+    store, script = MemoryStore(LIKE_S3), Script()
+    moves = await filled(store, 50)
+    script.add("delete", *[Fault()] * 10, Fault(before=Unavailable("no")))
+    with pytest.raises(Unavailable):
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+    keys = await keys_of(store)
+    assert set(keys) >= {move.target for move in moves}
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == sorted(move.target for move in moves)
+    assert is_empty(tmp_path)
+
+
+async def test_what_somebody_else_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    store = MemoryStore(LIKE_S3)
+    moves = await filled(store, 3)
+
+    async def interfere(move: Move, info: ObjectInfo) -> None:
+        if move.source == "a/001":
+            await store.another().put(move.source, b"theirs")
+
+    await Carrier(store, tmp_path).carry(moves, interfere, replaces=False)
+    assert await keys_of(store) == ["a/001", *sorted(move.target for move in moves)]
+    assert await read(store, Key("a/001")) == b"theirs"
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Dying(Wrapper):
+    """A store whose client is killed at one request, before or after it is carried out; *journal* is then as on the disk, in *kept*."""
+
+    def __init__(self, inner: ObjectStore, *, at: int, after: bool, journal: Path, kept: Path) -> None:
+        super().__init__(inner)
+        self._left = at
+        self._after = after
+        self._folders = journal, kept
+
+    async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+        self._left -= 1
+        if self._left > 0:
+            return await call()
+        if self._left == 0:
+            if self._after:
+                with trio.CancelScope(shield=True):
+                    await call()
+            journal, kept = self._folders
+            if journal.exists():
+                shutil.copytree(journal, kept)
+        raise Killed
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_killed_at_any_request_the_next_mount_finishes_it(tmp_path: Path, caplog: pytest.LogCaptureFixture, after: bool) -> None:
+    for at in range(1, 100):
+        store = MemoryStore(LIKE_S3)
+        moves = await filled(store, 6)
+        journal, kept = tmp_path / f"{at}", tmp_path / f"{at}-kept"
+        dying = Dying(store, at=at, after=after, journal=journal, kept=kept)
+        try:
+            await Carrier(dying, journal).carry(moves, nothing, replaces=False)
+        except (Killed, BaseExceptionGroup):
+            pass
+        else:
+            assert at > 2 * len(moves)
+            return
+        contents = {await read(store, Key(key)) for key in await keys_of(store)}
+        assert contents >= {b"", *(b"%03d" % number for number in range(6))}
+        await Carrier(store, kept).recover()
+        doubtful = {move.source for move in moves} & set(await keys_of(store))
+        assert len(doubtful) <= after, "this store gives a copy another tag: without a line in the journal nobody can tell whose it is"
+        assert set(await keys_of(store)) - doubtful == {move.target for move in moves}, at
+        assert await read(store, Key("b/003")) == b"003"
+    raise AssertionError("it never ends")
+
+
+async def test_a_journal_that_cannot_be_read_is_said_and_the_mount_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.moves").write_text("nonsense")
+    await Carrier(MemoryStore(LIKE_S3), tmp_path).recover()
+    assert "x.moves is not a journal" in caplog.text
+
+
+async def test_a_record_of_a_mount_that_lives_is_left_alone(tmp_path: Path) -> None:
+    store = MemoryStore(LIKE_S3)
+    moves = await filled(store, 2)
+    record: Record = Journal(tmp_path).begin(moves)
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == sorted(move.source for move in moves)
+    record.leave()
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == sorted(move.target for move in moves)
