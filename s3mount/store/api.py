@@ -130,6 +130,10 @@ class Pin(Protocol):
         """As `get_into`, if that needs no waiting; False (nothing promised of *buffer*) where it would have to wait."""
         ...
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        """The bytes themselves where they lie in memory in one piece, valid until the caller's next checkpoint; else None."""
+        ...
+
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         """Fill *buffer* from *offset*; the caller stays inside `info.size`.
 

@@ -250,6 +250,9 @@ class LocalPin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return self._reader.read_into_nowait(offset, buffer)
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        return None
+
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         await _in_thread(self._limiter, partial(self._reader.read_into, offset, buffer))
 

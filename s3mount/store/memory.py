@@ -408,6 +408,9 @@ class MemoryPin:
         self._blob.read_into(offset, buffer)
         return True
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        return None
+
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         self._require_open()
         if self._blob is None:

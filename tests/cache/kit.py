@@ -78,6 +78,9 @@ class RemotePin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return False
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        return None
+
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Callable[[int], None] | None = None) -> None:
         remote = self._remote
         get = Get(self.info.key, offset, offset + buffer.nbytes, trio.current_time())

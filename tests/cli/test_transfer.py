@@ -100,6 +100,9 @@ class BrokenPin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return False
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        return None
+
     async def get_into(self, offset: int, buffer: memoryview) -> None:
         await trio.lowlevel.checkpoint()
         if offset:

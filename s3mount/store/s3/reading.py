@@ -15,7 +15,7 @@ from functools import partial
 
 from s3mount.errors import InvalidName, NotFound, PreconditionFailed
 from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page
-from s3mount.store.api import PAGE_KEYS, Arrived
+from s3mount.store.api import PAGE_KEYS, Arrived, ObjectStore
 from s3mount.store.rules import changed, require_key
 from s3mount.store.s3.answers import Asked, NoSuchRange
 from s3mount.store.s3.checksums import verify
@@ -59,33 +59,6 @@ class Reading:
         """The client's whole answer. Raises NotFound, PreconditionFailed, InvalidName."""
         require_key(key, KEY_BYTES)
         return await self._client("head_object", self._asked(key), Bucket=self._bucket, Key=key, **given(IfMatch=if_match))
-
-    async def find(self, name: str) -> Found:
-        """As `ObjectStore.find`: a HEAD and a LIST, side by side."""
-        try:
-            if name:
-                require_key(name, KEY_BYTES)
-        except InvalidName:
-            return Found(None, None, implied=False)
-        if not name:
-            return Found(None, None, implied=True)
-        jobs = [partial(self._object, Key(name)), partial(self._below, f"{name}/")]
-        found, below = await together(jobs, at_once=2)
-        assert isinstance(below, Page)
-        assert not isinstance(found, Page)
-        marker = next((info for info in below.objects if info.key == f"{name}/"), None)
-        return Found(found, marker, implied=any(info.key != f"{name}/" for info in below.objects))
-
-    async def _object(self, key: Key) -> Seen:
-        try:
-            return info_of(key, headers_of(await self.head(key)))
-        except NotFound:
-            return None
-
-    async def _below(self, prefix: str) -> Seen:
-        if len(prefix.encode()) > KEY_BYTES:
-            return Page((), (), None)
-        return await self.list(prefix, limit=2)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         """As `ObjectStore.list`."""
@@ -153,6 +126,32 @@ class Reading:
         return S3Pin(self, info)
 
 
+async def find(asked: ObjectStore, name: str) -> Found:
+    """As `ObjectStore.find`: a HEAD and a LIST of *asked*, side by side; each is repeated by itself where *asked* repeats."""
+    if not name:
+        return Found(None, None, implied=True)
+    try:
+        require_key(name, KEY_BYTES)
+    except InvalidName:
+        return Found(None, None, implied=False)
+    found, below = await together([partial(_object, asked, Key(name)), partial(_below, asked, f"{name}/")], at_once=2)
+    assert isinstance(below, Page)
+    assert not isinstance(found, Page)
+    marker = next((info for info in below.objects if info.key == f"{name}/"), None)
+    return Found(found, marker, implied=any(info.key != f"{name}/" for info in below.objects))
+
+
+async def _object(asked: ObjectStore, key: Key) -> Seen:
+    try:
+        return await asked.head(key)
+    except NotFound:
+        return None
+
+
+async def _below(asked: ObjectStore, prefix: str) -> Seen:
+    return await asked.list(prefix, limit=2) if len(prefix.encode()) <= KEY_BYTES else Page((), (), None)
+
+
 class S3Pin:
     """A version, by its ETag. It stays readable as long as it is the current one, or the bucket keeps it."""
 
@@ -166,6 +165,9 @@ class S3Pin:
 
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return not buffer.nbytes
+
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        return None
 
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         if not buffer.nbytes:

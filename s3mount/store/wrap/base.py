@@ -220,6 +220,16 @@ class WrappedPin:
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
         return self._wrapper.at_once(self._op, lambda: self._inner.get_into_nowait(offset, buffer))
 
+    def view_nowait(self, offset: int, size: int) -> memoryview | None:
+        view: memoryview | None = None
+
+        def look() -> bool:
+            nonlocal view
+            view = self._inner.view_nowait(offset, size)
+            return view is not None
+
+        return view if self._wrapper.at_once(self._op, look) else None
+
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         await self._wrapper.around(self._op, lambda: self._inner.get_into(offset, buffer, arrived=arrived))
 
