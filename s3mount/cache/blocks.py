@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from s3mount.cache.arena import Arena
 from s3mount.cache.budget import Budget
+from s3mount.cache.disk import Disk
 from s3mount.cache.fetches import Fetcher
 from s3mount.cache.neighbours import Neighbours
 from s3mount.cache.options import CacheOptions
@@ -52,7 +53,10 @@ class Blocks(Wrapper):
         self.arena = Arena(options.memory_limit * BLOCKS_SHARE[0] // BLOCKS_SHARE[1])
         self.versions = Versions()
         self._background = Background()
-        self.fetcher = Fetcher(inner, self.arena, self._background)
+        self.disk = self._disk_of(options)
+        self.fetcher = Fetcher(inner, self.arena, self._background, self.disk)
+        if self.disk is not None:
+            self.disk.released = self.fetcher.pump
         budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1])
         shape = Shape(request=self.arena.region_bytes)
         self._neighbours = Neighbours(self.versions, self.fetcher, siblings or NoSiblings(), largest=shape.first)
@@ -70,11 +74,20 @@ class Blocks(Wrapper):
         self.arena.check()
         self.versions.check()
         self.fetcher.check()
+        if self.disk is not None:
+            self.disk.check()
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> BlockPin:
         pin = await self.inner.pin(key, if_match=if_match, known=known)
         return BlockPin(self._parts, pin)
 
+    def _disk_of(self, options: CacheOptions) -> Disk | None:
+        if options.folder is None or not options.disk_limit:
+            return None
+        return Disk(options.folder, options.disk_limit, identity=options.identity, background=self._background)
+
     async def aclose(self) -> None:
+        if self.disk is not None:
+            await self.disk.aclose()
         await self._background.aclose()
         await self.inner.aclose()

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
 from s3mount.cache.arena import Arena
+from s3mount.cache.disk import Disk
 from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Block, Phase, Version
 from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unavailable
@@ -39,15 +40,13 @@ AHEAD = 24
 
 
 class Fetcher:
-    """Fills blocks from *store*. *ready* is told of each block that came whole."""
+    """Fills blocks from *disk* where it has them, else from *store*."""
 
-    def __init__(
-        self, store: ObjectStore, arena: Arena, background: Background, *, ready: Callable[[Block], None] = lambda block: None
-    ) -> None:
+    def __init__(self, store: ObjectStore, arena: Arena, background: Background, disk: Disk | None = None) -> None:
         self._store = store
         self._arena = arena
         self._background = background
-        self._ready = ready
+        self._disk = disk
         self._urgent: deque[Block] = deque()
         self._ahead: deque[Block] = deque()
         self._running = 0
@@ -108,10 +107,10 @@ class Fetcher:
 
     async def _fetch(self, block: Block, scope: trio.CancelScope) -> None:
         error: StoreError | None = None
-        whole = False
+        whole = from_disk = False
         try:
             with scope:
-                await self._fill(block)
+                from_disk = await self._fill(block)
                 whole = True
         except StoreError as refusal:
             error = refusal
@@ -121,21 +120,27 @@ class Fetcher:
             error = Unavailable(f"{block.version.info.key!r} could not be read; the log says why.")
         finally:
             self._running -= 1
-            self._end(block, error, whole=whole)
+            self._end(block, error, whole=whole, from_disk=from_disk)
             self.pump()
 
-    def _end(self, block: Block, error: StoreError | None, *, whole: bool) -> None:
+    def _end(self, block: Block, error: StoreError | None, *, whole: bool, from_disk: bool) -> None:
         if whole:
             block.done()
-            self._ready(block)
+            if self._disk is not None and not from_disk:
+                self._disk.offer(block)
         elif error is None and self._background.closed:
             block.fail(Unavailable("The mount is ending."))
         else:
             block.fail(error)
 
-    async def _fill(self, block: Block) -> None:
+    async def _fill(self, block: Block) -> bool:
+        """True if it came from the disk."""
+        view = block.view(block.start, block.stop)
+        if self._disk is not None and await self._disk.read(block.version, block.start, view):
+            return True
         async with self._pin(block.version) as pin:
-            await pin.get_into(block.start, block.view(block.start, block.stop), arrived=block.arrived)
+            await pin.get_into(block.start, view, arrived=block.arrived)
+        return False
 
     @asynccontextmanager
     async def _pin(self, version: Version) -> AsyncIterator[Pin]:

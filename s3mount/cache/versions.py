@@ -163,12 +163,16 @@ class Block:
 
 
 class Version:
-    """What is known of the bytes of one version. `sources`: the pins it can be read through; `lost`: the store said that it is gone."""
+    """What is known of the bytes of one version. `sources`: the pins it can be read through; `lost`: the store said that it is gone.
 
-    __slots__ = ("_blocks", "_home", "_starts", "info", "lost", "sources")
+    `digest`: what it is called on disk, once somebody asked.
+    """
+
+    __slots__ = ("_blocks", "_home", "_starts", "digest", "info", "lost", "sources")
 
     def __init__(self, info: ObjectInfo, home: Versions) -> None:
         self.info = info
+        self.digest = b""
         self.lost = False
         self.sources: list[Source] = []
         self._home = home
