@@ -20,6 +20,7 @@ from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
 from s3mount.cli.report import only_cause, sentence
+from s3mount.cli.state import journal_folder
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_url
 from s3mount.errors import UsageError
@@ -133,6 +134,7 @@ def mount(
             metadata_ttl_s=min(metadata_ttl, FOREVER_S),
             xattrs=not no_xattr,
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
+            journal=journal_folder(url, choice),
         ),
         allow_other=allow_other,
         kernel=kernel,
