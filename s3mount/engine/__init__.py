@@ -57,7 +57,7 @@ Files
     spare       room kept for deleting on a full medium
     engine      Engine: all of it under one name
     layout, disk, lock                   folder, system calls, write lock and owners
-    codec, segment, log, snapshot        frames, one segment, all of them, the state at one record
+    codec, search, segment, log, snapshot    frames, what damage left of them, one segment, all of them, the state at one record
     bodies, reader                       body files, open objects
     recovery, replay, sync               opening, catching up, durability
     rebuild, reindex                     a new index: offline and with salvage; beside the living one

@@ -24,11 +24,12 @@ from dataclasses import dataclass
 Buffer = bytes | bytearray | memoryview
 
 MAGIC = b"s3L\x01"
-_HEADER = struct.Struct("<4sIIQQI")
-_CHECKSUM = struct.Struct("<I")
-_TRAILER = struct.Struct("<II")
-HEADER_BYTES = _HEADER.size + _CHECKSUM.size
-FRAME_BYTES = HEADER_BYTES + _TRAILER.size
+HEADER = struct.Struct("<4sIIQQI")
+CHECKSUM = struct.Struct("<I")
+TRAILER = struct.Struct("<II")
+HEADER_BYTES = HEADER.size + CHECKSUM.size
+TRAILER_BYTES = TRAILER.size
+FRAME_BYTES = HEADER_BYTES + TRAILER_BYTES
 
 # Lengths are 32-bit numbers; callers split long before (a frame is held in memory).
 MAX_FRAME_BYTES = (1 << 32) - 1
@@ -59,7 +60,7 @@ class Frame:
 
     @property
     def length(self) -> int:
-        return self.blobs_at + self.blob_bytes + _TRAILER.size
+        return self.blobs_at + self.blob_bytes + TRAILER.size
 
 
 def encode(seq: int, *, mark: int, chain: int, payload: Buffer, blobs: Sequence[Buffer] = ()) -> Encoded:
@@ -68,11 +69,11 @@ def encode(seq: int, *, mark: int, chain: int, payload: Buffer, blobs: Sequence[
     length = FRAME_BYTES + len(payload) + blob_bytes
     if length > MAX_FRAME_BYTES:
         raise ValueError(f"a record of {length} bytes is too long")
-    header = _HEADER.pack(MAGIC, len(payload), blob_bytes, seq, mark, chain)
+    header = HEADER.pack(MAGIC, len(payload), blob_bytes, seq, mark, chain)
     checksum = zlib.crc32(payload, zlib.crc32(header))
     for blob in blobs:
         checksum = zlib.crc32(blob, checksum)
-    buffers = (header + _CHECKSUM.pack(checksum), payload, *blobs, _TRAILER.pack(length, checksum))
+    buffers = (header + CHECKSUM.pack(checksum), payload, *blobs, TRAILER.pack(length, checksum))
     return Encoded(buffers=buffers, length=length, checksum=checksum, blobs_at=HEADER_BYTES + len(payload))
 
 
@@ -80,7 +81,7 @@ def frame_length(buffer: Buffer, at: int = 0) -> int | None:
     """How long the frame that begins at *at* claims to be; None if no header stands there. Unverified."""
     if len(buffer) - at < HEADER_BYTES:
         return None
-    magic, payload_bytes, blob_bytes, _, _, _ = _HEADER.unpack_from(buffer, at)
+    magic, payload_bytes, blob_bytes, _, _, _ = HEADER.unpack_from(buffer, at)
     return FRAME_BYTES + int(payload_bytes) + int(blob_bytes) if magic == MAGIC else None
 
 
@@ -88,8 +89,8 @@ def claim(buffer: Buffer, at: int = 0) -> tuple[int, int, int] | None:
     """Number, chain and checksum that the header at *at* claims; None if no header stands there. Unverified."""
     if frame_length(buffer, at) is None:
         return None
-    _, _, _, seq, _, chain = _HEADER.unpack_from(buffer, at)
-    return seq, chain, _CHECKSUM.unpack_from(buffer, at + _HEADER.size)[0]
+    _, _, _, seq, _, chain = HEADER.unpack_from(buffer, at)
+    return seq, chain, CHECKSUM.unpack_from(buffer, at + HEADER.size)[0]
 
 
 def decode(buffer: Buffer, at: int = 0) -> Frame | None:
@@ -97,11 +98,11 @@ def decode(buffer: Buffer, at: int = 0) -> Frame | None:
     length = frame_length(buffer, at)
     if length is None or len(buffer) - at < length:
         return None
-    _, payload_bytes, blob_bytes, seq, mark, chain = _HEADER.unpack_from(buffer, at)
-    (checksum,) = _CHECKSUM.unpack_from(buffer, at + _HEADER.size)
+    _, payload_bytes, blob_bytes, seq, mark, chain = HEADER.unpack_from(buffer, at)
+    (checksum,) = CHECKSUM.unpack_from(buffer, at + HEADER.size)
     view = memoryview(buffer)[at : at + length]
-    body = view[HEADER_BYTES : length - _TRAILER.size]
-    if zlib.crc32(body, zlib.crc32(view[: _HEADER.size])) != checksum or _TRAILER.unpack(view[-_TRAILER.size :]) != (length, checksum):
+    body = view[HEADER_BYTES : length - TRAILER.size]
+    if zlib.crc32(body, zlib.crc32(view[: HEADER.size])) != checksum or TRAILER.unpack(view[-TRAILER.size :]) != (length, checksum):
         return None
     return Frame(
         seq=seq,
@@ -116,19 +117,5 @@ def decode(buffer: Buffer, at: int = 0) -> Frame | None:
 
 def ending(trailer: Buffer) -> tuple[int, int]:
     """Length and checksum of the frame that ends with *trailer* (`TRAILER_BYTES`). Unverified."""
-    length, checksum = _TRAILER.unpack(trailer)
+    length, checksum = TRAILER.unpack(trailer)
     return int(length), int(checksum)
-
-
-TRAILER_BYTES = _TRAILER.size
-
-
-def find(buffer: Buffer, at: int, *, seq_from: int) -> int | None:
-    """Where the first whole frame at or behind *at* begins whose number is at least *seq_from*: what survived behind damage."""
-    data = bytes(buffer)
-    while (at := data.find(MAGIC, at)) >= 0:
-        frame = decode(data, at)
-        if frame is not None and frame.seq >= seq_from:
-            return at
-        at += 1
-    return None

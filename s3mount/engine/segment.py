@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 
 from s3mount.engine import codec
+from s3mount.engine.search import Found, Search
 from s3mount.model import KiB
 
 # What a walk reads at once: a hundred thousand small records cost a few hundred calls, a catch-up with nothing new one short one.
@@ -72,22 +73,21 @@ class SegmentReader:
         An inline body may hold what looks like a record: such is no record of ours.
         """
         data = self.behind(end.offset)
-        at = codec.find(data, 0, seq_from=end.seq + 1)
-        while at is not None:
-            frame = codec.decode(data, at)
-            assert frame is not None
-            if self._may_follow(end, data, at, frame):
-                return Position(segment=self._segment, offset=end.offset + at, seq=frame.seq - 1, chain=frame.chain)
-            at = codec.find(data, at + 1, seq_from=end.seq + 1)
-        return None
+        search = Search(data)
+        found = search.find(0, seq_from=end.seq + 1)
+        while found is not None and not self._may_follow(end, data, found):
+            found = search.find(found.at + 1, seq_from=end.seq + 1)
+        if found is None:
+            return None
+        return Position(segment=self._segment, offset=end.offset + found.at, seq=found.seq - 1, chain=found.chain)
 
-    def _may_follow(self, end: Position, data: bytes, at: int, frame: codec.Frame) -> bool:
-        """Whether the frame found *at* bytes behind *end* is no part of the record that is damaged there, and its numbers make sense."""
+    def _may_follow(self, end: Position, data: bytes, found: Found) -> bool:
+        """Whether what was found behind *end* is no part of the record that is damaged there, and its numbers make sense."""
         torn, length = codec.claim(data), codec.frame_length(data) or 0
-        if torn is not None and torn[:2] == (end.seq + 1, end.chain) and 0 < at < length and frame.chain != torn[2]:
+        if torn is not None and torn[:2] == (end.seq + 1, end.chain) and 0 < found.at < length and found.chain != torn[2]:
             return False
-        most = max(end.seq + 1, self._segment) + at // codec.FRAME_BYTES
-        return frame.mark < frame.seq <= most
+        most = max(end.seq + 1, self._segment) + found.at // codec.FRAME_BYTES
+        return found.mark < found.seq <= most
 
     def ends_with(self, position: Position) -> bool:
         """Whether a whole record ends at *position* that has its number and checksum."""

@@ -24,6 +24,7 @@ from s3mount.engine import codec, records, schema
 from s3mount.engine.apply import apply
 from s3mount.engine.disk import Disk
 from s3mount.engine.layout import Layout
+from s3mount.engine.search import Search
 from s3mount.engine.segment import Position
 from s3mount.errors import Corrupt
 
@@ -112,13 +113,14 @@ def claimed_position(path: Path) -> Position | None:
 def pieces(path: Path) -> Iterator[bytes]:
     """The payloads of all frames that are whole, whatever stands between them; not the first and the last frame of the snapshot."""
     data = path.read_bytes()
-    at = codec.find(data, 0, seq_from=0)
-    while at is not None:
-        frame = codec.decode(data, at)
+    search = Search(data)
+    found = search.find(0, seq_from=0)
+    while found is not None:
+        frame = codec.decode(data, found.at)
         assert frame is not None
         if frame.seq > 1 and frame.payload:
             yield frame.payload
-        at = codec.find(data, at + frame.length, seq_from=0)
+        found = search.find(found.at + frame.length, seq_from=0)
 
 
 def _frames(path: Path) -> Iterator[bytes]:

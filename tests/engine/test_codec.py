@@ -51,19 +51,6 @@ def test_a_frame_with_any_byte_changed_is_not_whole() -> None:
         assert codec.decode(changed) is None
 
 
-def test_a_frame_behind_damage_is_found() -> None:
-    damaged = bytearray(sample(7))
-    damaged[10] ^= 1
-    data = bytes(damaged) + sample(8) + sample(9)
-    assert codec.find(data, 0, seq_from=8) == len(damaged)
-    assert codec.find(data, len(damaged) + 1, seq_from=8) == 2 * len(damaged)
-
-
-def test_an_older_frame_behind_damage_is_not_what_was_lost() -> None:
-    data = b"damage" + sample(3)
-    assert codec.find(data, 0, seq_from=8) is None
-
-
 def test_a_payload_that_looks_like_a_frame_does_not_confuse() -> None:
     inner = sample(5)
     outer = joined(codec.encode(1, mark=0, chain=0, payload=inner))
