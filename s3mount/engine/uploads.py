@@ -9,21 +9,24 @@ from __future__ import annotations
 import itertools
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from s3mount.engine import contents, queries
 from s3mount.engine.codec import Buffer
 from s3mount.engine.commit import Answer, Transaction
 from s3mount.engine.contents import Laid
 from s3mount.engine.core import changed
-from s3mount.engine.names import end_of, key_bytes, sought_bytes
+from s3mount.engine.names import end_of, key_bytes, rolled_up, sought_bytes
 from s3mount.engine.objects import Objects
 from s3mount.engine.records import BeginUpload, Complete, EndUpload, Piece, PutPart, pack_metadata, unpack_metadata
-from s3mount.engine.values import COMMIT_ID, PARTS, PLAIN, How, PartInfo, UploadInfo
+from s3mount.engine.values import COMMIT_ID, PARTS, PLAIN, How, PartInfo, UploadInfo, UploadPage
 from s3mount.errors import InvalidPart, NoSuchUpload, TooLarge
 from s3mount.model import OBJECT_BYTES, Absent, ByteRange, Condition, Content, ETag, Key, Matches, ObjectInfo, Part, Upload
 
 _UPLOAD = "SELECT key, id, started_ns, content_type, storage_class, metadata, extra FROM upload"
+
+# Rows that a walk through the uploads fetches at once.
+AT_ONCE = 256
 
 # ETag (None: the engine's choice) and extra of a part.
 Marks = tuple[str | None, bytes | None]
@@ -184,14 +187,26 @@ class Uploads(Objects):
             raise NoSuchUpload(f"The upload of {key!r} is over.")
         return _upload_info(row)
 
-    def upload_infos(self, bucket: str, prefix: str = "") -> Sequence[UploadInfo]:
-        """As `uploads`, with all that is known of them."""
-        first = sought_bytes(prefix)
+    def upload_page(
+        self, bucket: str, prefix: str = "", *, delimiter: str = "", after: tuple[str, str] = ("", ""), limit: int = 1000
+    ) -> UploadPage:
+        """As `uploads`, *limit* at a time, with all that is known of them, behind the (key, upload id) *after*.
+
+        Without an upload id, or with one that is over, all uploads of that key are passed over, or all of a common prefix.
+        Raises NoSuchBucket.
+        """
+        begin, split = sought_bytes(prefix), sought_bytes(delimiter)
         with self.index.snapshot() as db:
             where = queries.require_bucket(db, bucket).id
-            bounds = (where, first, end_of(first))
-            rows = db.execute(f"{_UPLOAD} WHERE bucket = ? AND key >= ? AND key < ? ORDER BY key, started_ns, id", bounds)
-            return [_upload_info(row) for row in rows]
+            found = _walk(db, where, begin, split, _behind(db, where, after, begin, split))
+            entries = list(itertools.islice(found, limit + 1))
+        shown = entries[:limit]
+        infos = tuple(entry for entry in shown if isinstance(entry, UploadInfo))
+        prefixes = tuple(entry for entry in shown if isinstance(entry, str))
+        if len(entries) <= limit:
+            return UploadPage(infos, prefixes, None)
+        last = shown[-1]
+        return UploadPage(infos, prefixes, (last, "") if isinstance(last, str) else (last.upload.key, last.upload.upload_id))
 
     def parts(self, bucket: str, upload: Upload) -> Sequence[Part]:
         """Those received so far, by number. Raises NoSuchUpload, NoSuchBucket."""
@@ -222,6 +237,43 @@ class Uploads(Objects):
                 raise InvalidPart(f"Part {part.number} of {upload.key!r} was not received so; send it again.")
         if sum(there[number][1] for number in numbers) > OBJECT_BYTES:
             raise TooLarge(f"{upload.key!r} would have more than {OBJECT_BYTES} bytes.")
+
+
+# Where a walk goes on: behind this key, time and id.
+_Place = tuple[bytes, int, str]
+# Behind every time and id of a key.
+_LATEST = (1 << 62, "")
+
+
+def _behind(db: sqlite3.Connection, bucket: int, after: tuple[str, str], prefix: bytes, delimiter: bytes) -> _Place:
+    key, upload = sought_bytes(after[0]), after[1]
+    row = db.execute("SELECT started_ns FROM upload WHERE bucket = ? AND id = ? AND key = ?", (bucket, upload, key)).fetchone()
+    if row is not None:
+        return key, row[0], upload
+    if key and key.startswith(prefix) and rolled_up(key, prefix, delimiter) == key:
+        return end_of(key), -1, ""
+    return (key, *_LATEST) if key else (b"", -1, "")
+
+
+def _walk(db: sqlite3.Connection, bucket: int, prefix: bytes, delimiter: bytes, at: _Place) -> Iterator[UploadInfo | str]:
+    """Uploads and common prefixes behind *at*, in order."""
+    while True:
+        rows = db.execute(
+            f"{_UPLOAD} WHERE bucket = ? AND key >= ? AND key < ? AND key >= ? AND (key, started_ns, id) > (?, ?, ?) "
+            "ORDER BY key, started_ns, id LIMIT ?",
+            (bucket, prefix, end_of(prefix), at[0], *at, AT_ONCE),
+        ).fetchall()
+        for row in rows:
+            group = rolled_up(row[0], prefix, delimiter)
+            if group is not None:
+                yield group.decode()
+                at = end_of(group), -1, ""
+                break
+            yield _upload_info(row)
+            at = row[0], row[2], row[1]
+        else:
+            if len(rows) < AT_ONCE:
+                return
 
 
 def _upload_info(row: queries.Row) -> UploadInfo:

@@ -113,6 +113,15 @@ class UploadInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadPage:
+    """One page of uploads and common prefixes; `next` is the (key, upload id) behind which the next begins (None: the last page)."""
+
+    uploads: tuple[UploadInfo, ...]
+    prefixes: tuple[str, ...]
+    next: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class PartInfo:
     """A part that was received. `extra` as in How."""
 

@@ -122,9 +122,13 @@ def _named(call: Call) -> dict[str, str]:
 
 
 def _must_close(call: Call) -> bool:
-    """Whether a body is left that the client may or may not send, or that is too long to be read for nothing."""
+    """Whether a body is left that the client may or may not send, or that is too long to be read for nothing.
+
+    Botocore's connections are of no use after an answer without the 100 that they waited for, even to an empty body: they send no more.
+    """
+    if call.expects and not call.continued:
+        return True
     if call.web.content.is_eof():
         return False
-    waits = call.expects and not call.continued
     length = call.s3.header("content-length")
-    return waits or length is None or not length.isdigit() or int(length) > DRAIN_BYTES
+    return length is None or not length.isdigit() or int(length) > DRAIN_BYTES

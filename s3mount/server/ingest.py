@@ -162,6 +162,7 @@ async def receive_document(call: Call, root: str) -> bytes:
 
 
 async def _receive_small(call: Call, want: Expected, hashing: _Hashing) -> Received:
+    await send_continue(call)
     data = _there(call, want)
     if data is None:
         data = b"".join([piece async for pieces in _pieces(call, want) for piece in pieces])
@@ -257,7 +258,7 @@ async def _chunks(call: Call) -> AsyncIterator[bytes]:
 
 
 async def send_continue(call: Call) -> None:
-    """Tell a client that waits for it to send its body; once."""
+    """Tell a client that waits for it to send its body, an empty one too; once. See `app` for those that never hear it."""
     if call.continued:
         return
     call.continued = True

@@ -289,54 +289,21 @@ async def list_uploads(call: Call) -> Reply:
     name, limit = naming(call), min(call.number("max-uploads", MOST, least=1), MOST)
     prefix, delimiter = call.s3.param("prefix") or "", call.s3.param("delimiter") or ""
     key, upload = call.s3.param("key-marker") or "", call.s3.param("upload-id-marker") or ""
-    infos = _behind(await call.run(call.engine.upload_infos, call.bucket, prefix), key, upload)
-    rows, prefixes, last, more = _page(infos, prefix, delimiter, key, limit)
+    page = await call.run(call.engine.upload_page, call.bucket, prefix, delimiter=delimiter, after=(key, upload), limit=limit)
     told = [
         tag("Bucket", call.bucket),
         tag("KeyMarker", name(key)),
         tag("UploadIdMarker", upload),
-        *([tag("NextKeyMarker", name(last[0])), tag("NextUploadIdMarker", last[1])] if more else []),
+        *([tag("NextKeyMarker", name(page.next[0])), tag("NextUploadIdMarker", page.next[1])] if page.next else []),
         tag("Prefix", name(prefix)),
         *([tag("Delimiter", name(delimiter))] if delimiter else []),
         encoding_echo(call),
         tag("MaxUploads", limit),
-        tag("IsTruncated", truth(more)),
-        *(_upload_row(info, name(info.upload.key)) for info in rows),
-        *common_prefixes(tuple(prefixes), name),
+        tag("IsTruncated", truth(page.next is not None)),
+        *(_upload_row(info, name(info.upload.key)) for info in page.uploads),
+        *common_prefixes(page.prefixes, name),
     ]
     return xml(document("ListMultipartUploadsResult", told))
-
-
-def _behind(infos: Sequence[UploadInfo], key: str, upload: str) -> list[UploadInfo]:
-    """Those behind the markers: of the marked key itself the ones that began after the marked upload, none without one."""
-    raw = key.encode()
-    at = [number for number, info in enumerate(infos) if (info.upload.key, info.upload.upload_id) == (key, upload)]
-    if at:
-        return list(infos[at[0] + 1 :])
-    return [info for info in infos if info.upload.key.encode() > raw or not key]
-
-
-def _page(
-    infos: Sequence[UploadInfo], prefix: str, delimiter: str, marker: str, limit: int
-) -> tuple[list[UploadInfo], list[str], tuple[str, str], bool]:
-    rows: list[UploadInfo] = []
-    prefixes: list[str] = []
-    last = ("", "")
-    for info in infos:
-        key = info.upload.key
-        at = key.find(delimiter, len(prefix)) if delimiter else -1
-        group = key[: at + len(delimiter)] if at >= 0 else ""
-        if group and (group == marker or group in prefixes[-1:]):
-            continue
-        if len(rows) + len(prefixes) == limit:
-            return rows, prefixes, last, True
-        if group:
-            prefixes.append(group)
-            last = (group, "")
-        else:
-            rows.append(info)
-            last = (key, info.upload.upload_id)
-    return rows, prefixes, last, False
 
 
 def _upload_row(info: UploadInfo, key: str) -> str:

@@ -47,7 +47,7 @@ def test_extra_of_an_upload_and_its_parts(engine: Engine) -> None:
     upload = engine.create_upload(BUCKET, key("a"), How(extra=b"plan", content_type="text/x"))
     part = engine.put_part(BUCKET, upload, 1, b"1", extra=b"sum")
     assert [info.extra for info in engine.part_infos(BUCKET, upload)] == [b"sum"]
-    assert (engine.upload_info(BUCKET, key("a"), upload.upload_id).extra, engine.upload_infos(BUCKET)[0].content_type) == (
+    assert (engine.upload_info(BUCKET, key("a"), upload.upload_id).extra, engine.upload_page(BUCKET).uploads[0].content_type) == (
         b"plan",
         "text/x",
     )

@@ -161,3 +161,33 @@ def test_uploads_survive_reopening(engine: Engine) -> None:
         assert other.uploads(BUCKET) == [upload]
         other.complete_upload(BUCKET, upload, [part])
     assert read(engine, "a") == PARTS[1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 300])
+@pytest.mark.parametrize(("prefix", "delimiter"), [("", ""), ("", "/"), ("b", ""), ("b/", "/"), ("none", "/")])
+def test_pages_of_uploads_join_to_the_whole(engine: Engine, prefix: str, delimiter: str, limit: int) -> None:
+    names = ["a", "a", "b", "b/1", "b/1", "b/c/2", "b/c/3", "b/d", "c/", "c/x", "d"]
+    made = sorted((engine.create_upload(BUCKET, key(name)) for name in names), key=lambda one: (one.key, one.started_ns, one.upload_id))
+    under = [one for one in made if one.key.startswith(prefix)]
+    groups_of = [delimiter if delimiter and delimiter in one.key[len(prefix) :] else "" for one in under]
+    found: list[tuple[str, str]] = []
+    groups: list[str] = []
+    after: tuple[str, str] | None = ("", "")
+    while after is not None:
+        page = engine.upload_page(BUCKET, prefix, delimiter=delimiter, after=after, limit=limit)
+        assert 0 < len(page.uploads) + len(page.prefixes) <= limit or not under
+        found += [(info.upload.key, info.upload.upload_id) for info in page.uploads]
+        groups += page.prefixes
+        after = page.next
+    assert found == [(one.key, one.upload_id) for one, group in zip(under, groups_of, strict=True) if not group]
+    tops = [
+        prefix + one.key[len(prefix) :].partition(delimiter)[0] + delimiter for one, group in zip(under, groups_of, strict=True) if group
+    ]
+    assert groups == list(dict.fromkeys(tops))
+
+
+def test_behind_an_upload_that_is_over_the_other_keys_are_listed(engine: Engine) -> None:
+    first, _, last = (engine.create_upload(BUCKET, key(name)) for name in ("a", "a", "b"))
+    engine.abort_upload(BUCKET, first)
+    page = engine.upload_page(BUCKET, after=("a", first.upload_id))
+    assert [info.upload.upload_id for info in page.uploads] == [last.upload_id]

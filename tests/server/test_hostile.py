@@ -77,6 +77,16 @@ def test_what_is_no_request_gets_a_document_and_a_line_in_the_log(server: Server
     assert any(line.get("request_id") == number and line["status"] == 400 for line in server.lines())
 
 
+def test_a_client_that_expects_100_hears_it_or_loses_its_connection(server: Server, bucket: str) -> None:
+    ask = "PUT /{}/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n"
+    with server.connect() as channel:
+        channel.sendall(ask.format(bucket).encode())
+        assert channel.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+    refused = server.say(ask.format("no-such-bucket").encode())
+    assert refused.startswith(b"HTTP/1.1 404 ")
+    assert b"\r\nConnection: close\r\n" in refused
+
+
 @pytest.mark.parametrize(
     "key",
     ["..", "../../x", "a/../../../x", "%2e%2e/%2e%2e/x", "%00", "a%00b", "%c0%ae%c0%ae/x", "%ff%fe", "%", "%zz", "/", "//x", ".", "%0a"],
