@@ -33,7 +33,8 @@ from s3mount.store.wrap.retrying import Policy, Retrying
 logger = logging.getLogger("s3mount")
 
 # Reads: what 24 fetches ahead and some on demand need at once. Looks are cheap for a service and wait on latency alone.
-LIMITS = Limits(look=64, read=40, change=64, commit=16)
+# Commits: parts of files that are being written, beside the closes of small ones.
+LIMITS = Limits(look=64, read=40, change=64, commit=40)
 
 # What a single command fetches ahead of itself: several ranges of 8 MiB for each of the objects that it copies at once.
 COMMAND_BYTES = 256 * MiB

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +22,32 @@ from tests.server.serving import ACCESS_KEY, SECRET_KEY, environment, served
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where it listens, and the checks of the conformance suite that it fails, each with the reason."""
+    """Where it listens; whether it judges the conditions of writes; the checks of the conformance suite that it fails, and why."""
 
     url: str
     ca: Path | None = None
-    lacks: dict[str, str] = field(default_factory=dict)
+    conditions: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def options(self) -> S3Options:
-        return S3Options(endpoint=self.url, region="us-east-1", ca_bundle=self.ca)
+        return S3Options(endpoint=self.url, region="us-east-1", ca_bundle=self.ca, last_writer_wins=not self.conditions)
 
 
 @contextmanager
 def ours(folder: Path) -> Iterator[Service]:
     with served(folder, "--auth") as server:
         yield Service(server.url)
+
+
+@contextmanager
+def ours_with_tls(folder: Path) -> Iterator[Service]:
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    with served(folder, "--auth", "--tls-cert", certificate, "--tls-key", key) as server:
+        yield Service(server.url, ca=certificate)
 
 
 @contextmanager
@@ -75,7 +86,7 @@ sys.stdin.read()
 @contextmanager
 def moto(folder: Path) -> Iterator[Service]:
     with _until_said([sys.executable, "-W", "ignore", "-c", MOTO], r"(http://127\.0\.0\.1:\d+)") as url:
-        yield Service(url)
+        yield Service(url, lacks=MOTO_LACKS)
 
 
 @contextmanager
@@ -87,7 +98,59 @@ def rclone(folder: Path) -> Iterator[Service]:
     keys = f"{ACCESS_KEY},{SECRET_KEY}"
     command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", keys, str(data), "--vfs-cache-mode", "off", "-v"]
     with _until_said(command, r"(http://127\.0\.0\.1:\d+)") as url:
-        yield Service(url)
+        yield Service(url, conditions=False, lacks=RCLONE_LACKS)
 
 
-SERVICES: dict[str, Callable[[Path], AbstractContextManager[Service]]] = {"ours": ours, "moto": moto, "rclone": rclone}
+NO_ECHO = "its listing repeats control characters raw, which is no XML"
+NO_CONDITION = "it judges the conditions of a put only"
+NO_PATH = "its keys are paths of files: no empty component, nothing below an object"
+IN_ORDER = "it takes the parts of an upload in their order, once, and all of them"
+
+MOTO_LACKS = {
+    "a_listing_goes_on_behind_any_text": NO_ECHO,
+    "any_text_is_a_key": "it has no key with a line break",
+    "a_copy_is_refused_by_either_condition": NO_CONDITION,
+    "the_condition_is_judged_at_completion": NO_CONDITION,
+    "a_completion_that_names_wrong_parts_is_refused_and_may_be_mended": "it completes parts in any order",
+    "an_aborted_upload_is_over": "it answers 500 for an upload that is over",
+    "a_completed_upload_is_over": "it answers 500 for an upload that is over",
+    "uploads_under_way_are_listed": "it does not sort them",
+    "the_last_of_many_writers_is_there_whole": "it fails now and then when many write one key",
+}
+RCLONE_LACKS = {
+    **dict.fromkeys(
+        (
+            "any_text_is_a_key",
+            "any_text_is_a_delimiter",
+            "a_prefix_is_taken_literally",
+            "a_listing_goes_on_behind_any_text",
+            "a_listing_behind_a_common_prefix_skips_all_of_it",
+            "a_listing_behind_the_prefix_itself_ends_or_begins_there",
+            "every_prefix_and_page_size_lists_everything_once",
+            "find_tells_object_marker_and_what_lies_below",
+            "find_of_the_top_is_a_directory",
+        ),
+        NO_PATH,
+    ),
+    **dict.fromkeys(
+        (
+            "parts_sent_in_any_order_join_in_theirs",
+            "a_part_sent_again_replaces_the_former",
+            "parts_that_are_not_named_are_left_out",
+            "a_completion_that_names_wrong_parts_is_refused_and_may_be_mended",
+            "a_part_number_outside_of_the_bounds_is_a_value_error",
+            "uploads_under_way_are_listed",
+        ),
+        IN_ORDER,
+    ),
+    "a_get_is_whole_while_others_write": "it writes the file that it reads from",
+    "a_delete_of_another_version_is_refused": "it does not know If-Match with a delete",
+    "metadata_beyond_the_bound_is_refused_and_changes_nothing": "it lists no uploads that are not begun",
+}
+
+SERVICES: dict[str, Callable[[Path], AbstractContextManager[Service]]] = {
+    "ours": ours,
+    "ours-tls": ours_with_tls,
+    "moto": moto,
+    "rclone": rclone,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3mount import errors
-from s3mount.store.s3.answers import Asked, NoSuchRange, Refusal, error_of, read_refusal
+from s3mount.store.s3.answers import Asked, Conflict, NoSuchRange, Refusal, error_of, read_refusal
 
 READ = Asked(bucket="bucket", key="a/key")
 WRITE = Asked(bucket="bucket", key="a/key", mutates=True)
@@ -29,8 +29,8 @@ TABLE = [
     (READ, 412, "PreconditionFailed", errors.PreconditionFailed, "another version"),
     (WRITE, 412, "", errors.PreconditionFailed, "another version"),
     (CREATE, 412, "PreconditionFailed", errors.AlreadyExists, "exists already"),
-    (WRITE, 409, "ConditionalRequestConflict", errors.Unavailable, "did not take"),
-    (WRITE, 409, "OperationAborted", errors.Unavailable, "did not take"),
+    (WRITE, 409, "ConditionalRequestConflict", Conflict, "writing 'a/key'"),
+    (WRITE, 409, "OperationAborted", Conflict, "at this moment"),
     (WRITE, 409, "BucketNotEmpty", errors.BucketNotEmpty, "not empty"),
     (WRITE, 409, "BucketAlreadyOwnedByYou", errors.BucketExists, "exists already"),
     (WRITE, 400, "InvalidPart", errors.InvalidPart, "'a/key'"),

@@ -47,6 +47,10 @@ class NoSuchRange(StoreError):
     """The bytes asked for lie outside the object: to the protocol's callers a ValueError."""
 
 
+class Conflict(Unavailable):
+    """Somebody else was writing the same key at that moment: nothing happened, the same request may succeed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The request that was refused. `absent`: it was to succeed only where the key is free."""
@@ -194,6 +198,7 @@ def _saying(kind: type[StoreError], sentence: str) -> Make:
 
 _BUSY = _saying(Throttled, "The store asks to slow down ({said}).")
 _AGAIN = _saying(Unavailable, "The store did not take the request ({said}).")
+_CONFLICT = _saying(Conflict, "Somebody else is writing {key} at this moment ({said}).")
 _KEY_ID = _saying(AccessDenied, "The store does not know this access key: check the credentials, the profile and the endpoint ({said}).")
 _SECRET = _saying(AccessDenied, "The secret key does not fit the access key: check the credentials ({said}).")
 _EXPIRED = _saying(AccessDenied, "The credentials have expired: get new ones ({said}).")
@@ -216,8 +221,8 @@ BY_CODE: dict[str, Make] = {
     "InvalidBucketName": _saying(InvalidName, "{bucket} cannot be the name of a bucket: 3 to 63 of a-z, 0-9, - and dots."),
     "KeyTooLongError": _saying(InvalidName, "The key {key} is too long: 1024 bytes of UTF-8 is the limit."),
     "PreconditionFailed": _condition,
-    "ConditionalRequestConflict": _AGAIN,
-    "OperationAborted": _AGAIN,
+    "ConditionalRequestConflict": _CONFLICT,
+    "OperationAborted": _CONFLICT,
     "InvalidPart": _PART,
     "InvalidPartOrder": _PART,
     "EntityTooSmall": _PART,

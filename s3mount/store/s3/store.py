@@ -5,7 +5,8 @@ Must not know: how requests are repeated or limited from outside (Retrying, Limi
 
 S1  Every write carries its conditions to the service (If-Match, If-None-Match), which judges them against all its clients; with
     `last_writer_wins` none is sent and none is promised.
-S2  `adopt` repeats single parts by the same policy as Retrying repeats requests, and what it raises then is not repeated once more.
+S2  What takes several requests (`adopt`, `find`, large copies) repeats each of them by itself, by the same policy as Retrying, and what it
+    raises then is not repeated once more.
 S3  Conditions of an upload are kept here, in this process: an upload that another process began is completed without any.
 """
 
@@ -41,7 +42,7 @@ from s3mount.model import (
 )
 from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 from s3mount.store.rules import DELETE_KEYS, changed, require_key
-from s3mount.store.s3.answers import Asked, Refusal, error_of
+from s3mount.store.s3.answers import Asked, Conflict, Refusal, error_of
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
 from s3mount.store.s3.client import Answer, Client, open_client
@@ -57,7 +58,7 @@ from s3mount.store.s3.headers import (
 )
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.options import S3Options
-from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin
+from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, find
 from s3mount.store.s3.replies import (
     commit_id_of,
     commit_of,
@@ -100,7 +101,7 @@ class S3Store:
         self._reading = Reading(client, bucket, lane)
         self._bucket = bucket
         self._conditional = not client.options.last_writer_wins
-        self.capabilities = Capabilities(conditional_put=self._conditional, part_copy=True)
+        self.capabilities = Capabilities(conditional_put=self._conditional, part_copy=True, early_parts=True)
         self._checksums = Checksums()
         self._begun: dict[str, tuple[Commit, Algorithm | None]] = {}
         self._patient = Retrying(self, policy)
@@ -115,7 +116,7 @@ class S3Store:
         return info_of(key, headers_of(await self._reading.head(key)))
 
     async def find(self, name: str) -> Found:
-        return await self._reading.find(name)
+        return await find(self._patient, name)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         return await self._reading.list(prefix, delimiter=delimiter, after=after, limit=limit)
@@ -308,15 +309,12 @@ class S3Store:
         commit, algorithm = self._begun.get(upload.upload_id, (Commit(), None))
         listed = {"Parts": [{"PartNumber": part.number, "ETag": etag_out(part.etag)} for part in parts]}
         kind = {"ChecksumType": "FULL_OBJECT"} if algorithm else {}
-        answer = await self._mutate(
-            "complete_multipart_upload",
-            upload.key,
-            commit,
-            UploadId=upload.upload_id,
-            MultipartUpload=listed,
-            **self._conditions(commit),
-            **kind,
-        )
+        ask = partial(self._mutate, "complete_multipart_upload", upload.key, commit, UploadId=upload.upload_id, MultipartUpload=listed)
+        try:
+            answer = await ask(**self._conditions(commit), **kind)
+        except Conflict as error:
+            # S3 has it that an upload which met another writer at its completion cannot be completed any more.
+            raise NoSuchUpload(f"The upload of {upload.key!r} met another writer, and is over.") from error
         self._begun.pop(upload.upload_id, None)
         return committed(upload.key, sum(part.size for part in parts), answer, commit)
 

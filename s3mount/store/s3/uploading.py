@@ -23,7 +23,7 @@ from typing import Protocol
 
 import trio
 
-from s3mount.errors import NotFound, StoreError
+from s3mount.errors import NoSuchUpload, NotFound, StoreError
 from s3mount.model import ByteRange, Content, Hole, Kept, Key, MiB, ObjectInfo, Part, Piece, Staged, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.rules import changed
@@ -96,7 +96,14 @@ class Uploading:
         return await self._in_parts(target, commit, [partial(self._part, content, piece) for piece in cut(content)])
 
     async def _in_parts(self, key: Key, commit: Commit, makers: list[PartMaker]) -> ObjectInfo:
-        """Make the parts of *makers*, in their order, the object."""
+        """Make the parts of *makers*, in their order, the object; where the upload is ended by somebody else, in a second one."""
+        try:
+            return await self._upload(key, commit, makers)
+        except NoSuchUpload as error:
+            logger.debug("The upload of %r begins once more: %s", key, error)
+            return await self._upload(key, commit, makers)
+
+    async def _upload(self, key: Key, commit: Commit, makers: list[PartMaker]) -> ObjectInfo:
         upload = await self._verbs.create_upload(key, commit)
         try:
             jobs = [partial(make, upload, number) for number, make in enumerate(makers, start=1)]
