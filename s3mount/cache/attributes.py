@@ -79,10 +79,10 @@ class ListAttributes:
     """A listing tells all there is."""
 
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
-        return [self.shown(info) for info in infos]
+        return [info if info.metadata is NO_METADATA else self.shown(info) for info in infos]
 
     async def remembered(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
-        return [self.shown(info) for info in infos]
+        return [info if info.metadata is NO_METADATA else self.shown(info) for info in infos]
 
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         pass

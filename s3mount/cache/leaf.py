@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from s3mount.cache.texts import END
-from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.model import ETag, Key, Metadata, ObjectInfo
 
 
 class Mark(Enum):
@@ -42,7 +42,9 @@ LEAF_BYTES = 700
 ASIDE_BYTES = 120
 ODD_BYTES = 700
 
-_PLAIN = ObjectInfo(Key("-"), 0, ETag(""), 0, metadata=None)
+# What nearly all objects are listed as.
+CONTENT_TYPE = "application/octet-stream"
+STORAGE_CLASS = "STANDARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,36 +56,51 @@ class Asked:
 
 
 class Leaf:
-    """Rows of the directory *stem* from *lo* to *hi*, as they were at *asked*."""
+    """Rows of the directory *stem* from *lo* to *hi*, as they were at *asked*.
 
-    __slots__ = ("_aside", "_ends", "_etag_ends", "_etags", "_mtimes", "_odd", "_sizes", "_text", "asked", "hi", "lo", "stem", "used")
+    *blank* is the metadata of a row that is kept without any: None where it may be asked for, NO_METADATA where nobody will.
+    """
 
-    def __init__(self, stem: str, lo: bytes, hi: bytes, rows: Iterable[Row], asked: Asked) -> None:
+    __slots__ = (
+        "_aside", "_blank", "_classes", "_ends", "_etag_ends", "_etags", "_mtimes", "_odd", "_sizes", "_text", "asked", "hi", "lo", "stem",
+        "used",
+    )  # fmt: skip
+
+    def __init__(self, stem: str, lo: bytes, hi: bytes, rows: Iterable[Row], asked: Asked, *, blank: Metadata | None = None) -> None:
         self.stem, self.lo, self.hi, self.asked = stem, lo, hi, asked
         self.used = 0
-        self._sizes, self._mtimes = array("q"), array("q")
-        self._ends, self._etag_ends = array("I"), array("I")
+        self._blank = blank
         self._aside: dict[int, bytes] = {}
         self._odd: dict[int, ObjectInfo] = {}
-        texts, etags = bytearray(), bytearray()
+        texts: list[bytes] = []
+        etags: list[bytes] = []
+        sizes: list[int] = []
+        mtimes: list[int] = []
+        classes: list[str] = []
         for text, value in rows:
-            texts += text
-            self._ends.append(len(texts))
+            texts.append(text)
             if isinstance(value, ObjectInfo):
-                etags += value.etag.encode()
-                self._sizes.append(value.size)
-                self._mtimes.append(value.mtime_ns)
-                self._set_aside(len(self._sizes) - 1, value)
+                etags.append(value.etag.encode())
+                mtimes.append(value.mtime_ns)
+                classes.append(value.storage_class)
+                told = value.metadata is not None and blank is None
+                if told or value.content_type != CONTENT_TYPE or value.version_id or value.file_id:
+                    self._set_aside(len(sizes), value)
+                sizes.append(value.size)
             else:
-                self._sizes.append(NO_SIZE)
-                self._mtimes.append(0)
-            self._etag_ends.append(len(etags))
-        self._text, self._etags = bytes(texts), bytes(etags)
+                etags.append(b"")
+                mtimes.append(0)
+                classes.append(STORAGE_CLASS)
+                sizes.append(NO_SIZE)
+        self._sizes, self._mtimes = array("q", sizes), array("q", mtimes)
+        self._text, self._ends = b"".join(texts), array("I", itertools.accumulate(map(len, texts)))
+        self._etags, self._etag_ends = b"".join(etags), array("I", itertools.accumulate(map(len, etags)))
+        self._classes = None if all(kind == STORAGE_CLASS for kind in classes) else tuple(map(sys.intern, classes))
 
     def _set_aside(self, at: int, info: ObjectInfo) -> None:
         if info.file_id or info.links != 1 or info.extra is not None:
             self._odd[at] = info
-        elif info.metadata is not None or not _is_plain(info):
+        else:
             self._aside[at] = _packed(info)
 
     def __len__(self) -> int:
@@ -96,7 +113,8 @@ class Leaf:
     def cost(self) -> int:
         """Bytes of memory, about."""
         aside = sum(map(len, self._aside.values())) + ASIDE_BYTES * len(self._aside) + ODD_BYTES * len(self._odd)
-        return LEAF_BYTES + len(self._text) + len(self._etags) + 24 * len(self._sizes) + aside
+        classes = 8 * len(self._classes) if self._classes else 0
+        return LEAF_BYTES + len(self._text) + len(self._etags) + 24 * len(self._sizes) + classes + aside
 
     def check(self) -> None:
         texts = [self.text(at) for at in range(len(self))]
@@ -133,24 +151,35 @@ class Leaf:
             return self._odd[at]
         key = Key(self.stem + self.text(at).decode())
         etag = ETag(self._etags[self._etag_ends[at - 1] if at else 0 : self._etag_ends[at]].decode())
-        info = ObjectInfo(key, size, etag, self._mtimes[at], metadata=None)
-        return _unpacked(info, self._aside[at]) if at in self._aside else info
+        kind = self._classes[at] if self._classes else STORAGE_CLASS
+        if at not in self._aside:
+            return ObjectInfo(key, size, etag, self._mtimes[at], CONTENT_TYPE, kind, self._blank)
+        content_type, version_id, metadata = json.loads(self._aside[at])
+        return ObjectInfo(
+            key, size, etag, self._mtimes[at], content_type, kind, self._blank if metadata is None else metadata, version_id=version_id
+        )
 
     def rows(self, lo: bytes, hi: bytes = END) -> Iterator[Row]:
         """Rows from *lo* to before *hi*."""
-        for at in range(self.at(lo), len(self) if hi >= self.hi else self.at(hi)):
-            yield self.text(at), self.value(at)
+        first = self.at(lo) if lo > self.lo else 0
+        last = len(self) if hi >= self.hi else self.at(hi)
+        start = self._ends[first - 1] if first else 0
+        for at in range(first, last):
+            end = self._ends[at]
+            yield self._text[start:end], self.value(at)
+            start = end
 
     # -- parts and changes ------------------------------------------------------------
 
     def part(self, lo: bytes, hi: bytes) -> Leaf:
         """The same between *lo* and *hi*."""
-        return Leaf(self.stem, lo, hi, self.rows(lo, hi), self.asked)
+        return Leaf(self.stem, lo, hi, self.rows(lo, hi), self.asked, blank=self._blank)
 
     def changed(self, changes: Mapping[bytes, ObjectInfo | Mark], asked: Asked) -> Leaf:
         """The same with other rows under some texts (Mark.ABSENT: none)."""
         rows: dict[bytes, ObjectInfo | Mark] = {**dict(self.rows(self.lo)), **changes}
-        return Leaf(self.stem, self.lo, self.hi, sorted(((t, v) for t, v in rows.items() if v is not Mark.ABSENT), key=_text), asked)
+        there = sorted(((text, value) for text, value in rows.items() if value is not Mark.ABSENT), key=_text)
+        return Leaf(self.stem, self.lo, self.hi, there, asked, blank=self._blank)
 
     def fill(self, text: bytes, info: ObjectInfo) -> None:
         """The attributes of the row under *text*, if it still is the version that *info* speaks of."""
@@ -165,17 +194,6 @@ def _text(row: Row) -> bytes:
     return row[0]
 
 
-def _is_plain(info: ObjectInfo) -> bool:
-    return (info.content_type, info.storage_class, info.version_id) == (_PLAIN.content_type, _PLAIN.storage_class, None)
-
-
-ASIDE: Final = ("content_type", "storage_class", "version_id", "metadata")
-
-
 def _packed(info: ObjectInfo) -> bytes:
     metadata = None if info.metadata is None else dict(info.metadata)
-    return json.dumps((info.content_type, info.storage_class, info.version_id, metadata), separators=(",", ":")).encode()
-
-
-def _unpacked(info: ObjectInfo, packed: bytes) -> ObjectInfo:
-    return replace(info, **dict(zip(ASIDE, json.loads(packed), strict=True)))
+    return json.dumps((info.content_type, info.version_id, metadata), separators=(",", ":")).encode()

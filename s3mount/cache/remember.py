@@ -37,7 +37,7 @@ from s3mount.cache.records import MemoryRecords
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, is_text, place_behind
-from s3mount.model import Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.model import NO_METADATA, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore
 from s3mount.store.rules import not_found
 from s3mount.store.wrap.base import Wrapper
@@ -55,9 +55,9 @@ class Remembering(Wrapper):
         super().__init__(inner)
         self._ttl_s = options.metadata_ttl_s
         self._background = Background()
-        self.tables = Tables(clock, limit=options.memory_limit // SHARE)
-        self._asking = Asking(inner, self.tables, self._background)
         full = options.attributes == "full"
+        self.tables = Tables(clock, limit=options.memory_limit // SHARE, blank=None if full else NO_METADATA)
+        self._asking = Asking(inner, self.tables, self._background)
         self._attributes: Attributes = (
             FullAttributes(self._asking, self.tables, records or MemoryRecords(options.identity), self._background)
             if full

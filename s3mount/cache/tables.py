@@ -22,7 +22,7 @@ from s3mount.cache.leaf import Asked, Leaf, Mark
 from s3mount.cache.spread import spread
 from s3mount.cache.table import Table
 from s3mount.cache.texts import END, START, behind, parent_of, place_behind, stem_of, text_of
-from s3mount.model import Found, Key, ObjectInfo, Page
+from s3mount.model import Found, Key, Metadata, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
@@ -40,10 +40,11 @@ class Change:
 
 
 class Tables:
-    """The tables of one bucket, by their directories' stems. *limit*: bytes."""
+    """The tables of one bucket, by their directories' stems. *limit*: bytes; *blank*: as with `Leaf`."""
 
-    def __init__(self, clock: Callable[[], float], *, limit: int) -> None:
+    def __init__(self, clock: Callable[[], float], *, limit: int, blank: Metadata | None = None) -> None:
         self._clock = clock
+        self._blank = blank
         self._limit = limit
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._changes: OrderedDict[str, Change] = OrderedDict()
@@ -114,7 +115,7 @@ class Tables:
         rows = sorted((row for row in rows if row[0] >= lo), key=lambda row: row[0])
         hi = END if page.next is None else behind(rows[-1][0]) if rows else lo
         if hi > lo:
-            self._record(self.table(stem), Leaf(stem, lo, hi, rows, asked))
+            self._record(self.table(stem), Leaf(stem, lo, hi, rows, asked, blank=self._blank))
         self._again(asked)
         return hi > lo
 
@@ -123,10 +124,10 @@ class Tables:
         if asked.number < self._doubted:
             return False
         if sought and (page.next is None or page.next > sought) and not any(info.key.startswith(sought) for info in page.objects):
-            self._record(self.table(sought), Leaf(sought, START, END, (), asked))
+            self._record(self.table(sought), Leaf(sought, START, END, (), asked, blank=self._blank))
         for part in spread(prefix, after, page):
             if part.lo < part.hi:
-                self._record(self.table(part.stem), Leaf(part.stem, part.lo, part.hi, part.rows, asked))
+                self._record(self.table(part.stem), Leaf(part.stem, part.lo, part.hi, part.rows, asked, blank=self._blank))
         self._again(asked)
         return True
 
