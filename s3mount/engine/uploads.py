@@ -25,6 +25,8 @@ from s3mount.model import OBJECT_BYTES, Absent, ByteRange, Condition, Content, E
 
 _UPLOAD = "SELECT key, id, started_ns, content_type, storage_class, metadata, extra FROM upload"
 
+_PARTS = "SELECT number, size, etag, mtime_ns, extra FROM part WHERE upload = ? AND number > ? ORDER BY number LIMIT ?"
+
 # Rows that a walk through the uploads fetches at once.
 AT_ONCE = 256
 
@@ -212,12 +214,12 @@ class Uploads(Objects):
         """Those received so far, by number. Raises NoSuchUpload, NoSuchBucket."""
         return [info.part for info in self.part_infos(bucket, upload)]
 
-    def part_infos(self, bucket: str, upload: Upload) -> Sequence[PartInfo]:
-        """As `parts`, with all that is known of them."""
+    def part_infos(self, bucket: str, upload: Upload, *, after: int = 0, limit: int = PARTS) -> Sequence[PartInfo]:
+        """As `parts`, with all that is known of them; at most *limit*, behind the number *after*."""
         with self.index.snapshot() as db:
             where = queries.require_bucket(db, bucket).id
             _require_row(db, where, upload)
-            rows = db.execute("SELECT number, size, etag, mtime_ns, extra FROM part WHERE upload = ? ORDER BY number", (upload.upload_id,))
+            rows = db.execute(_PARTS, (upload.upload_id, after, limit))
             return [PartInfo(Part(number, size, ETag(etag)), mtime_ns, extra) for number, size, etag, mtime_ns, extra in rows]
 
     def _require_upload(self, tx: Transaction, bucket: str, upload: Upload) -> tuple[int, bytes, str, int]:

@@ -247,7 +247,7 @@ async def list_parts(call: Call) -> Reply:
     limit, marker = min(call.number("max-parts", MOST), MOST), call.number("part-number-marker", 0)
     info = await _upload(call)
     plan = unpack(info.extra)
-    left = [part for part in await call.run(call.engine.part_infos, call.bucket, info.upload) if part.part.number > marker]
+    left = await call.run(call.engine.part_infos, call.bucket, info.upload, after=marker, limit=limit + 1)
     shown = left[:limit]
     rows = [
         tag("Bucket", call.bucket),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import boto3
 import pytest
 
+from s3mount.engine.lock import turn
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, environment, exchange, s3mount, served
 
 pytestmark = pytest.mark.slow  # nearly each starts a server of its own
@@ -120,6 +122,13 @@ def test_the_index_is_made_anew_on_request(server: Server, bucket: str) -> None:
     assert server.request("GET", f"/{bucket}/a").body == b"x"
 
 
+def test_only_one_index_is_made_at_a_time_on_a_folder(server: Server, bucket: str) -> None:
+    with turn(server.data / "rebuilding", wait=True):
+        answer = server.request("POST", f"/{bucket}?rebuildIndex")
+        assert (answer.status, answer.code) == (409, "OperationAborted")
+    wait_until(lambda: server.request("POST", f"/{bucket}?rebuildIndex").status == 202, "its turn")
+
+
 # -- authentication --------------------------------------------------------------------------
 
 
@@ -146,21 +155,31 @@ def test_what_cannot_be_presigned_is_refused(url: str, expires: str) -> None:
 
 
 def test_tls_is_served(tmp_path: Path) -> None:
+    """boto3 sends bodies in unsigned chunks with a trailing checksum over TLS, and only there."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, *subject], check=True, capture_output=True)
-    with served(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server:
-        context = ssl.create_default_context(cafile=str(certificate))
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=20)
-        body = os.urandom(3 * MiB)
-        for method, target, sent in (("PUT", "/box", None), ("PUT", "/box/a", body), ("GET", "/box/a", None)):
-            connection.request(method, target, sent)
-            answer = connection.getresponse()
-            received = answer.read()
-            assert answer.status == 200
-        assert received == body
-        connection.close()
+    body = os.urandom(11 * MiB)
+    with served(tmp_path, "--auth", "--tls-cert", certificate, "--tls-key", key) as server:
+        assert server.url.startswith("https://")
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=server.url,
+            verify=str(certificate),
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        s3.create_bucket(Bucket="box")
+        for size in (0, 1000, 3 * MiB, len(body)):
+            s3.put_object(Bucket="box", Key="a", Body=io.BytesIO(body[:size]))
+            assert s3.get_object(Bucket="box", Key="a", ChecksumMode="ENABLED")["Body"].read() == body[:size]
+        s3.upload_fileobj(io.BytesIO(body), "box", "parts")
+        received = io.BytesIO()
+        s3.download_fileobj("box", "parts", received)
+        assert received.getvalue() == body
+        s3.close()
 
 
 # -- several processes -----------------------------------------------------------------------
@@ -225,7 +244,7 @@ def test_acknowledged_puts_survive_being_killed_under_load(tmp_path: Path) -> No
     """Every PUT that was answered 200 is there with its bytes; what was not is there whole or not at all."""
     acknowledged: dict[str, bytes] = {}
     sent: dict[str, bytes] = {}
-    for turn in range(4):
+    for round_ in range(4):
         server = Server(tmp_path / "data", log=tmp_path / "serve.log")
         try:
             server.request("PUT", "/box")
@@ -234,7 +253,7 @@ def test_acknowledged_puts_survive_being_killed_under_load(tmp_path: Path) -> No
             for key in sent.keys() - acknowledged.keys():
                 found = server.request("GET", f"/box/{key}")
                 assert found.status == 404 or found.body == sent[key]
-            _load(server, f"{turn}", acknowledged, sent, seconds=0.8)
+            _load(server, f"{round_}", acknowledged, sent, seconds=0.8)
         finally:
             server.kill()
     assert len(acknowledged) > 20
