@@ -82,7 +82,12 @@ class Connection:
     @property
     def clean(self) -> bool:
         """The last answer was received to its end."""
-        return self._left == 0 and not self._early and self._channel.fileno() >= 0
+        return self._left == 0 and not self._early and self.fileno >= 0
+
+    @property
+    def fileno(self) -> int:
+        """Negative once it is closed."""
+        return self._channel.fileno()
 
     def looks_dead(self) -> bool:
         """The server has closed it, or sent what nobody asked for, while it was idle."""
@@ -321,26 +326,19 @@ class _Pace:
 async def connect(host: str, port: int, patience: Patience, tls: ssl.SSLContext | None) -> Connection:
     """A connection to the endpoint, by whichever of its addresses answers first (RFC 8305).
 
-    Raises Unavailable (also where the certificate is not trusted), TimedOut.
+    Raises OSError (ssl.SSLError among them), TimedOut.
     """
-    where = f"{host}:{port}"
     with trio.move_on_after(patience.connect_s):
-        try:
-            stream = await trio.open_tcp_stream(host, port)
-        except OSError as error:
-            raise Unavailable(f"There is no connection to {where} ({error}).") from error
+        stream = await trio.open_tcp_stream(host, port)
         channel = socket.socket(fileno=stream.socket.detach())
         try:
             channel.setblocking(False)
             _tune(channel)
             return Connection(channel if tls is None else await _secured(channel, tls, host), patience)
-        except OSError as error:
-            channel.close()
-            raise Unavailable(f"There is no secure connection to {where} ({error}).") from error
         except BaseException:
             channel.close()
             raise
-    raise TimedOut(f"There was no connection to {where} within {patience.connect_s:g} s.")
+    raise TimedOut(f"{host}:{port} cannot be reached: no connection within {patience.connect_s:g} s.")
 
 
 def _tune(channel: socket.socket) -> None:

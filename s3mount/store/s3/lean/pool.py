@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from s3mount.errors import Unavailable
+from s3mount.store.s3.answers import Asked
+from s3mount.store.s3.failures import failure_of
 from s3mount.store.s3.lean.connection import Connection, Patience, connect
 
 # Seconds. S3 closes an idle connection after about 20, our own server after 75: better to be first than to lose the race.
@@ -29,6 +31,7 @@ class Pool:
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, patience: Patience, *, limit: int) -> None:
         self._host, self._port, self._tls, self._patience = host, port, tls, patience
+        self._where = f"{'http' if tls is None else 'https'}://{host}:{port}"
         self._places = trio.Semaphore(limit)
         self._limit = limit
         self._idle: list[Connection] = []
@@ -47,7 +50,10 @@ class Pool:
                 self._busy -= 1
 
     async def take(self, *, fresh: bool = False) -> Connection:
-        """A kept connection, or a new one; with *fresh* a new one in any case. Raises Unavailable, TimedOut."""
+        """A kept connection, or a new one; with *fresh* a new one in any case.
+
+        Raises Unavailable, TimedOut, AccessDenied for a certificate that nobody vouches for.
+        """
         if self._closed:
             raise Unavailable("The store is closed.")
         self._drop_old()
@@ -59,7 +65,10 @@ class Pool:
         if fresh and self._idle:
             self._idle.pop(0).close()
         self.opened += 1
-        return await connect(self._host, self._port, self._patience, self._tls)
+        try:
+            return await connect(self._host, self._port, self._patience, self._tls)
+        except OSError as error:
+            raise failure_of(error, Asked(bucket=""), endpoint=self._where) from error
 
     def put(self, connection: Connection, *, keep: bool) -> None:
         """Give *connection* back; it is kept if it may be used again."""
