@@ -20,10 +20,11 @@ from s3mount.cache.options import CacheOptions
 from s3mount.cache.remember import Remembering
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
-from s3mount.errors import AccessDenied, Misdirected, NoSuchBucket
+from s3mount.errors import Misdirected, NoSuchBucket
 from s3mount.model import MiB
 from s3mount.store.api import ObjectStore
 from s3mount.store.s3 import buckets
+from s3mount.store.s3.answers import NotAllowed
 from s3mount.store.s3.client import Client, open_client
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
@@ -81,8 +82,8 @@ class Remote:
     async def _look(self, client: Client, url: StoreUrl) -> None:
         try:
             await buckets.probe(client, url.bucket, url.key)
-        except AccessDenied:
-            # Who may read an object need not be allowed to list: only a mount cannot do without. Any other reason comes up again.
+        except NotAllowed:
+            # Who may read an object need not be allowed to list: only a mount cannot do without.
             if self._cache is not None:
                 raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3mount import errors
-from s3mount.store.s3.answers import Asked, Conflict, NoSuchRange, Refusal, error_of, read_refusal
+from s3mount.store.s3.answers import Asked, Conflict, NoSuchRange, NotAllowed, Refusal, error_of, read_refusal
 
 READ = Asked(bucket="bucket", key="a/key")
 WRITE = Asked(bucket="bucket", key="a/key", mutates=True)
@@ -19,9 +19,9 @@ TABLE = [
     (LIST, 404, "", errors.NoSuchBucket, "'bucket'"),
     (READ, 404, "NoSuchBucket", errors.NoSuchBucket, "'bucket'"),
     (WRITE, 404, "NoSuchUpload", errors.NoSuchUpload, "over or never was"),
-    (READ, 403, "AccessDenied", errors.AccessDenied, "'a/key' in bucket 'bucket'"),
-    (LIST, 403, "", errors.AccessDenied, "the bucket 'bucket'"),
-    (READ, 401, "Unauthorized", errors.AccessDenied, "401 Unauthorized"),
+    (READ, 403, "AccessDenied", NotAllowed, "'a/key' in bucket 'bucket'"),
+    (LIST, 403, "", NotAllowed, "the bucket 'bucket'"),
+    (READ, 401, "Unauthorized", NotAllowed, "401 Unauthorized"),
     (READ, 403, "InvalidAccessKeyId", errors.AccessDenied, "does not know this access key"),
     (READ, 403, "SignatureDoesNotMatch", errors.AccessDenied, "secret key does not fit"),
     (READ, 400, "ExpiredToken", errors.AccessDenied, "have expired"),

@@ -47,6 +47,10 @@ class NoSuchRange(StoreError):
     """The bytes asked for lie outside the object: to the protocol's callers a ValueError."""
 
 
+class NotAllowed(AccessDenied):
+    """The credentials are good, but not for this: others of the bucket's requests may be allowed."""
+
+
 class Conflict(Unavailable):
     """Somebody else was writing the same key at that moment: nothing happened, the same request may succeed."""
 
@@ -147,8 +151,13 @@ def _is_elsewhere(refusal: Refusal) -> bool:
 
 def _misdirected(refusal: Refusal, asked: Asked) -> Misdirected:
     region = refusal.region or next(iter(re.findall(r"expecting '([a-z0-9-]+)'", refusal.message)), "")
+    return elsewhere(asked.bucket, region)
+
+
+def elsewhere(bucket: str, region: str) -> Misdirected:
+    """The bucket is in *region*, or anywhere but here ("")."""
     advice = f"is in region {region}: use --region {region}" if region else "is in another region or at another endpoint: set --region"
-    return Misdirected(f"The bucket {asked.bucket!r} {advice}.", region=region)
+    return Misdirected(f"The bucket {bucket!r} {advice}.", region=region)
 
 
 def _not_found(refusal: Refusal, asked: Asked) -> StoreError:
@@ -169,7 +178,7 @@ def _condition(refusal: Refusal, asked: Asked) -> StoreError:
 
 def _denied(refusal: Refusal, asked: Asked) -> StoreError:
     what = f"{asked.key!r} in bucket {asked.bucket!r}" if asked.key else f"the bucket {asked.bucket!r}" if asked.bucket else "the request"
-    return AccessDenied(f"The store refuses {what} to these credentials ({refusal.said}).")
+    return NotAllowed(f"The store refuses {what} to these credentials ({refusal.said}).")
 
 
 def _archived(refusal: Refusal, asked: Asked) -> StoreError:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3mount.errors import InvalidName, Misdirected, NoSuchBucket
-from s3mount.store.s3.answers import Asked
+from s3mount.errors import InvalidName, Misdirected, NoSuchBucket, Unavailable
+from s3mount.store.s3.answers import Asked, elsewhere
 from s3mount.store.s3.client import Client
 from s3mount.store.s3.headers import iso_time
 
@@ -51,11 +51,13 @@ async def probe(client: Client, bucket: str, prefix: str = "") -> None:
     """
     _require(bucket)
     try:
-        await client("list_objects_v2", Asked(bucket=bucket), Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        answer = await client("list_objects_v2", Asked(bucket=bucket), Bucket=bucket, Prefix=prefix, MaxKeys=1)
     except Misdirected as error:
         if error.region:
             raise
-        raise Misdirected(str(error), region=await _region_of(client, bucket)) from error
+        raise elsewhere(bucket, await _region_of(client, bucket)) from error
+    if "Name" not in answer and "KeyCount" not in answer:
+        raise Unavailable(f"{client.endpoint} does not answer as an S3 service does: check --endpoint-url.")
 
 
 async def _region_of(client: Client, bucket: str) -> str:

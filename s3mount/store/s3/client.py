@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -122,6 +123,7 @@ async def open_client(options: S3Options) -> Client:
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         credentials = None if options.no_sign else await session.get_credentials()
         ca_bundle = str(options.ca_bundle) if options.ca_bundle else session.get_config_variable("ca_bundle")
+        _require_authorities(ca_bundle)
         client = await stack.enter_async_context(
             session.create_client(
                 "s3",
@@ -144,6 +146,15 @@ async def open_client(options: S3Options) -> Client:
 def _service_models() -> Loader:
     """botocore's description of S3, read once per process: a third of the time that a client takes to open."""
     return create_loader()
+
+
+def _require_authorities(ca_bundle: str | None) -> None:
+    """Raise UsageError for a file that is none, or holds no certificate: at the first request it would look like a failure of the wire."""
+    try:
+        if ca_bundle:
+            ssl.create_default_context(cafile=ca_bundle)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{ca_bundle} cannot be used as the authorities to trust: {error}.") from error
 
 
 def _region(session: AioSession) -> str:
