@@ -110,8 +110,8 @@ def _error_reply(call: Call, error: Exception) -> Reply:
         log.error("Request %s %s failed.", call.id, call.s3.method, exc_info=error)
         error = S3Error("InternalError")
     fields = getattr(error, "headers", [])
-    if call.s3.method == "HEAD" or error.status == 304:
-        return Reply(error.status, [*fields])
+    if call.s3.method == "HEAD":
+        return Reply(error.status, [("Content-Type", "application/xml"), *fields])
     body = error.body(resource=call.s3.path, request_id=call.id)
     return Reply(error.status, [("Content-Type", "application/xml"), *fields], body)
 

@@ -36,6 +36,8 @@ THREADS = 64
 # be ahead of that.
 BODY_THREADS = max(4, 2 * (os.cpu_count() or 1))
 WAITING_BYTES = 32 * MiB
+# The largest number that S3 takes for one.
+WHOLE = (1 << 31) - 1
 # One owner owns everything; S3's form of an id.
 OWNER = "5d3c0000000000000000000000000000000000000000000000000000736d6e74"
 REGION = "us-east-1"
@@ -143,23 +145,29 @@ class Call:
             raise S3Error("InvalidArgument", sentence, ArgumentName="versionId", ArgumentValue="")
         return found
 
-    def number(self, name: str, default: int, *, least: int = 0, most: int = (1 << 31) - 1) -> int:
+    def number(self, name: str, default: int, *, least: int = 0, most: int = WHOLE) -> int:
         """A query parameter that is a number. Raises InvalidArgument."""
         text = self.s3.param(name)
         if text is None or text == "":
             return default
-        if not text.removeprefix("-").isdigit() or not text.isascii() or len(text) > 18:
-            raise S3Error(
-                "InvalidArgument", f"Provided {name} not an integer or within integer range", ArgumentName=name, ArgumentValue=text[:64]
-            )
+        if not text.removeprefix("-").isdigit() or not text.isascii() or len(text) > 18 or int(text) > WHOLE:
+            raise no_number(name, text)
         if not least <= int(text) <= most:
-            sentence = f"Argument {name} must be an integer between {least} and {most}"
-            raise S3Error("InvalidArgument", sentence, ArgumentName=name, ArgumentValue=text)
+            raise _out_of_bounds(name, text, least, most)
         return int(text)
 
 
 def no_number(name: str, text: str) -> S3Error:
     return invalid_argument(f"Provided {name} not an integer or within integer range", name, text[:64])
+
+
+def _out_of_bounds(name: str, text: str, least: int, most: int) -> S3Error:
+    """S3 has other names for them here."""
+    if name == "partNumber":
+        return invalid_argument(f"Part number must be an integer between {least} and {most}, inclusive", name, text)
+    first, *rest = name.split("-")
+    camel = first + "".join(part.title() for part in rest)
+    return invalid_argument(f"Argument {camel} must be an integer between {least} and {most}", camel, text)
 
 
 @dataclass(slots=True)

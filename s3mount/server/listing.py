@@ -72,7 +72,7 @@ async def _first(call: Call) -> Reply:
         *(_row(info, name, owned=True) for info in page.objects),
         *common_prefixes(page.prefixes, name),
     ]
-    return xml(document("ListBucketResult", rows))
+    return xml(document("ListBucketResult", rows), ("x-amz-bucket-region", call.service.region))
 
 
 async def _second(call: Call) -> Reply:
@@ -96,7 +96,7 @@ async def _second(call: Call) -> Reply:
         *(_row(info, name, owned=owned) for info in page.objects),
         *common_prefixes(page.prefixes, name),
     ]
-    return xml(document("ListBucketResult", rows))
+    return xml(document("ListBucketResult", rows), ("x-amz-bucket-region", call.service.region))
 
 
 def common_prefixes(prefixes: tuple[str, ...], name: Name) -> list[str]:

@@ -15,7 +15,7 @@ from s3mount.engine.values import INLINE_BYTES, How, VersionInfo
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed
 from s3mount.model import Absent, ByteRange, Condition, Content, ObjectInfo
 from s3mount.server import metadata
-from s3mount.server.calls import Call, Headers, Reply, xml
+from s3mount.server.calls import Call, Headers, Reply, no_number, xml
 from s3mount.server.checksums import DEFAULT, Kind, encode, wants_checksums
 from s3mount.server.conditions import check_read, http_date, preconditions, range_applies, write_condition
 from s3mount.server.demands import require_possible
@@ -325,7 +325,5 @@ def _header_number(call: Call, name: str, default: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise S3Error(
-            "InvalidArgument", f"Provided {name} not an integer or within integer range", ArgumentName=name, ArgumentValue=text[:64]
-        )
+        raise no_number(name, text)
     return int(text)
