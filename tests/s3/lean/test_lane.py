@@ -343,6 +343,23 @@ async def test_a_version_is_asked_for_by_its_id() -> None:
         assert server.requests[0].startswith(f"GET /{BUCKET}/a/key?versionId=3%2FL4kqt%2Bx HTTP/1.1".encode())
 
 
+async def test_a_head_is_an_answer_without_a_body_and_the_connection_is_kept() -> None:
+    bare = answer("200 OK", b"", "x-amz-meta-mode: 420").replace(b"Content-Length: 0", b"Content-Length: 12345")
+    missing = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with scripted() as server, lane_to(server.url) as lane:
+        server.plan = [[bare], [missing], [answer("412 Precondition Failed")], [ok(BODY)]]
+        fields = await lane.head(K)
+        assert (fields["content-length"], fields["etag"], fields["x-amz-meta-mode"]) == ("12345", '"tag"', "420")
+        with pytest.raises(NotFound):
+            await lane.head(K)
+        with pytest.raises(PreconditionFailed):
+            await lane.head(K, if_match=ETag("other"), version_id="v1")
+        assert await read(lane) == BODY
+        assert server.connections == 1
+        assert server.requests[2].startswith(f"HEAD /{BUCKET}/a/key?versionId=v1 HTTP/1.1".encode())
+        assert server.fields(2)["if-match"] == '"other"'
+
+
 # -- checksums --------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ async def test_the_bucket_is_where_botocore_says(url: str | None, config: dict[s
     async with client_of(url, region="eu-west-1", **config) as client:
         origin = await learn(client, bucket, {})
     assert (origin.authority, origin.base, origin.scope) == (authority, base, Scope("eu-west-1", "s3"))
-    assert origin.key_path("a b/../ü+%") == base + "a%20b/../%C3%BC%2B%25"
+    assert origin.key_target("a b/../ü+%") == base + "a%20b/../%C3%BC%2B%25"
     assert origin.bucket_path == (base[:-1] or "/")
 
 
@@ -118,8 +118,8 @@ async def test_a_signature_is_the_one_that_botocore_makes(token: str | None, mon
         "http", "host", 9000, "host:9000", "/box/", {"User-Agent": "x", "x-amz-request-payer": "requester"}, Scope("eu-west-1", "s3")
     )
     signer = sign.Signer(origin, await SESSION.get_credentials())
-    for target, fields in ((origin.key_path("a ü"), {"Range": "bytes=0-9", "If-Match": '"e"'}), ("/box?delimiter=%2F&list-type=2", {})):
-        ours = dict(signer.sign(identity, target, fields))
+    for target, fields in ((origin.key_target("a ü"), {"Range": "bytes=0-9", "If-Match": '"e"'}), ("/box?delimiter=%2F&list-type=2", {})):
+        ours = dict(signer.sign(identity, "GET", target, fields))
         request = AWSRequest(
             "GET", f"http://host:9000{target}", headers={"x-amz-request-payer": "requester", "Host": "host:9000", **fields}
         )
@@ -133,8 +133,8 @@ async def test_a_signature_is_the_one_that_botocore_makes(token: str | None, mon
 async def test_renewed_credentials_get_a_signing_key_of_their_own() -> None:
     origin = Origin("http", "host", 80, "host", "/box/", {}, Scope("r", "s3"))
     signer = sign.Signer(origin, await SESSION.get_credentials())
-    first = dict(signer.sign(ReadOnlyCredentials("A", "one", None, None), "/box/k", {}))
-    second = dict(signer.sign(ReadOnlyCredentials("B", "two", None, None), "/box/k", {}))
+    first = dict(signer.sign(ReadOnlyCredentials("A", "one", None, None), "GET", "/box/k", {}))
+    second = dict(signer.sign(ReadOnlyCredentials("B", "two", None, None), "GET", "/box/k", {}))
     assert "Credential=A/" in first["Authorization"]
     assert "Credential=B/" in second["Authorization"]
     assert first["Authorization"][-64:] != second["Authorization"][-64:]

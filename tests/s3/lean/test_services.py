@@ -15,6 +15,7 @@ import trio
 
 from s3mount.errors import AccessDenied, NoSuchBucket, NotFound, PreconditionFailed
 from s3mount.model import ByteRange, ETag, Key, MiB
+from s3mount.store.s3.headers import info_of
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.options import S3Options
 from tests.s3.lean.lanes import client_of, lane_to
@@ -97,6 +98,8 @@ async def test_what_is_not_there_is_said_alike_everywhere(client: Any, lane: Lan
     buffer = memoryview(bytearray(10))
     with pytest.raises(NotFound):
         await lane.get_into(Key("elsewhere"), ByteRange(0, 10), buffer)
+    with pytest.raises(NotFound):
+        await lane.head(Key("elsewhere"))
     with pytest.raises(PreconditionFailed):
         await lane.get_into(Key("there"), ByteRange(0, 10), buffer, if_match=ETag("0" * 32))
     with pytest.raises(ValueError):
@@ -151,6 +154,7 @@ async def test_a_listing_says_what_the_objects_say(client: Any, lane: Lane) -> N
     read = await lane.get_into(Key("one"), ByteRange(0, 10), buffer)
     assert (listed.key, listed.size, listed.etag, listed.metadata) == ("one", 10, etag, None)
     assert (read.mtime_ns, read.etag) == (listed.mtime_ns, etag)
+    assert info_of(Key("one"), await lane.head(Key("one"))) == read
 
 
 async def test_a_wrong_secret_is_refused(service: tuple[str, Service], lane: Lane, client: Any) -> None:

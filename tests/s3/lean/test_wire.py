@@ -74,6 +74,12 @@ def test_how_a_body_ends_and_whether_the_connection_may_stay(raw: bytes, length:
     assert (parsed.length, parsed.chunked, parsed.keep) == (length, chunked, keep)
 
 
+def test_the_answer_to_a_head_has_no_body_whatever_it_says() -> None:
+    for fields in (["Content-Length: 7"], ["Transfer-Encoding: chunked"], []):
+        parsed = parse_head(head("404 Not Found", *fields), bodiless=True)
+        assert (parsed.length, parsed.chunked, parsed.keep) == (0, False, True)
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -1,4 +1,4 @@
-"""The lean lane: ranged GET and LIST on trio sockets, everything else is aiobotocore's.
+"""The lean lane: ranged GET, HEAD and LIST on trio sockets, everything else is aiobotocore's.
 
 wire         HTTP/1.1 as bytes: requests, heads, framing, chunks; what is refused (pure)
 listing      a LIST answer's XML straight into a Page (pure)

@@ -107,7 +107,7 @@ class Connection:
     # -- the request ----------------------------------------------------------------------
 
     async def ask(self, request: bytes) -> Head:
-        """Send *request* and return the head of its answer.
+        """Send *request* and return the head of its answer (to a HEAD, that is all of it).
 
         Raises Gone where the connection ended before the answer began, TimedOut, Garbled, Unavailable.
         """
@@ -115,7 +115,7 @@ class Connection:
         with trio.CancelScope(deadline=trio.current_time() + self._patience.first_byte_s) as self._scope:
             try:
                 await self._send(request)
-                return await self._head()
+                return await self._head(bodiless=request.startswith(b"HEAD "))
             except OSError as error:
                 kind = Unavailable if self._began else Gone
                 raise kind(f"The endpoint closed the connection ({error}).") from error
@@ -131,7 +131,7 @@ class Connection:
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._channel)
 
-    async def _head(self) -> Head:
+    async def _head(self, *, bodiless: bool) -> Head:
         received = bytearray()
         portion = bytearray(FIRST_BYTES)
         self._pace.at_once()
@@ -142,7 +142,7 @@ class Connection:
             self._began = True
             received += portion[:count]
             while begin := find_head(received):
-                head = parse_head(bytes(received[:begin]))
+                head = parse_head(bytes(received[:begin]), bodiless=bodiless)
                 del received[:begin]
                 if head.status >= 200:
                     return self._begun(head, bytes(received))

@@ -1,4 +1,4 @@
-"""Lane: ranged GET and LIST without a client in between.
+"""Lane: ranged GET, HEAD and LIST without a client in between.
 
 Owns: what is asked, what of an answer is believed, when a request is repeated here and when it is left to the client.
 Must not know: aiobotocore beyond one client to ask how it would ask; retries in general (those are Retrying's).
@@ -16,8 +16,8 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
-from urllib.parse import quote
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 import trio
 from botocore.exceptions import BotoCoreError
@@ -26,7 +26,7 @@ from botocore.httpsession import get_cert_path
 from s3mount.errors import Corrupt
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived
-from s3mount.store.s3 import answers
+from s3mount.store.s3 import answers, headers
 from s3mount.store.s3.lean import wire
 from s3mount.store.s3.lean.connection import Connection, Gone, Patience
 from s3mount.store.s3.lean.listing import DOCUMENT_BYTES, parse_listing
@@ -52,6 +52,16 @@ class _Refused(Exception):
     def __init__(self, refusal: answers.Refusal) -> None:
         super().__init__(refusal)
         self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request before it has an origin. `key` is what a refusal speaks of."""
+
+    method: Literal["GET", "HEAD"]
+    key: str
+    target: Callable[[Origin], str]
+    fields: Mapping[str, str]
 
 
 class Lane:
@@ -86,7 +96,7 @@ class Lane:
         if self._line is not None:
             self._line.pool.close()
 
-    # -- the two verbs --------------------------------------------------------------------
+    # -- the verbs ------------------------------------------------------------------------
 
     async def get_into(
         self,
@@ -107,7 +117,8 @@ class Lane:
         if len(buffer) != span.length:
             raise ValueError(f"a buffer of {len(buffer)} bytes for {span.length}")
         whole = if_match is not None and (span.start, span.stop) == (0, size)
-        question = Question(key, span, if_match, version_id, whole)
+        question = Question(key, span, if_match, whole)
+        call = _Call("GET", key, lambda origin: origin.key_target(key, version_id), question.fields())
 
         async def receive(connection: Connection, head: wire.Head) -> Accepted:
             accepted = question.accept(head)
@@ -115,12 +126,22 @@ class Lane:
             return accepted
 
         for _ in range(CHECKSUM_ATTEMPTS):
-            accepted = await self._ask(key, lambda origin: origin.key_path(key) + question.query, question.fields(), receive)
+            accepted = await self._ask(call, receive)
             if accepted.is_fit_by(buffer):
                 if arrived is not None:
                     arrived(len(buffer))
                 return accepted.info
         raise Corrupt(f"The bytes of {key!r} do not fit the checksum that the store has of them.")
+
+    async def head(self, key: Key, *, if_match: ETag | None = None, version_id: str | None = None) -> Mapping[str, str]:
+        """The header fields of a HEAD's answer, their names in lower case. Raises NotFound, PreconditionFailed, Unfit."""
+        fields = {} if if_match is None else {"If-Match": headers.etag_out(if_match)}
+        call = _Call("HEAD", key, lambda origin: origin.key_target(key, version_id), fields)
+
+        async def receive(connection: Connection, head: wire.Head) -> Mapping[str, str]:
+            return head.fields
+
+        return await self._ask(call, receive)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         """As ObjectStore.list; also raises Unfit."""
@@ -136,31 +157,28 @@ class Lane:
         async def receive(connection: Connection, head: wire.Head) -> bytes:
             return await connection.drain(head, DOCUMENT_BYTES)
 
-        def target(origin: Origin) -> str:
-            query = sorted(parameters(asked, token).items())
-            return origin.bucket_path + "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in query)
-
-        return parse_listing(await self._ask("", target, {}, receive))
+        call = _Call("GET", "", lambda origin: origin.bucket_target(parameters(asked, token)), {})
+        return parse_listing(await self._ask(call, receive))
 
     # -- asking ---------------------------------------------------------------------------
 
-    async def _ask(self, key: str, target: Callable[[Origin], str], fields: Mapping[str, str], receive: Receive[T]) -> T:
-        """The answer to one GET, through *receive*, on whichever connection; a refusal becomes its StoreError."""
+    async def _ask(self, call: _Call, receive: Receive[T]) -> T:
+        """The answer to one request, through *receive*, on whichever connection; a refusal becomes its StoreError."""
         line = await self._ready()
         identity = await self._identity(line)
         try:
-            return await line.exchange(target(line.origin), fields, identity, receive)
+            return await line.exchange(call, identity, receive)
         except _Refused as first:
             refused = first
         renewed = await self._identity(line) if refused.refusal.status in (400, 403) else identity
         if renewed != identity:
             try:
-                return await line.exchange(target(line.origin), fields, renewed, receive)
+                return await line.exchange(call, renewed, receive)
             except _Refused as second:
                 refused = second
         if refused.refusal.status == 416:
-            raise ValueError(f"the range does not lie inside {key!r}")
-        raise answers.error_of(refused.refusal, answers.Asked(bucket=self.bucket, key=key), now_s=time.time())
+            raise ValueError(f"the range does not lie inside {call.key!r}")
+        raise answers.error_of(refused.refusal, answers.Asked(bucket=self.bucket, key=call.key), now_s=time.time())
 
     async def _identity(self, line: _Line) -> object:
         try:
@@ -206,10 +224,11 @@ class _Line:
     def __init__(self, origin: Origin, signer: Signer, pool: Pool) -> None:
         self.origin, self.signer, self.pool = origin, signer, pool
 
-    async def exchange(self, target: str, fields: Mapping[str, str], identity: object, receive: Receive[T]) -> T:
+    async def exchange(self, call: _Call, identity: object, receive: Receive[T]) -> T:
         """Ask and receive on one connection; once more on a new one where a kept one was closed meanwhile. Raises _Refused."""
         async with self.pool.place():
-            request = wire.request("GET", target, self.signer.sign(identity, target, fields))
+            target = call.target(self.origin)
+            request = wire.request(call.method, target, self.signer.sign(identity, call.method, target, call.fields))
             kept = await self.pool.take()
             again = kept.used
             try:

@@ -64,8 +64,14 @@ class Origin:
         """The path of the bucket itself, for LIST."""
         return self.base[:-1] or "/"
 
-    def key_path(self, key: str) -> str:
-        return self.base + quote(key, safe=KEY_SAFE)
+    def key_target(self, key: str, version_id: str | None = None) -> str:
+        """Path and query of an object, or of one version of it."""
+        query = "" if version_id is None else f"?versionId={quote(version_id, safe='-._~')}"
+        return self.base + quote(key, safe=KEY_SAFE) + query
+
+    def bucket_target(self, query: Mapping[str, str]) -> str:
+        """Path and query of the bucket, for LIST. The query's order is the one that signatures are made in."""
+        return self.bucket_path + "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in sorted(query.items()))
 
 
 class _Taken(Exception):

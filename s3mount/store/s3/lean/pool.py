@@ -22,8 +22,9 @@ from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.failures import failure_of
 from s3mount.store.s3.lean.connection import Connection, Patience, connect
 
-# Seconds. S3 closes an idle connection after about 20, our own server after 75: better to be first than to lose the race.
-IDLE_S = 15.0
+# Seconds. S3 closes an idle connection after about 20, our own server after 75; what was closed is seen before it is used, or replaced
+# when the request finds out. A firewall that forgets a connection says nothing, but takes minutes to do so.
+IDLE_S = 60.0
 
 
 class Pool:

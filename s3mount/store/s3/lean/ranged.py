@@ -14,7 +14,6 @@ import base64
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo
 from s3mount.store.rules import changed
@@ -35,12 +34,7 @@ class Question:
     key: Key
     span: ByteRange
     if_match: ETag | None = None
-    version_id: str | None = None
     whole: bool = False
-
-    @property
-    def query(self) -> str:
-        return "" if self.version_id is None else f"?versionId={quote(self.version_id, safe='-._~')}"
 
     def fields(self) -> dict[str, str]:
         """What the request says besides host and signature. A whole object is asked without Range: S3 then sends its checksum."""

@@ -41,15 +41,15 @@ class Signer:
         """What tells the present credentials from those of before a refresh. Raises as the credentials' refresh does."""
         return None if self._credentials is None else await self._credentials.get_frozen_credentials()
 
-    def sign(self, identity: Any, target: str, fields: Mapping[str, str]) -> list[tuple[str, str]]:
-        """All fields of a GET of *target* (path and query) with *fields*, signed as *identity*."""
+    def sign(self, identity: Any, method: str, target: str, fields: Mapping[str, str]) -> list[tuple[str, str]]:
+        """All fields of a request without a body for *target* (path and query) with *fields*, signed as *identity*."""
         if identity is None:
             return [*self._signed.items(), *fields.items(), *self._unsigned.items()]
         assert self._origin.scope is not None
         if self._keys is None or self._keys.credentials != identity:
             self._keys = _Keys(identity, self._origin.scope)
         url = f"{self._origin.scheme}://{self._origin.authority}{target}"
-        request = AWSRequest("GET", url, headers={**self._signed, **fields})
+        request = AWSRequest(method, url, headers={**self._signed, **fields})
         self._keys.add_auth(request)
         return [*request.headers.items(), *self._unsigned.items()]
 

@@ -69,14 +69,14 @@ def find_head(received: bytes | bytearray) -> int:
     return 0
 
 
-def parse_head(raw: bytes) -> Head:
-    """The head that *raw* (with its blank line) is. Raises Garbled."""
+def parse_head(raw: bytes, *, bodiless: bool = False) -> Head:
+    """The head that *raw* (with its blank line) is; *bodiless*: it answers a HEAD, whatever it says of a length. Raises Garbled."""
     first, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
     version, status = _status(first)
     if len(lines) > HEAD_FIELDS:
         raise Garbled(f"The endpoint's answer has more than {HEAD_FIELDS} header fields.")
     fields = _fields(lines)
-    length, chunked = _framing(status, fields)
+    length, chunked = _framing(fields) if status >= 200 and status not in _BODILESS and not bodiless else (0, False)
     framed = chunked or length is not None
     tokens = {token.strip() for token in fields.get("connection", "").lower().split(",")}
     return Head(status, fields, length, chunked, framed and version == "HTTP/1.1" and "close" not in tokens)
@@ -105,11 +105,9 @@ def _fields(lines: list[str]) -> dict[str, str]:
     return fields
 
 
-def _framing(status: int, fields: Mapping[str, str]) -> tuple[int | None, bool]:
+def _framing(fields: Mapping[str, str]) -> tuple[int | None, bool]:
     """Length and chunked."""
     coding, length = fields.get("transfer-encoding"), fields.get("content-length")
-    if status < 200 or status in _BODILESS:
-        return 0, False
     if coding is not None:
         if length is not None:
             raise Garbled("The endpoint's answer has a length and chunks as well.")
