@@ -5,7 +5,8 @@ Owns: these operations. Must not know: objects.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import date, timedelta
+from functools import lru_cache
 
 from s3mount.engine.names import require_bucket_name
 from s3mount.errors import BucketExists, InvalidName
@@ -16,11 +17,19 @@ from s3mount.server.s3errors import S3Error
 from s3mount.server.xml import document, parse_location, tag, wrap
 
 MOST_BUCKETS = 10_000
+EPOCH = date(1970, 1, 1)
 
 
 def iso(time_ns: int) -> str:
     """As documents write a time: milliseconds, always .000Z where S3 keeps seconds."""
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    days, seconds = divmod(time_ns // 1_000_000_000, 86_400)
+    return f"{_day(days)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.000Z"
+
+
+@lru_cache(maxsize=1024)
+def _day(days: int) -> str:
+    """A listing has thousands of times, on few days."""
+    return (EPOCH + timedelta(days)).isoformat()
 
 
 def owner(name: str = "Owner") -> str:

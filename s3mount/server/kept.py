@@ -85,3 +85,9 @@ def unpack(packed: bytes | None) -> Kept:
         tuple(KeptPart(*part) for part in found.get("p", ())),
         found.get("u", ""),
     )
+
+
+def kind_of_sum(packed: bytes | None) -> tuple[str, str] | None:
+    """Names of algorithm and kind of the checksum that answers name; None where there is none. For listings: a tenth of `unpack`."""
+    sums = msgpack.unpackb(packed, use_list=False).get("c") if packed is not None else None
+    return sums[0][:2] if sums else None

@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from functools import lru_cache
 
 from s3mount.model import ObjectInfo, Page
 from s3mount.server.buckets import iso, owner
 from s3mount.server.calls import Call, Reply, xml
 from s3mount.server.demands import require_possible
-from s3mount.server.kept import unpack
+from s3mount.server.kept import kind_of_sum
 from s3mount.server.s3errors import S3Error
 from s3mount.server.xml import document, encode_url, tag, truth, wrap
 
@@ -113,10 +114,13 @@ def _row(info: ObjectInfo, name: Name, *, owned: bool) -> str:
 
 def sum_elements(extra: bytes | None) -> str:
     """ChecksumAlgorithm and ChecksumType of a listed object."""
-    found = unpack(extra).sum if extra is not None else None
-    if found is None:
-        return ""
-    return f"<ChecksumAlgorithm>{found.algorithm.value}</ChecksumAlgorithm><ChecksumType>{found.kind.value}</ChecksumType>"
+    kind = kind_of_sum(extra)
+    return _sum_elements(*kind) if kind is not None else ""
+
+
+@lru_cache
+def _sum_elements(algorithm: str, kind: str) -> str:
+    return f"<ChecksumAlgorithm>{algorithm}</ChecksumAlgorithm><ChecksumType>{kind}</ChecksumType>"
 
 
 def _token(key: str) -> str:
