@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.remote_field import BUCKET, MOUNTERS, Bucket, Cost, Mount, Mounter
-from tests.bench.remote_loads import Run, Sizes, large_blocks, objects
+from tests.bench.remote_loads import Run, Sizes, blocks, objects
 from tests.bench.remote_rows import ROWS, Row
 from tests.bench.remote_verdicts import LATENCY_S, RATE, Result, Results
 from tests.wire.front import Front
@@ -54,7 +54,8 @@ class Field:
     def __enter__(self) -> Field:
         self._bucket.fill(objects(self._sizes))
         address = self._bucket.start()
-        self._bucket.put("large", self._sizes.large, large_blocks(self._sizes))
+        for name, size in (("large", self._sizes.large), ("medium", self._sizes.medium)):
+            self._bucket.put(name, size, blocks(size))
         key = self._folder / "key.pem"
         make_certificate(self._certificate, key)
         self._fronts = {False: Front(address), True: Front(address, tls=(self._certificate, key))}

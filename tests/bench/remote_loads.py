@@ -26,6 +26,8 @@ MiB = 1 << 20
 PAGE = 4096
 SMALL_BYTES = 30_000
 BLOCK = 4 * MiB
+# --metadata-ttl where nothing else is said.
+DEFAULT_TTL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,17 @@ class Sizes:
     random_reads: int
     names: int
 
+    @property
+    def medium(self) -> int:
+        return self.large // 4
+
     @classmethod
     def of(cls, scale: float) -> Sizes:
         def some(count: int, least: int) -> int:
             return max(least, int(count * scale))
 
         return cls(
-            large=some(256, 4) * BLOCK,
+            large=some(64, 1) * 4 * BLOCK,
             small_files=some(1000, 20),
             flat_keys=some(100_000, 2000),
             deep_files=some(500, 10) * 20,
@@ -64,9 +70,10 @@ def stamped(number: int, block: bytearray) -> bytes:
     return bytes(block)
 
 
-def large_blocks(sizes: Sizes) -> Iterator[bytes]:
+def blocks(size: int) -> Iterator[bytes]:
+    """*size* bytes, a multiple of BLOCK."""
     block = bytearray(random.Random(1).randbytes(BLOCK))
-    return (stamped(number, block) for number in range(sizes.large // BLOCK))
+    return (stamped(number, block) for number in range(size // BLOCK))
 
 
 def require_stamp(data: bytes | memoryview, page: int) -> None:
@@ -129,22 +136,19 @@ def read_sequentially(run: Run) -> float:
 
 
 def read_again(run: Run) -> float:
-    """After the kernel was made to forget the pages."""
-    descriptor = os.open(run.directory / "large", os.O_RDONLY)
+    """An object that fits the default memory limit, after the kernel was made to forget its pages."""
+    descriptor = os.open(run.directory / "medium", os.O_RDONLY)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
     buffer = memoryview(bytearray(MiB))
     done = 0
-    with (run.directory / "large").open("rb", buffering=0) as file:
-        while done < quarter(run.sizes) and (count := file.readinto(buffer)):
+    with (run.directory / "medium").open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
             require_stamp(buffer, done // PAGE)
             done += count
+    if done != run.sizes.medium:
+        raise AssertionError(f"{done} bytes of {run.sizes.medium}")
     return done / 1e6
-
-
-def quarter(sizes: Sizes) -> int:
-    """So much of the large object fits the default memory limit."""
-    return max(BLOCK, sizes.large // 4 // MiB * MiB)
 
 
 def read_and_remount(run: Run) -> None:
@@ -238,6 +242,7 @@ def list_and_remount(name: str) -> Callable[[Run], None]:
     def prepare(run: Run) -> None:
         sh("ls", "-l", run.directory / name)
         run.remount()
+        time.sleep(DEFAULT_TTL_S)
 
     return prepare
 
@@ -252,7 +257,7 @@ def make_place(run: Run) -> None:
 def make_large(run: Run) -> Path:
     path = run.folder / "material"
     with path.open("wb") as file:
-        for block in large_blocks(run.sizes):
+        for block in blocks(run.sizes.large):
             file.write(block)
     return path
 
