@@ -16,8 +16,8 @@ from dataclasses import replace
 import trio
 
 from s3mount.cache.blocks import Blocks
+from s3mount.cache.build import remembered
 from s3mount.cache.options import CacheOptions
-from s3mount.cache.remember import Remembering
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.errors import Misdirected, NoSuchBucket
@@ -55,11 +55,7 @@ class Remote:
         patient = Retrying(Limited(store, LIMITS), self._policy)
         if self._cache is None:
             return Blocks(patient, CacheOptions(memory_limit=COMMAND_BYTES))
-        cache = replace(self._cache, identity=f"{store.client.endpoint}/{url.bucket}")
-        blocks = Blocks(patient, cache)
-        remembering = Remembering(blocks, cache)
-        blocks.siblings = remembering
-        return remembering
+        return remembered(patient, replace(self._cache, identity=f"{store.client.endpoint}/{url.bucket}"))
 
     async def _reach(self, url: StoreUrl, options: S3Options) -> S3Store:
         store = await open_s3(options, url.bucket, policy=self._policy)

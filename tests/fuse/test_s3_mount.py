@@ -1,0 +1,177 @@
+"""A mount of s3:// over our own server: programs that people use every day, after each a new mount that finds the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuse.mounting import Mount
+from tests.fuse.test_programs import assert_same, needs, run
+from tests.s3.services import Service, ours
+from tests.server.serving import environment as alone
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with ours(tmp_path_factory.mktemp("served")) as service:
+        yield service
+
+
+@pytest.fixture
+def mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Mount]:
+    """A bucket of its own, mounted with the caches that one gets by default."""
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    mount = Mount(tmp_path, "--endpoint-url", service.url)
+    mount.url = f"s3://{request.node.name.replace('_', '-')[:55].strip('-')}"
+    with mount.guarded():
+        try:
+            yield mount.start()
+            mount.stop()
+        finally:
+            mount.clean_up()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that S3 can keep of a tree: no hard links."""
+    top = tmp_path_factory.mktemp("tree") / "tree"
+    for n in range(40):
+        folder = top / f"folder {n % 6}" / f"sub{n % 2} ü+%"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file {n}").write_bytes(os.urandom(n * 700))
+        os.utime(folder / f"file {n}", ns=(n * 10**9 + 1, n * 10**9 + 123_456_789))
+    (top / "large").write_bytes(os.urandom(18 * MiB + 5))
+    (top / "link").symlink_to("folder 1")
+    (top / "script").write_text("#!/bin/sh\n")
+    (top / "script").chmod(0o755)
+    (top / "private").mkdir(mode=0o700)
+    (top / "private/empty").touch(mode=0o600)
+    os.mkfifo(top / "fifo")
+    return top
+
+
+def test_a_tree_copied_in_is_the_same_after_a_new_mount(mount: Mount, tree: Path) -> None:
+    run("cp", "-a", tree, mount.path, cwd=mount.path)
+    assert_same(tree, mount.path / "tree")
+    mount.again()
+    assert_same(tree, mount.path / "tree")
+    shutil.rmtree(mount.path / "tree")
+    assert os.listdir(mount.path) == []
+
+
+def test_tar_packs_and_unpacks(mount: Mount, tree: Path) -> None:
+    run("tar", "cf", mount.path / "a.tar", "-C", tree.parent, "tree", cwd=mount.path)
+    run("tar", "xpf", "a.tar", cwd=mount.path)
+    mount.again()
+    run("tar", "df", "a.tar", cwd=mount.path)
+    assert_same(tree, mount.path / "tree")
+
+
+@needs("rsync")
+def test_rsync_finds_nothing_to_do_the_second_time(mount: Mount, tree: Path) -> None:
+    run("rsync", "-a", f"{tree}/", mount.path / "copy", cwd=mount.path)
+    assert run("rsync", "-ai", f"{tree}/", mount.path / "copy", cwd=mount.path) == ""
+    mount.again()
+    assert run("rsync", "-ai", f"{tree}/", mount.path / "copy", cwd=mount.path) == ""
+    assert_same(tree, mount.path / "copy")
+
+
+@needs("git")
+def test_git_clones_and_commits(mount: Mount, tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    run("git", "init", "-q", "-b", "main", cwd=origin)
+    for number in range(20):
+        (origin / f"file{number}").write_text(f"{number}\n" * 100)
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    run("git", "add", "-A", cwd=origin)
+    run("git", *who, "commit", "-qm", "one", cwd=origin)
+    run("git", "clone", "-q", origin, "clone", cwd=mount.path)
+    clone = mount.path / "clone"
+    (clone / "file3").write_text("changed\n")
+    run("git", "mv", "file4", "moved", cwd=clone)
+    run("git", *who, "commit", "-qam", "two", cwd=clone)
+    mount.again()
+    assert run("git", "status", "--porcelain", cwd=clone) == ""
+    run("git", "fsck", "--strict", cwd=clone)
+    assert run("git", "log", "--format=%s", cwd=clone).split() == ["two", "one"]
+
+
+def test_sqlite_keeps_what_it_committed(mount: Mount) -> None:
+    with sqlite3.connect(mount.path / "base.db") as base:
+        base.execute("create table t (a integer primary key, b text)")
+        for number in range(50):
+            base.execute("insert into t (b) values (?)", (str(number) * 100,))
+    base.close()
+    mount.again()
+    again = sqlite3.connect(mount.path / "base.db")
+    assert again.execute("select count(*), min(b) from t").fetchone() == (50, "0" * 100)
+    assert again.execute("pragma integrity_check").fetchone() == ("ok",)
+    again.close()
+
+
+def test_an_edit_of_a_large_file_is_an_edit_after_a_new_mount(mount: Mount) -> None:
+    data = bytearray(os.urandom(40 * MiB))
+    (mount.path / "large").write_bytes(data)
+    mount.again()
+    for offset, size in ((0, 10), (20 * MiB - 3, 4096), (39 * MiB, 2 * MiB)):
+        new = os.urandom(size)
+        with (mount.path / "large").open("r+b") as file:
+            file.seek(offset)
+            file.write(new)
+        data[offset : offset + size] = new
+    assert (mount.path / "large").read_bytes() == data
+    mount.again()
+    assert (mount.path / "large").read_bytes() == data
+    os.truncate(mount.path / "large", 25 * MiB)
+    mount.again()
+    assert (mount.path / "large").read_bytes() == data[: 25 * MiB]
+
+
+def test_directories_and_files_are_renamed(mount: Mount, tree: Path) -> None:
+    run("cp", "-a", tree, mount.path, cwd=mount.path)
+    os.rename(mount.path / "tree/large", mount.path / "large")
+    os.rename(mount.path / "tree", mount.path / "wood")
+    os.rename(mount.path / "large", mount.path / "wood/large")
+    assert_same(tree, mount.path / "wood")
+    mount.again()
+    assert_same(tree, mount.path / "wood")
+    assert os.listdir(mount.path) == ["wood"]
+
+
+def test_a_hard_link_is_refused_with_eperm(mount: Mount) -> None:
+    (mount.path / "a").write_text("a")
+    with pytest.raises(PermissionError):
+        os.link(mount.path / "a", mount.path / "b")
+
+
+def test_the_command_line_and_the_mount_see_the_same(mount: Mount, service: Service) -> None:
+    (mount.path / "d").mkdir()
+    (mount.path / "d/file").write_text("from the mount")
+
+    def s3mount(*words: str) -> str:
+        command = [sys.executable, "-m", "s3mount", *words, "--endpoint-url", service.url]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env=alone(), input="from the command", check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert s3mount("cat", f"{mount.url}/d/file") == "from the mount"
+    s3mount("cp", "-", f"{mount.url}/d/other")
+    mount.again()
+    assert (mount.path / "d/other").read_text() == "from the command"
+    s3mount("mv", f"{mount.url}/d", f"{mount.url}/e")
+    assert s3mount("ls", f"{mount.url}/e/").split() == ["./", "file", "other"]
+    s3mount("rm", "-r", mount.url)
