@@ -29,7 +29,7 @@ from s3mount.model import KiB, MiB
 # One request fills at most one region: 8 MiB is where the cost of a request is small beside its bytes (30 ms and 90 MB/s: a quarter).
 REGION_BYTES = 8 * MiB
 # Fewer regions than this and readers would evict each other's.
-REGIONS_AT_LEAST = 32
+REGIONS_AT_LEAST = 24
 REGION_BYTES_AT_LEAST = 64 * KiB
 # The unit of memory itself, and of what a kernel asks for.
 ALIGNMENT = 4 * KiB

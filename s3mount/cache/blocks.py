@@ -18,7 +18,7 @@ when it is read. A reader that is cancelled, or whose pin is closed, takes back 
 from __future__ import annotations
 
 from s3mount.cache.arena import Arena
-from s3mount.cache.budget import Budget
+from s3mount.cache.budget import Budget, Line
 from s3mount.cache.disk import Disk
 from s3mount.cache.fetches import Fetcher
 from s3mount.cache.neighbours import Neighbours
@@ -29,13 +29,15 @@ from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Versions
 from s3mount.cache.walk import NoSiblings, Siblings
 from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import ObjectStore
+from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.wrap.base import Wrapper
 
 # Of the memory limit: blocks; the rest is for tables, buffers of replies and the allocator.
 BLOCKS_SHARE = 7, 8
 # Of the blocks: fetched ahead and not read yet. The rest holds what is read now and what was read last.
 AHEAD_SHARE = 3, 4
+# Of the blocks: the files ahead of one walk.
+WALK_PART = 4
 
 
 class Blocks(Wrapper):
@@ -54,12 +56,15 @@ class Blocks(Wrapper):
         self.versions = Versions()
         self._background = Background()
         self.disk = self._disk_of(options)
-        self.fetcher = Fetcher(inner, self.arena, self._background, self.disk)
+        line = Line()
+        self.fetcher = Fetcher(inner, self.arena, self._background, line, self.disk)
         if self.disk is not None:
             self.disk.released = self.fetcher.pump
-        budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1])
+        budget = Budget(self.arena.limit * AHEAD_SHARE[0] // AHEAD_SHARE[1], line)
         shape = Shape(request=self.arena.region_bytes)
-        self._neighbours = Neighbours(self.versions, self.fetcher, siblings or NoSiblings(), largest=shape.first)
+        self._neighbours = Neighbours(
+            self.versions, self.fetcher, siblings or NoSiblings(), most=shape.first, room=self.arena.limit // WALK_PART
+        )
         self._parts = Parts(self.versions, self.fetcher, budget, shape, self._neighbours)
 
     @property
@@ -80,6 +85,28 @@ class Blocks(Wrapper):
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> BlockPin:
         pin = await self.inner.pin(key, if_match=if_match, known=known)
         return BlockPin(self._parts, pin)
+
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        info = await self.inner.put(key, data, commit)
+        self._keep(info, memoryview(data))
+        return info
+
+    def _keep(self, info: ObjectInfo, data: memoryview) -> None:
+        """What was just put is often read next: by a build, by whoever unpacks an archive."""
+        if not 0 < info.size == data.nbytes <= self._parts.shape.first:
+            return
+        version = self.versions.of(info)
+        if not len(version):
+            block = version.add(0, info.size)
+            slot = self.arena.take(info.size, block.evicted, spare_wanted=True)
+            if slot is None:
+                block.fail(None)
+                return
+            slot.view[:] = data.cast("B")
+            block.begin(slot)
+            block.done()
+            if self.disk is not None:
+                self.disk.offer(block)
 
     def _disk_of(self, options: CacheOptions) -> Disk | None:
         if options.folder is None or not options.disk_limit:

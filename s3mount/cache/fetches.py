@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from s3mount.cache.arena import Arena
+from s3mount.cache.budget import Line
 from s3mount.cache.disk import Disk
 from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Block, Phase, Version
@@ -42,10 +43,11 @@ AHEAD = 24
 class Fetcher:
     """Fills blocks from *disk* where it has them, else from *store*."""
 
-    def __init__(self, store: ObjectStore, arena: Arena, background: Background, disk: Disk | None = None) -> None:
+    def __init__(self, store: ObjectStore, arena: Arena, background: Background, line: Line, disk: Disk | None = None) -> None:
         self._store = store
         self._arena = arena
         self._background = background
+        self._line = line
         self._disk = disk
         self._urgent: deque[Block] = deque()
         self._ahead: deque[Block] = deque()
@@ -138,8 +140,15 @@ class Fetcher:
         view = block.view(block.start, block.stop)
         if self._disk is not None and await self._disk.read(block.version, block.start, view):
             return True
-        async with self._pin(block.version) as pin:
-            await pin.get_into(block.start, view, arrived=block.arrived)
+        with self._line.carries(block.length) as brought:
+
+            def arrived(count: int) -> None:
+                brought(count)
+                block.arrived(count)
+
+            async with self._pin(block.version) as pin:
+                await pin.get_into(block.start, view, arrived=arrived)
+            brought(block.length)
         return False
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The next files of a walk, fetched whole before they are asked for.
+"""The next files of a walk, fetched before they are asked for: small ones whole, of others the first request.
 
 Owns: which blocks are here for which walk, and giving them up when it is over.
 Must not know: how a walk is recognised (see walk), how blocks are fetched.
@@ -15,13 +15,13 @@ from s3mount.model import ObjectInfo
 
 
 class Neighbours:
-    """Files of at most *largest* bytes, ahead of every walk."""
+    """The first *most* bytes of the files ahead of every walk, *room* bytes for each."""
 
-    def __init__(self, versions: Versions, fetcher: Fetcher, siblings: Siblings, *, largest: int) -> None:
-        self.walks = Walks(siblings)
+    def __init__(self, versions: Versions, fetcher: Fetcher, siblings: Siblings, *, most: int, room: int) -> None:
+        self.walks = Walks(siblings, most=most, room=room)
         self._versions = versions
         self._fetcher = fetcher
-        self._largest = largest
+        self._most = most
         self._asked: dict[Head, dict[int, Block]] = {}
 
     def read(self, info: ObjectInfo) -> None:
@@ -46,13 +46,13 @@ class Neighbours:
 
     def _ask(self, head: Head, ahead: Ahead) -> None:
         for place, info in ahead.files:
-            if not 0 < info.size <= self._largest:
+            if not info.size:
                 continue
             version = self._versions.of(info)
             if len(version) or version.lost:
                 self._versions.drop_if_idle(version)
                 continue
-            block = version.add(0, info.size)
+            block = version.add(0, min(info.size, self._most))
             block.want(head)
             self._asked.setdefault(head, {})[place] = block
             self._fetcher.add(block)

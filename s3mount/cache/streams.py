@@ -17,7 +17,8 @@ several at a time and slightly out of order, so a read belongs to a stream when 
     window <= room      what the budget gives one stream now: under pressure windows shrink
     beyond EASY         a window grows only when the reader waits: one that never waits needs no more, and a small window stays in the
                         processor's cache
-    requests            an eighth of the window each, cut at the multiples of their size: from 1 MiB (worth a round trip) up to a region
+    requests            an eighth of the window each (a quarter where there is no more room), cut at the multiples of their size: from 1 MiB
+                        (worth a round trip) up to a region
 
 A first read fetches: at the start of the file FIRST; in the last TAIL_ZONE the last TAIL bytes (footers: parquet, zip); a version no larger
 than FIRST whole; else exactly what is asked, rounded to pages.
@@ -49,6 +50,8 @@ EASY = 8 * MiB
 SURE = 256 * KiB
 EIGHTFOLD, BOLD = 8, 32
 REQUEST_AT_LEAST = 1 * MiB
+# Requests of a window: many side by side while it opens; fewer and larger where many readers share the connections.
+PARTS, CROWDED_PARTS = 8, 4
 # Streams remembered for one version: more readers than cores and disks of a machine rarely share a file.
 STREAMS = 16
 # Steps back within a sure stream (another thread's late request), and skips. What lies farther ahead is another reader.
@@ -183,7 +186,7 @@ class Streams:
     def _next(self, stream: Stream, offset: int, stop: int, room: int) -> Plan:
         former = stream.window
         stream.window = self._window(stream, room)
-        piece = self._piece(stream.window)
+        piece = self._piece(stream.window, room)
         need = self._pages(offset, stop)
         if stop > stream.reach:
             need = ByteRange(need.start, self._cut(need.stop, piece) if stream.window > piece else need.stop)
@@ -203,9 +206,9 @@ class Streams:
             stream.waited = False
         return min(target, room)
 
-    def _piece(self, window: int) -> int:
+    def _piece(self, window: int, room: int) -> int:
         """The size of one request: a power of two."""
-        share = max(window // 8, min(REQUEST_AT_LEAST, window // 2), PAGE)
+        share = max(window // (PARTS if window < room else CROWDED_PARTS), min(REQUEST_AT_LEAST, window // 2), PAGE)
         return min(1 << (share.bit_length() - 1), self._shape.request)
 
     def _cut(self, at: int, piece: int) -> int:

@@ -102,10 +102,12 @@ class Ahead:
 
 
 class Walks:
-    """All walks."""
+    """All walks; of each file its first *most* bytes are what is fetched ahead, of each walk *room* bytes."""
 
-    def __init__(self, siblings: Siblings) -> None:
+    def __init__(self, siblings: Siblings, *, most: int, room: int = BYTES) -> None:
         self.siblings = siblings
+        self._most = most
+        self._room = min(BYTES, room)
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._sure_until = -1.0
         self._sure_order = 0
@@ -220,8 +222,8 @@ class Walks:
         size = 0
         for place in range(head.at + 1, min(head.at + 1 + DEPTHS[head.score], len(order.files))):
             info = order.files[place]
-            size += info.size
-            if size > BYTES:
+            size += min(info.size, self._most)
+            if size > self._room:
                 break
             if place > head.reach:
                 files.append((place, info))

@@ -40,7 +40,7 @@ class Get:
 class Remote(Wrapper):
     """*inner* behind a line: *latency* seconds to the first byte, *bandwidth* bytes a second for each request; `gets` are the GETs.
 
-    `hollow`: no bytes are moved, for tests that look at requests and seconds alone.
+    `shared`: bytes a second that all requests share. `hollow`: no bytes are moved, for tests that look at requests and seconds alone.
     """
 
     def __init__(self, inner: MemoryStore, *, latency: float = LATENCY, bandwidth: float = BANDWIDTH) -> None:
@@ -50,6 +50,7 @@ class Remote(Wrapper):
         self.gets: list[Get] = []
         self.counts: Counter[str] = Counter()
         self.hollow = False
+        self.shared = float("inf")
         self.running = 0
         self.most_running = 0
         self.broken: Callable[[Get], StoreError | None] = lambda get: None
@@ -95,7 +96,7 @@ class RemotePin:
                 await self._inner.get_into(offset, buffer)
             for start in range(0, buffer.nbytes, STEP):
                 stop = min(start + STEP, buffer.nbytes)
-                await trio.sleep((stop - start) / remote.bandwidth)
+                await trio.sleep((stop - start) / min(remote.bandwidth, remote.shared / remote.running))
                 if arrived is not None:
                     arrived(stop)
         finally:

@@ -29,7 +29,8 @@ def fill(arena: Arena, gone: list[str]) -> list[Slot]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "region"), [(64 * GiB, 8 * MiB), (512 * MiB, 8 * MiB), (256 * MiB, 8 * MiB), (64 * MiB, 2 * MiB), (4 * MiB, 128 * KiB)]
+    ("limit", "region"),
+    [(64 * GiB, 8 * MiB), (512 * MiB, 8 * MiB), (256 * MiB, 8 * MiB), (64 * MiB, 2 * MiB), (48 * MiB, 2 * MiB), (4 * MiB, 128 * KiB)],
 )
 def test_regions_are_as_large_as_a_request_unless_memory_is_short(limit: int, region: int) -> None:
     assert region_size(limit) == region

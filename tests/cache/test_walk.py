@@ -36,7 +36,7 @@ def in_order(infos: Sequence[ObjectInfo], order: str) -> list[ObjectInfo]:
 class Rig:
     def __init__(self, infos: Sequence[ObjectInfo]) -> None:
         self.listed = Listed(infos)
-        self.walks = Walks(self.listed)
+        self.walks = Walks(self.listed, most=1 * MiB)
         self.ahead: list[str] = []
         self.over = 0
         self.now = 0.0
@@ -123,7 +123,7 @@ def test_a_walk_that_goes_on_in_another_directory_is_believed_from_its_first_fil
 
 
 def test_no_more_bytes_are_ahead_than_allowed() -> None:
-    walk = files("d", 100, size=1 * MiB)
+    walk = files("d", 100, size=3 * MiB)
     rig = Rig(walk)
     for info in walk[:10]:
         rig.read(info)
