@@ -33,9 +33,9 @@ PARAMS = 256
 # Query names that make a request mean something else than the plain method. Those that nobody handles are answered NotImplemented.
 _NAMES = """
     abac accelerate acl analytics annotation attributes cors delete encryption encryptionUpdate intelligent-tiering inventory legal-hold
-    lifecycle location logging metadataConfiguration metadataInventoryTable metadataJournalTable metadataTable metrics notification
-    object-lock ownershipControls policy policyStatus publicAccessBlock rebuildIndex rename renameObject replication requestPayment restore
-    retention select session tagging torrent updateEncryption uploadId uploads versioning versions website
+    lifecycle location logging metadataAnnotationTable metadataConfiguration metadataInventoryTable metadataJournalTable metadataTable
+    metrics notification object-lock ownershipControls policy policyStatus publicAccessBlock rebuildIndex rename renameObject replication
+    requestPayment restore retention select session tagging torrent updateEncryption uploadId uploads versioning versions website
 """
 SUBRESOURCES = frozenset(_NAMES.split())
 

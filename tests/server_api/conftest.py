@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from s3mount.model import Key
 from s3mount.server.access import KeyPair, Keyring
 from tests.server_api.serving import ACCESS_KEY, SECRET, Served
 
@@ -38,5 +39,15 @@ def bucket(s3: Any) -> str:
 @pytest.fixture
 def open_server(tmp_path: Path) -> Iterator[Served]:
     server = Served(tmp_path / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def open_server_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """As `open_server`, with a bucket and an object."""
+    server = Served(tmp_path_factory.mktemp("open"))
+    server.engine.create_bucket("box")
+    server.engine.put("box", Key("key"), b"as it was")
     yield server
     server.stop()

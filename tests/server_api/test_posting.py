@@ -68,7 +68,7 @@ def test_a_form_chooses_its_answer(served: Served, s3: Any, bucket: str) -> None
     assert (status, headers["content-type"]) == (201, "application/xml")
     assert b"<PostResponse" in body
     assert f"<Bucket>{bucket}</Bucket><Key>up/a</Key><ETag>".encode() in body
-    status, headers, _ = send(served, bucket, form(s3, bucket, success_action_redirect="http://example.org/done?a=b"), b"x")
+    status, headers, _ = send(served, bucket, form(s3, bucket, success_action_redirect="http://www.example.com/done?a=b"), b"x")
     assert status == 303
     told = parse_qs(urlsplit(headers["location"]).query)
     assert (told["a"], told["bucket"], told["key"], told["etag"]) == (["b"], [bucket], ["up/a"], [headers["etag"]])
