@@ -7,7 +7,7 @@ options      what the caller chooses and gets back
 names        keys and names, one reversible escape (pure)
 attrs        attributes in metadata (pure)
 listing      pages of a listing to entries (pure)
-inodes       numbers, lookup counts, which key names which inode; nothing awaits
+inodes       numbers, lookup counts, which key names which inode; nothing awaits;  occupied: directories that must stay known
 live         what an inode carries while somebody holds it
 volume       what all share: store, table, gate, and what only this mount knows
 gate         keeps commits off names that move; tells answers that came too late

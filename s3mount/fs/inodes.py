@@ -218,26 +218,34 @@ class Inodes:
         del self._by_ino[inode.ino]
         self._asked.discard(inode.ino)
 
-    def cold(self, count: int) -> list[FileInode]:
-        """Up to *count* looked-up files that nobody holds, oldest first, while there are more inodes than the limit.
+    def cold(self, count: int) -> list[Inode]:
+        """Up to *count* looked-up inodes that nobody holds, oldest first, while there are more than the limit.
 
+        Directories are among them only where they are more than the limit by themselves.
         The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
         """
         if len(self._by_ino) <= self._limit or self._is_waiting():
             return []
-        found: list[FileInode] = []
+        found: list[Inode] = []
         for _ in range(8 * count):
             ino = self._clock.popleft()
             inode = self._by_ino.get(ino)
             if inode is None:
                 continue
             self._clock.append(ino)
-            if isinstance(inode, FileInode) and inode.live is None and inode.standing is Standing.NAMED and ino not in self._asked:
+            if ino not in self._asked and self._is_idle(inode):
                 found.append(inode)
                 self._asked.add(ino)
                 if len(found) == count:
                     break
         return found
+
+    def _is_idle(self, inode: Inode) -> bool:
+        if isinstance(inode, FileInode):
+            return inode.live is None and inode.standing is Standing.NAMED
+        if len(self._directories) <= self._limit or inode is self.root:
+            return False
+        return not (inode.handles or inode.touched_ns or inode.gone)
 
     def _is_waiting(self) -> bool:
         """Whether the kernel has been asked to forget enough for now. What it does not forget after long is given up: somebody uses it."""

@@ -22,7 +22,8 @@ import trio
 from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
-from s3mount.fs.names import Kind, Meaning, meaning, name_in
+from s3mount.fs.names import Kind, Meaning, meaning, name_in, place_of
+from s3mount.fs.occupied import Occupied
 from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import Attr, Found, Key, ObjectInfo, number_of
 
@@ -62,6 +63,7 @@ class Namespace:
         self._store = volume.store
         self._inodes = volume.inodes
         self._absent: tuple[Sight | None, int, float] = (None, 0, 0.0)
+        self._occupied = Occupied(volume.options.root, lambda: volume.invalidate.occupied() if volume.invalidate is not None else None)
 
     def directory(self, ino: int) -> DirInode:
         """Raises NotADirectory, Stale."""
@@ -180,13 +182,22 @@ class Namespace:
         return sight if (said.kind, said.key) == (sight.kind, sight.key) else None
 
     def expel(self) -> None:
-        """Ask the kernel to forget a few cold files when there are too many inodes: more than come in, so that the table shrinks."""
-        if self._volume.invalidate is None:
+        """Ask the kernel to forget a few cold inodes when there are too many: more than come in, so that the table shrinks."""
+        invalidate = self._volume.invalidate
+        if invalidate is None:
             return
         for inode in self._inodes.cold(2):
-            place = self.place_of(inode)
+            place = self.place_of(inode) if isinstance(inode, FileInode) else self._place_if_empty(inode)
             if place is not None:
-                self._volume.invalidate.entry(*place)
+                invalidate.entry(*place)
+
+    def _place_if_empty(self, directory: DirInode) -> tuple[int, bytes] | None:
+        """As `place_of`; None as well where somebody is in the directory: see `occupied`."""
+        if not directory.key.endswith("/") or directory.key in self._occupied:
+            return None
+        stem, name = place_of(directory.key[:-1])
+        parent = self._inodes.directory_at(stem)
+        return None if parent is None else (parent.ino, name)
 
     def place_of(self, inode: FileInode) -> tuple[int, bytes] | None:
         """The number of the directory in which *inode* shows, and its name there; None where that is not known."""
@@ -203,6 +214,7 @@ class Namespace:
         if inode is None:
             inode = DirInode(self.directory_number(stem, marker), stem, self._volume.implied_attributes(), marked=False)
             self._inodes.add(inode)
+            self.expel()
         self._saw(inode, marker)
         return inode
 

@@ -6,6 +6,7 @@ Must not know: how any of it is done.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -30,7 +31,7 @@ class FsOptions:
     """When what was committed is made safe from a power cut, where the store does not do so by itself."""
     metadata_ttl_s: float = 1.0
     inode_limit: int = 100_000
-    """Inodes that the kernel may make us remember; beyond, cold files are expelled. About 0.5 KiB each."""
+    """Inodes that the kernel may make us remember; beyond, cold ones are expelled. About 0.5 KiB each. Directories are expelled where they are more than that by themselves."""
     key_bytes: int = KEY_BYTES
     """The longest key that the store takes (S3: 1024)."""
     xattrs: bool = True
@@ -60,8 +61,12 @@ class DirEntry:
 
 
 class Invalidate(Protocol):
-    """Makes the kernel forget. Neither method waits nor fails."""
+    """Makes the kernel forget. No method waits or fails."""
 
     def entry(self, parent: int, name: bytes) -> None: ...
 
     def inode(self, ino: int) -> None: ...
+
+    def occupied(self) -> Collection[bytes] | None:
+        """Paths below the mount, without a leading slash, where processes stand or something is mounted; None where nobody can tell."""
+        ...

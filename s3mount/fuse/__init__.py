@@ -1,7 +1,7 @@
 """The thin shell between the kernel and `s3mount.fs`, and the process that carries it.
 
     operations  attributes          translate in, call, translate out;  deadline: how long that may take
-    invalidate                      tell the kernel to forget, from a thread
+    invalidate  occupied            tell the kernel to forget, from a thread; who is in the mount without a request telling it
     session     tuning              one mount from init to close; what the kernel lets us raise
     mountpoint  utab                is the place fit, what is mounted there, take it off; so that umount(8) calls our helper
     daemon      runtime   logs      the background process, its record, its log

@@ -16,7 +16,7 @@ import errno
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pyfuse3
 
@@ -27,9 +27,10 @@ NOTHING_TO_FORGET = frozenset({errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno
 
 
 class Invalidator:
-    """Safe to call from any thread, inside handlers too."""
+    """Safe to call from any thread, inside handlers too. *occupied*: see `options.Invalidate`."""
 
-    def __init__(self) -> None:
+    def __init__(self, occupied: Callable[[], Collection[bytes] | None]) -> None:
+        self.occupied = occupied
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="s3mount-invalidate", daemon=True)
         self._started = False

@@ -59,6 +59,11 @@ def mounted_at(path: Path, *, mountinfo: Path = MOUNTINFO) -> Mounted | None:
     return found
 
 
+def mount_points(*, mountinfo: Path = MOUNTINFO) -> list[bytes]:
+    """Where anything is mounted."""
+    return [_unescaped(line.split(b" ")[4]) for line in mountinfo.read_bytes().splitlines()]
+
+
 def mount_above(path: Path) -> Mounted | None:
     """The mount of ours that *path* (resolved) lies in, or None."""
     nearest = next((mounted for place in (path, *path.parents) if (mounted := mounted_at(place)) is not None), None)

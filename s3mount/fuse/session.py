@@ -41,6 +41,7 @@ from s3mount.fuse import mountpoint, runtime, tuning, utab
 from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
+from s3mount.fuse.occupied import occupied
 from s3mount.fuse.operations import Deadlines, Operations
 from s3mount.store.api import ObjectStore
 
@@ -119,7 +120,9 @@ class Mount:
             raise Unavailable("stopped by a second signal before everything was committed")
 
     async def _run(self, store: ObjectStore) -> None:
-        invalidator = Invalidator()
+        options = self._options
+        shared = options.allow_other or not {"allow_other", "allow_root"}.isdisjoint(options.kernel)
+        invalidator = Invalidator(partial(occupied, options.mountpoint, shared=shared))
         fs = Filesystem(store, self._options.fs, invalidate=invalidator)
         async with trio.open_nursery() as attendants:
             attendants.start_soon(self._heed_signals, attendants)

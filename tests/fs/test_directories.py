@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import aclosing
 
 import pytest
@@ -149,17 +150,24 @@ async def test_entries_carry_their_attributes_on_stores_whose_listings_do_not() 
     assert modes == {b"d": (0o040700, 0), b"f": (0o100644, 3), b"link": (0o120777, 1)}
 
 
+class Kernel:
+    """Notes what it is asked to forget. *stands*: where processes are; None: nobody can tell."""
+
+    def __init__(self, *stands: bytes, knows: bool = True) -> None:
+        self.asked: list[tuple[int, bytes]] = []
+        self._stands = stands if knows else None
+
+    def entry(self, parent: int, name: bytes) -> None:
+        self.asked.append((parent, name))
+
+    def inode(self, ino: int) -> None:
+        raise AssertionError
+
+    def occupied(self) -> Collection[bytes] | None:
+        return self._stands
+
+
 async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
-    class Kernel:
-        def __init__(self) -> None:
-            self.asked: list[tuple[int, bytes]] = []
-
-        def entry(self, parent: int, name: bytes) -> None:
-            self.asked.append((parent, name))
-
-        def inode(self, ino: int) -> None:
-            raise AssertionError
-
     store = MemoryStore()
     mount = Mounted(store, inode_limit=100)
     kernel = mount.fs._volume.invalidate = Kernel()
@@ -185,3 +193,27 @@ async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
     mount.forget(directory)
     mount.fs.check()
     assert len(mount.fs._inodes) == 1
+
+
+@pytest.mark.parametrize("knows", [True, False])
+async def test_cold_directories_are_expelled_when_they_alone_are_too_many_but_none_that_somebody_is_in(knows: bool) -> None:
+    store = MemoryStore()
+    mount = Mounted(store, inode_limit=20)
+    kernel = mount.fs._volume.invalidate = Kernel(b"d000/sub", knows=knows)
+    await mount.mkdir("d000")
+    await mount.mkdir("d000/sub")
+    for number in range(1, 200):
+        await mount.mkdir(f"d{number:03}")
+    numbers: dict[bytes, int] = {}
+    standing = [await mount.ino("d000"), await mount.ino("d000/sub")]
+    for number in range(200):
+        numbers[b"d%03d" % number] = await mount.ino(f"d{number:03}")
+        for parent, name in kernel.asked:
+            assert parent == mount.fs.ROOT
+            mount.fs.forget(numbers.pop(name), 1)
+        kernel.asked.clear()
+        assert len(mount.fs._inodes) <= (25 if knows else 203)
+    assert b"d000" in numbers
+    for ino in (*numbers.values(), *standing):
+        mount.fs.forget(ino, 1)
+    mount.fs.check()
