@@ -31,7 +31,10 @@ class FsOptions:
     """When what was committed is made safe from a power cut, where the store does not do so by itself."""
     metadata_ttl_s: float = 1.0
     inode_limit: int = 100_000
-    """Inodes that the kernel may make us remember; beyond, cold ones are expelled. About 0.5 KiB each. Directories are expelled where they are more than that by themselves."""
+    """Inodes that the kernel may make us remember; beyond, cold files are expelled, and directories beyond as many again by themselves.
+
+    About 0.5 KiB each.
+    """
     key_bytes: int = KEY_BYTES
     """The longest key that the store takes (S3: 1024)."""
     xattrs: bool = True
