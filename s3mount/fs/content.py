@@ -29,6 +29,7 @@ F2  Something is frozen exactly while the state says that a commit is under way.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -39,12 +40,15 @@ from s3mount.errors import S3MountError, StoreError, TooLarge
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
 from s3mount.fs.delivery import LOST, deliver, look
+from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
 from s3mount.fs.extents import Extent, Kind
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.staging import StagingArea
 from s3mount.fs.turn import Turn
 from s3mount.model import OBJECT_BYTES, Condition, Content, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore
+
+log = logging.getLogger(__name__)
 
 # Contents up to this are sent whole: reading and sending that much costs less than the bookkeeping of an edit, and leaves no fragments.
 WHOLE_BYTES = 128 * KiB
@@ -88,8 +92,20 @@ class FileContent:
     Use: construct, `open`, any number of `read`, `write`, `truncate`, `commit` by any tasks, `aclose` when none of them is under way.
     """
 
-    def __init__(self, store: ObjectStore, staging: StagingArea, buffers: BufferPool, *, base: ObjectInfo | None) -> None:
-        """*base* None: a new file, which is `changed` and `untouched` from the start."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        staging: StagingArea,
+        buffers: BufferPool,
+        *,
+        base: ObjectInfo | None,
+        uploads: Uploads | None = None,
+        target: Callable[[], Target | None] = lambda: None,
+    ) -> None:
+        """*base* None: a new file, which is `changed` and `untouched` from the start.
+
+        With *uploads*, parts go while it is written; *target*: where a commit would go now, None where there will be none.
+        """
         self._store = store
         self._layers = Layers(store, staging, buffers, base=base)
         self._committed = base
@@ -97,6 +113,8 @@ class FileContent:
         self._sending: Sending | None = None
         self._doubt: Doubt | None = None
         self._committing = Turn()
+        self._target = target
+        self._early = EarlyUpload(uploads, self._layers, self._early_aim) if uploads else None
 
     def __repr__(self) -> str:
         return f"<FileContent {self._layers.key} {self._state.phase.value} {self._layers!r}>"
@@ -138,6 +156,8 @@ class FileContent:
         self._state.check()
         assert self.changed or (self._committed is not None and self._committed.size == self.size), "F1"
         assert (self._sending is None) == (self._state.sending is None), "F2"
+        if self._early is not None:
+            self._early.check()
 
     # -- opening and closing ------------------------------------------------------------
 
@@ -189,6 +209,8 @@ class FileContent:
         """
         with trio.CancelScope(shield=True):
             async with self._committing:
+                if self._early is not None:
+                    await self._early.let_go()
                 await self._layers.aclose()
 
     # -- bytes ------------------------------------------------------------------------
@@ -206,14 +228,26 @@ class FileContent:
             return
         require_size(offset + len(data))
         self._step(Edited())
-        await self._layers.write(offset, memoryview(data))
+        if self._early is None:
+            await self._layers.write(offset, memoryview(data))
+            return
+        self._early.touched(offset, offset + len(data))
+        try:
+            await self._layers.write(offset, memoryview(data))
+        finally:
+            self._early.touched(offset, offset + len(data))
+        await self._early.written(offset, offset + len(data))
 
     async def truncate(self, size: int) -> None:
         """Cut, or grow by zeros. To 0: the next commit is a full overwrite. Raises TooLarge."""
         require_size(size)
         if size != self.size or not size:
             self._step(Edited() if size else Emptied())
+            if self._early is not None:
+                self._early.resized(self.size, size)
             await self._layers.resize(size)
+            if self._early is not None and not size:
+                await self._early.let_go()
 
     # -- committing -------------------------------------------------------------------
 
@@ -245,18 +279,50 @@ class FileContent:
             self._doubt = None
         else:
             self._succeed(doubt.generation, doubt.edits, info)
+            if self._early is not None:
+                await self._early.let_go()
             await self._layers.settle()
 
     def _freeze(self) -> Sending:
         self._step(Frozen())
         self._sending = Sending(self._layers.freeze(), self._state.edits, self._state.overwrites)
+        if self._early is not None:
+            self._early.pause()
         return self._sending
 
     async def _send(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
         await self._layers.written(sending.layers)
+        if self._early is not None and (info := await self._send_rest(self._early, sending, target)) is not None:
+            return info
         if sending.layers.table.size <= WHOLE_BYTES:
             return await self._send_whole(sending, target)
         return await self._send_pieces(sending, target)
+
+    async def _send_rest(self, early: EarlyUpload, sending: Sending, target: Callable[[], Target]) -> ObjectInfo | None:
+        """Complete the upload that was begun early; None where there is none that fits, or none any more."""
+        await early.quiet()
+        table = sending.layers.table
+        try:
+            if table.size > WHOLE_BYTES and sending.overwrites and not table.live(0) and early.fits(self._aim(target())):
+                await early.send_rest(table)
+                if early.fits(self._aim(target())):
+                    info = await self._deliver(sending, target, lambda key, commit: early.complete(table.size), commit_id=early.commit_id)
+                    early.completed()
+                    await self._layers.settle()
+                    return info
+        except USELESS as error:
+            log.info("The upload of %r is over before its time, all of it is sent anew: %s", self._layers.key, error)
+        await early.drop()
+        return None
+
+    def _aim(self, target: Target, *, commit_id: str = "") -> Aim:
+        """Where an overwrite goes."""
+        condition = self._condition(target, overwrites=True)
+        return Aim(target.key, replace(target.commit, condition=condition, commit_id=commit_id))
+
+    def _early_aim(self) -> Aim | None:
+        target = self._target() if self._state.overwrites and self._doubt is None else None
+        return None if target is None else self._aim(target, commit_id=secrets.token_hex(16))
 
     async def _send_whole(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
         whole = bytearray(sending.layers.table.size)
@@ -264,7 +330,7 @@ class FileContent:
             await self._layers.fill(list(sending.layers.table), 0, memoryview(whole))
         except GONE as error:
             raise self._layers.stale() from error
-        info = await self._deliver(sending, target, lambda key, commit: self._store.put(key, whole, commit), keeps=False)
+        info = await self._deliver(sending, target, lambda key, commit: self._store.put(key, whole, commit))
         await self._layers.gather(whole)
         return info
 
@@ -287,11 +353,17 @@ class FileContent:
                 return Staged(extent.start, length, self._layers.files[extent.generation], extent.position)
 
     async def _deliver(
-        self, sending: Sending, target: Callable[[], Target], send: Callable[[Key, Commit], Awaitable[ObjectInfo]], *, keeps: bool
+        self,
+        sending: Sending,
+        target: Callable[[], Target],
+        send: Callable[[Key, Commit], Awaitable[ObjectInfo]],
+        *,
+        keeps: bool = False,
+        commit_id: str = "",
     ) -> ObjectInfo:
         aim = target()
         condition = self._condition(aim, overwrites=sending.overwrites and not keeps)
-        commit = replace(aim.commit, condition=condition, commit_id=secrets.token_hex(16))
+        commit = replace(aim.commit, condition=condition, commit_id=commit_id or secrets.token_hex(16))
         self._doubt = Doubt(commit.commit_id, sending.layers.generation, sending.edits)
         try:
             info = await deliver(self._store, aim.key, commit.commit_id, lambda: send(aim.key, commit))
@@ -329,6 +401,8 @@ class FileContent:
         if self._sending is not None:
             self._sending = None
             self._layers.thaw()
+            if self._early is not None:
+                self._early.resume()
 
     def _step(self, event: Event) -> None:
         self._state = step(self._state, event)

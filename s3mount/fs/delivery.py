@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, TimedOut
+from s3mount.errors import AlreadyExists, InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, TimedOut
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import COMMIT_ID, ObjectStore
 
@@ -26,7 +26,7 @@ ATTEMPTS = 3
 
 # Errors after which it is open whether the mutation happened, and those by which a store refuses a condition.
 LOST = (OutcomeUnknown, TimedOut)
-REFUSED = (PreconditionFailed, AlreadyExists, NotFound)
+REFUSED = (PreconditionFailed, AlreadyExists, NotFound, NoSuchUpload, InvalidPart)
 
 
 async def look(store: ObjectStore, key: Key, commit_id: str) -> ObjectInfo | None:

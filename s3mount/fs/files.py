@@ -10,7 +10,9 @@ empty object first); at fsync and sync, everything; at the last release, whateve
 A failure stays with the content and is told by every flush and fsync until a commit succeeds. When nobody holds the file any more, what
 may still succeed is tried again (background, sync, aclose); what cannot (base replaced, name taken) is given up, with a log line.
 
-Attributes of a changed content ride with its commit; otherwise they are written at once (see attributes).
+Attributes of a changed content ride with its commit; otherwise they are written at once (see attributes). A large file whose parts went
+while it was written has those of the upload's beginning: what was changed since is written after the commit, unless it is only the time of
+the last write, which nobody set. A copy of gigabytes within the store is too much for that: the file then says when its sending began.
 Commits pass the gate, so that none is under way on a key that is being renamed or removed.
 """
 
@@ -21,6 +23,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -35,15 +38,15 @@ from s3mount.errors import (
     Stale,
     TooLarge,
 )
-from s3mount.fs.attrs import encode
+from s3mount.fs.attrs import Attributes, decode, encode
 from s3mount.fs.content import FileContent, Target
 from s3mount.fs.inodes import FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, require_live, stale
 from s3mount.fs.options import Opened
 from s3mount.fs.volume import Volume
-from s3mount.model import Absent, Caller, Condition, Key, Matches, ObjectInfo
-from s3mount.store.api import Commit
+from s3mount.model import Absent, Caller, Condition, Key, Matches, Metadata, ObjectInfo
+from s3mount.store.api import COMMIT_ID, Commit
 
 log = logging.getLogger(__name__)
 
@@ -98,10 +101,19 @@ class Files:
 
     def enliven(self, inode: FileInode, base: ObjectInfo) -> Live:
         attributes = self._volume.file_attributes(base)
-        content = FileContent(self._store, self._volume.staging, self._volume.buffers, base=base)
-        inode.live = Live(content, attributes, base)
+        inode.live = live = Live(self.new_content(inode, base), attributes, base)
+        live.since_ns = self._volume.clock_ns()
         self._volume.live.add(inode)
-        return inode.live
+        return live
+
+    def new_content(self, inode: FileInode, base: ObjectInfo | None) -> FileContent:
+        volume = self._volume
+
+        def target() -> Target | None:
+            wanted = inode.live is not None and inode.standing is not Standing.UNLINKED
+            return self._target(inode, inode.live) if wanted and inode.live is not None else None
+
+        return FileContent(self._store, volume.staging, volume.buffers, base=base, uploads=volume.uploads, target=target)
 
     async def let_go(self, inode: FileInode) -> None:
         """One holder less; the last one retires what needs no commit any more."""
@@ -270,8 +282,20 @@ class Files:
                 self._committed(inode, live, info)
         finally:
             live.in_flight -= 1
-        if live.attributes is sent:
+        if live.attributes is sent and sent is not None and info.metadata is not None:
+            self._compare(live, sent, info.metadata)
+
+    def _compare(self, live: Live, sent: Attributes, got: Metadata) -> None:
+        """Whether an object that was to have *sent* has that; the metadata *got* may be those of the beginning of its upload."""
+        has = {name: value for name, value in got.items() if name != COMMIT_ID}
+        if has == encode(sent, live.foreign):
             live.unsaved = False
+            return
+        early = decode(got, directory=False, mtime_ns=sent.mtime_ns, defaults=self._volume.defaults)
+        as_early = replace(sent, atime_ns=early.atime_ns, mtime_ns=early.mtime_ns, ctime_ns=early.ctime_ns)
+        nobody_set_them = live.since_ns <= min(sent.mtime_ns, sent.atime_ns) and sent.mtime_ns <= self._volume.clock_ns()
+        if nobody_set_them and has == encode(as_early, live.foreign):
+            live.took(as_early)
 
     def _target(self, inode: FileInode, live: Live) -> Target:
         condition: Condition = Absent() if live.fresh and live.exclusive and self._volume.can.conditional_put else None

@@ -210,6 +210,8 @@ class Filesystem:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_soon)
             nursery.start_soon(self._tidy)
+            if self._volume.uploads is not None:
+                await nursery.start(self._volume.uploads.run)
             task_status.started()
 
     async def _sync_soon(self) -> None:

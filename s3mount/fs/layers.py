@@ -120,7 +120,7 @@ class Layers:
             await self.drop_pin()
         try:
             async with self._pinning:
-                former, self._pinned = self._pinned, Pinned(await self._store.pin(self.key or self.base.key, if_match=self.base.etag))
+                former, self._pinned = self._pinned, Pinned(await self._store.pin(self.key or self.base.key, known=self.base))
         except StoreError:
             return False
         if former is not None:
@@ -220,6 +220,20 @@ class Layers:
                 else:
                     assert pin is not None
                     await pin.get_into(extent.start, part)
+
+    async def copy_out(self, extents: Sequence[Extent], offset: int, buffer: memoryview) -> None:
+        """As `fill`, of STAGED extents and holes alone, in one thread: for a part of an upload. Raises Unavailable."""
+        staged: list[tuple[StagingFile, int, memoryview]] = []
+        with ExitStack() as stack:
+            for extent in extents:
+                part = buffer[extent.start - offset : extent.stop - offset]
+                if extent.kind is Kind.HOLE:
+                    fill_zeros(part)
+                else:
+                    staged.append((self.files[extent.generation], extent.position, part))
+                    stack.enter_context(staged[-1][0].held())
+            if staged:
+                await self._staging.read_out(staged)
 
     # -- writing ----------------------------------------------------------------------
 

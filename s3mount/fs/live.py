@@ -29,6 +29,7 @@ class Live:
     """Content and attributes of one inode, shared by all its handles.
 
     `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `in_doubt`: a request under way may change the version.
+    `since_ns`: no write of this content was earlier.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Live:
         "reserved",
         "saving",
         "settled",
+        "since_ns",
         "storage_class",
         "unsaved",
     )
@@ -64,6 +66,7 @@ class Live:
         self.holders = 0
         self.in_flight = 0
         self.saving: trio.Event | None = None
+        self.since_ns = attributes.ctime_ns
         self.settled = True
 
     def __repr__(self) -> str:
@@ -82,6 +85,11 @@ class Live:
             self.settled = False
         self._attributes, self._written_ns = attributes, 0
         self.unsaved = True
+
+    def took(self, attributes: Attributes) -> None:
+        """The object has *attributes* for ours, and that will do."""
+        self._attributes, self._written_ns = attributes, 0
+        self.unsaved = False
 
     def written(self, now_ns: int, *, privileged: bool) -> None:
         """Somebody wrote into the content; *privileged* writers leave the set-id bits where they are, as on Linux."""

@@ -99,6 +99,18 @@ class StagingArea:
         path = self.folder / f"{secrets.token_hex(12)}.staged"
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
 
+    async def read_out(self, places: Sequence[tuple[StagingFile, int, memoryview]]) -> None:
+        """Fill each buffer from its place, all in one thread. Raises Unavailable."""
+
+        def read_all() -> None:
+            for file, position, buffer in places:
+                file.read_into(position, buffer)
+
+        try:
+            await trio.to_thread.run_sync(read_all, limiter=self.limiter)
+        except OSError as error:
+            raise self.refusal(error) from error
+
     async def made_room(self, error: OSError) -> bool:
         """Whether there is a point in trying again what failed with *error*: the folder was full, and something may have been freed."""
         if self._make_room is None or FROM_OS.get(error.errno or 0) is not NoSpace:

@@ -17,6 +17,7 @@ import trio
 from s3mount.errors import NameTooLong, ReadOnly
 from s3mount.fs.attrs import Attributes, Defaults, decode
 from s3mount.fs.buffers import BufferPool
+from s3mount.fs.early import Uploads
 from s3mount.fs.gate import Changes, Gate
 from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
 from s3mount.fs.options import FsOptions, Invalidate
@@ -45,6 +46,7 @@ class Volume:
         self.touched: set[DirInode] = set()
         self.staging = StagingArea(store.staging, make_room=store.sync if store.staging is not None else None)
         self.buffers = BufferPool()
+        self.uploads = Uploads(store) if self.can.early_parts else None
         self.unsynced = trio.Event()
 
     @property

@@ -72,6 +72,8 @@ class Capabilities:
     """`reserve` decides O_EXCL at create, against all clients."""
     listed_metadata: bool = False
     """Listings carry `ObjectInfo.metadata`."""
+    early_parts: bool = False
+    """Bytes go over a network: parts of a large file had better go while it is written."""
     cheap_metadata: bool = False
     """`head` and `find` cost microseconds: caching their answers is a waste."""
     durable: bool = True

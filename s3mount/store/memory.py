@@ -50,7 +50,7 @@ from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, 
 
 # All that a store in this machine can do; nothing of it survives the process, so there is nothing to sync either.
 # What a plain S3 bucket without versions can do.
-LIKE_S3 = Capabilities(part_copy=True)
+LIKE_S3 = Capabilities(part_copy=True, early_parts=True)
 
 # What statfs shows: plausible, and never full.
 CAPACITY = TiB

@@ -357,7 +357,7 @@ async def test_a_commit_cancelled_while_it_pins_the_new_version_has_happened(
 
 
 @sizes
-async def test_a_new_version_replaced_before_it_is_pinned_can_be_read_on(rig: Rig, size: int) -> None:
+async def test_a_new_version_replaced_before_it_is_pinned_can_be_read_on_where_versions_are_kept(rig: Rig, size: int) -> None:
     content = rig.content()
     await content.write(0, b"mine" + b"k" * (size - 4))
     until = trio.Event()
@@ -369,7 +369,11 @@ async def test_a_new_version_replaced_before_it_is_pinned_can_be_read_on(rig: Ri
         until.set()
     content.check()
     assert not content.changed
-    assert await bytes_of(content) == b"mine" + b"k" * (size - 4)
+    if rig.store.capabilities.versions or size == SMALL:
+        assert await bytes_of(content) == b"mine" + b"k" * (size - 4)
+    else:
+        with pytest.raises(Stale):
+            await bytes_of(content)
     await content.write(0, b"x")
     with pytest.raises(Stale):
         await content.commit(rig.target)

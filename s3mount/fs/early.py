@@ -1,0 +1,449 @@
+"""Sending the parts of a file while it is still written.
+
+Owns: uploads begun before their commit, how many parts are under way (of one file and of all), the pace of writers who are faster.
+Must not know: which part may go, and which is true (see upload); what a commit is made of, POSIX.
+
+A content that may go in parts has an `EarlyUpload`. It begins when `START_PARTS` parts are full, in the background (`Uploads.run`); a mount
+without background sends nothing early. What goes wrong in the background is nobody's failure: the upload is given up, and the commit
+sends everything from the staged bytes, and fails then if it must.
+
+    IDLE --START_PARTS are full--> CREATING --created--> OPEN --completed--> IDLE
+      ^                               |                    |
+      +------------ drop: the upload is aborted -----------+   refused for good, emptied, unlinked, renamed, or the commit goes another way
+
+The metadata of an upload are those of its beginning: S3 takes none with the last request. The commit says which ones the object got
+(`ObjectInfo.metadata`); whoever cares writes what came later.
+
+Shares (`Slots`): a part that could go is chosen from the file that has the fewest under way, and the commits' last parts go before all:
+somebody waits in close for them. A writer is held up while too many of its parts wait, but never for long: the disk has room for more.
+
+Invariants (`check`):
+Y1  At most `PARTS_AT_ONCE` parts are under way, and their buffers are at most `BUDGET_BYTES` (one part that is larger goes alone).
+Y2  Every upload that was created is completed or aborted, or its abort was tried and logged.
+Y3  While a commit is under way (`pause`), no early part is begun.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+
+import trio
+
+from s3mount.errors import InvalidPart, NoSuchUpload, StoreError
+from s3mount.fs.extents import Extents
+from s3mount.fs.layers import Layers
+from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped
+from s3mount.model import Key, MiB, ObjectInfo, Upload
+from s3mount.store.api import Commit, ObjectStore
+
+log = logging.getLogger(__name__)
+
+# Sixteen connections fill any line that a single machine has, and sixteen parts of 8 MiB are 128 MiB of memory.
+PARTS_AT_ONCE = 16
+BUDGET_BYTES = 128 * MiB
+# So many full parts may wait before the writer does: two rounds, so that a line that stutters does not stop a program.
+WAITING_PARTS = 32
+# Longest that one write is held up: below all deadlines. A line so slow is left to the commit; the staging disk is the limit then.
+PACE_S = 5.0
+# What the abort of an upload may take: who closes or unlinks a file does not wait for it, the end of the mount does.
+ABORT_S = 20.0
+
+# The store has another idea of the upload than we: begin again from the staged bytes.
+USELESS = (NoSuchUpload, InvalidPart)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Which object an upload makes, and everything about it but bytes and id."""
+
+    key: Key
+    commit: Commit
+
+    def fits(self, other: Aim) -> bool:
+        """Whether an upload begun for this one may be completed for *other*: all but the metadata is the same."""
+        return self.key == other.key and self.commit == replace(
+            other.commit, metadata=self.commit.metadata, commit_id=self.commit.commit_id
+        )
+
+
+class Slots:
+    """Who may have a part in memory and under way."""
+
+    def __init__(self, parts: int = PARTS_AT_ONCE, budget: int = BUDGET_BYTES) -> None:
+        self._parts, self._budget = parts, budget
+        self._under_way: dict[object, int] = {}
+        self._waiting: list[tuple[object, int, trio.Event]] = []
+        self.used = 0
+
+    @property
+    def taken(self) -> int:
+        return sum(self._under_way.values())
+
+    def of(self, owner: object) -> int:
+        """How many *owner* has."""
+        return self._under_way.get(owner, 0)
+
+    @property
+    def waited_for(self) -> bool:
+        return bool(self._waiting)
+
+    def fits(self, size: int) -> bool:
+        return self.taken < self._parts and (not self.used or self.used + size <= self._budget)
+
+    def take_nowait(self, owner: object, size: int) -> None:
+        """Only if it `fits`."""
+        assert self.fits(size), "Y1"
+        self._under_way[owner] = self.of(owner) + 1
+        self.used += size
+
+    @asynccontextmanager
+    async def taking(self, owner: object, size: int) -> AsyncIterator[None]:
+        """One for *owner*, before all who only ask whether one is free."""
+        if self._waiting or not self.fits(size):
+            turn = (owner, size, trio.Event())
+            self._waiting.append(turn)
+            try:
+                await turn[2].wait()
+            except trio.Cancelled:
+                if turn[2].is_set():
+                    self.give(owner, size)
+                else:
+                    self._waiting.remove(turn)
+                raise
+        else:
+            self.take_nowait(owner, size)
+        try:
+            yield
+        finally:
+            self.give(owner, size)
+
+    def give(self, owner: object, size: int) -> None:
+        self._under_way[owner] -= 1
+        self.used -= size
+        if not self._under_way[owner]:
+            del self._under_way[owner]
+        while self._waiting:
+            turn = min(self._waiting, key=lambda waiting: self.of(waiting[0]))
+            if not self.fits(turn[1]):
+                return
+            self._waiting.remove(turn)
+            self.take_nowait(turn[0], turn[1])
+            turn[2].set()
+
+
+class Uploads:
+    """All uploads of one mount."""
+
+    def __init__(self, store: ObjectStore, *, slots: Slots | None = None) -> None:
+        self.store = store
+        self.slots = slots or Slots()
+        self._active: set[EarlyUpload] = set()
+        self._buffers: list[memoryview] = []
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The background, until cancelled: what is under way then is given up, aborts go on for a time."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    @property
+    def running(self) -> bool:
+        return self._nursery is not None
+
+    def join(self, upload: EarlyUpload) -> None:
+        self._active.add(upload)
+
+    def leave(self, upload: EarlyUpload) -> None:
+        self._active.discard(upload)
+        if not self._active:
+            self._buffers.clear()
+
+    def kick(self) -> None:
+        """Begin what may be begun: first for those who have the least under way."""
+        while self._nursery is not None and not self.slots.waited_for:
+            able = [upload for upload in self._active if (size := upload.next_size) is not None and self.slots.fits(size)]
+            if not able:
+                return
+            upload = min(able, key=self.slots.of)
+            self._nursery.start_soon(upload.begin_next())
+
+    async def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run *work* there, or here and now where there is no background."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work)
+        else:
+            await work()
+
+    def buffer(self, size: int) -> memoryview:
+        """Memory for one part, with anything in it."""
+        if size == PART_BYTES and self._buffers:
+            return self._buffers.pop()
+        return memoryview(bytearray(size))
+
+    def reuse(self, buffer: memoryview) -> None:
+        """*buffer* was sent, and is kept for the next part as long as there are more to come."""
+        if len(buffer) == PART_BYTES and self._active:
+            self._buffers.append(buffer)
+
+
+class Phase(Enum):
+    IDLE = "idle"
+    CREATING = "creating"
+    OPEN = "open"
+
+
+class Attempt:
+    """One upload of one content, from the first byte written to its end."""
+
+    __slots__ = ("aim", "given_up", "parts", "phase", "scope", "tasks", "upload")
+
+    def __init__(self) -> None:
+        self.parts = Parts()
+        self.phase = Phase.IDLE
+        self.aim: Aim | None = None
+        self.upload: Upload | None = None
+        self.scope = trio.CancelScope()
+        self.given_up = False
+        self.tasks = 0
+
+
+class EarlyUpload:
+    """The upload of one content, whose bytes *layers* has. *aim*: where a commit would go now; None: nowhere, so send nothing."""
+
+    def __init__(self, uploads: Uploads, layers: Layers, aim: Callable[[], Aim | None]) -> None:
+        self._uploads = uploads
+        self._store = uploads.store
+        self._layers = layers
+        self._aim = aim
+        self._attempt = Attempt()
+        self._paused = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<EarlyUpload {self._attempt.phase.value}{' paused' if self._paused else ''} {self._attempt.parts!r}>"
+
+    @property
+    def upload(self) -> Upload | None:
+        """The upload that is open at the store."""
+        return self._attempt.upload
+
+    @property
+    def commit_id(self) -> str:
+        """Which commit `complete` is."""
+        assert self._attempt.aim is not None
+        return self._attempt.aim.commit.commit_id
+
+    def check(self) -> None:
+        self._attempt.parts.check()
+        assert (self._attempt.phase is Phase.OPEN) == (self.upload is not None), "Y2"
+
+    # -- while it is written ------------------------------------------------------------
+
+    def touched(self, start: int, stop: int) -> None:
+        """See `Parts.touched`: before and after every write."""
+        self._attempt.parts.touched(start, stop)
+
+    def resized(self, former: int, size: int) -> None:
+        self._attempt.parts.resized(former, size)
+        self._changed.unpark_all()
+
+    async def written(self, start: int, stop: int) -> None:
+        """*start* to *stop* can be read from the layers. Holds the writer up while it is too far ahead."""
+        if self._attempt.parts.written(start, stop, self._layers.table) and self._sends:
+            self._uploads.join(self)
+            self._uploads.kick()
+        if self._is_ahead:
+            with trio.move_on_after(PACE_S):
+                while self._is_ahead:
+                    await self._changed.park()
+
+    @property
+    def _is_ahead(self) -> bool:
+        return self._sends and self._attempt.phase is not Phase.IDLE and self._attempt.parts.ready > WAITING_PARTS
+
+    @property
+    def _sends(self) -> bool:
+        return self._uploads.running and not self._paused and not self._attempt.given_up
+
+    # -- in the background ----------------------------------------------------------------
+
+    @property
+    def next_size(self) -> int | None:
+        """The bytes of what could be begun now; 0 for the upload itself, None for nothing."""
+        parts, number = self._attempt.parts, self._attempt.parts.next_ready
+        if not self._sends or number is None:
+            return None
+        if self._attempt.phase is Phase.OPEN:
+            return clipped(number, self._layers.table.size).length
+        return 0 if self._attempt.phase is Phase.IDLE and parts.ready >= START_PARTS else None
+
+    def begin_next(self) -> Callable[[], Awaitable[None]]:
+        """What is to be run in the background for `next_size`; its slot is taken."""
+        size, attempt = self.next_size, self._attempt
+        assert size is not None
+        self._uploads.slots.take_nowait(self, size)
+        attempt.tasks += 1
+        if attempt.phase is Phase.IDLE:
+            attempt.phase = Phase.CREATING
+            return partial(self._work, attempt, partial(self._create, attempt), size)
+        number = attempt.parts.next_ready
+        assert number is not None
+        attempt.parts.begin(number)
+        return partial(self._work, attempt, partial(self._send_early, attempt, number), size)
+
+    async def _work(self, attempt: Attempt, work: Callable[[], Awaitable[None]], size: int) -> None:
+        try:
+            with attempt.scope:
+                await work()
+        except StoreError as error:
+            attempt.given_up = True
+            log.debug("Sending %r while it is written has failed, its commit sends the rest: %s", self._layers, error)
+        finally:
+            attempt.tasks -= 1
+            self._uploads.slots.give(self, size)
+            self._changed.unpark_all()
+            self._uploads.kick()
+
+    async def _create(self, attempt: Attempt) -> None:
+        aim = self._aim()
+        attempt.phase = Phase.IDLE
+        if aim is None:
+            attempt.given_up = True
+            return
+        attempt.phase = Phase.CREATING
+        try:
+            # Not to be cancelled: nobody would know of the upload.
+            with trio.move_on_after(ABORT_S, shield=True):
+                upload = await self._store.create_upload(aim.key, aim.commit)
+                attempt.phase, attempt.aim, attempt.upload = Phase.OPEN, aim, upload
+        finally:
+            if attempt.phase is Phase.CREATING:
+                attempt.phase, attempt.given_up = Phase.IDLE, True
+
+    async def _send_early(self, attempt: Attempt, number: int) -> None:
+        try:
+            if (aim := self._aim()) is not None and self._fits(aim):
+                await self._send(attempt, number, self._layers.table)
+            else:
+                attempt.given_up = True
+        finally:
+            attempt.parts.ended(number)
+
+    async def _send(self, attempt: Attempt, number: int, table: Extents) -> None:
+        """Read a part, whose sending has begun, and send it."""
+        span = clipped(number, table.size)
+        buffer = self._uploads.buffer(span.length)
+        await self._layers.copy_out(table.slice(span.start, span.stop), span.start, buffer)
+        assert attempt.upload is not None
+        part = await self._store.put_part(attempt.upload, number, buffer)
+        self._uploads.reuse(buffer)
+        attempt.parts.done(number, part)
+
+    # -- for a commit -------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Begin nothing until `resume`."""
+        self._paused = True
+        self._changed.unpark_all()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._uploads.kick()
+
+    async def quiet(self) -> None:
+        """Until nothing is under way; only while paused."""
+        assert self._paused
+        while self._attempt.tasks:
+            await self._changed.park()
+
+    def fits(self, aim: Aim) -> bool:
+        """Whether an upload is open that makes what *aim* asks for, but perhaps for the metadata."""
+        return self.upload is not None and self._fits(aim)
+
+    def _fits(self, aim: Aim) -> bool:
+        return self._attempt.aim is not None and self._attempt.aim.fits(aim)
+
+    async def send_rest(self, table: Extents) -> None:
+        """Send every part of *table*, which nobody changes any more, that is not there yet. Raises as `put_part`."""
+        assert self._paused
+        attempt = self._attempt
+        missing = iter(attempt.parts.missing(table.size))
+        failures: list[StoreError] = []
+
+        async def work(nursery: trio.Nursery) -> None:
+            for number in missing:
+                try:
+                    await self._send_late(attempt, number, table)
+                except StoreError as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+                    return
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(PARTS_AT_ONCE):
+                nursery.start_soon(work, nursery)
+        if failures:
+            raise failures[0]
+
+    async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> None:
+        async with self._uploads.slots.taking(self, clipped(number, table.size).length):
+            attempt.parts.begin(number)
+            try:
+                await self._send(attempt, number, table)
+            finally:
+                attempt.parts.ended(number)
+
+    async def complete(self, size: int) -> ObjectInfo:
+        """Make the parts the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way."""
+        assert self.upload is not None
+        return await self._store.complete_upload(self.upload, list(self._attempt.parts.true_parts(size).values()))
+
+    def completed(self) -> None:
+        """The upload is over, and has become the object."""
+        self._attempt = Attempt()
+        self._uploads.leave(self)
+
+    async def drop(self) -> None:
+        """Abort what there is, and begin anew with the next byte written. When this returns, the upload cannot become the object any more,
+        unless its store did not answer.
+        """
+        await self._end(self._replaced())
+
+    async def let_go(self) -> None:
+        """As `drop`, but the abort is left to the background where there is one."""
+        attempt = self._replaced()
+        if not attempt.tasks and attempt.upload is None:
+            return
+        await self._uploads.in_background(partial(self._end, attempt))
+
+    def _replaced(self) -> Attempt:
+        attempt, self._attempt = self._attempt, Attempt()
+        self._uploads.leave(self)
+        attempt.scope.cancel()
+        self._changed.unpark_all()
+        return attempt
+
+    async def _end(self, attempt: Attempt) -> None:
+        with trio.move_on_after(ABORT_S, shield=True) as scope:
+            while attempt.tasks:
+                await self._changed.park()
+            if attempt.upload is not None:
+                await self._abort(attempt.upload)
+        if scope.cancelled_caught:
+            log.warning("The upload of %r was not aborted within %d s, its parts stay behind", self._layers.key, ABORT_S)
+
+    async def _abort(self, upload: Upload) -> None:
+        try:
+            await self._store.abort_upload(upload)
+        except StoreError as error:
+            log.warning("The upload of %r could not be aborted, its parts stay behind: %s", upload.key, error)
