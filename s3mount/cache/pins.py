@@ -16,7 +16,7 @@ import trio
 from s3mount.cache.budget import Budget
 from s3mount.cache.fetches import Fetcher
 from s3mount.cache.neighbours import Neighbours
-from s3mount.cache.streams import PAGE, Plan, Shape, Stream, Streams
+from s3mount.cache.streams import PAGE, REQUEST_AT_LEAST, Plan, Shape, Stream, Streams
 from s3mount.cache.versions import Block, Phase, Source, Versions
 from s3mount.errors import StoreError
 from s3mount.model import ByteRange
@@ -191,6 +191,8 @@ class BlockPin:
     def _enter(self, span: ByteRange, follower: Follower, offset: int, stop: int) -> int:
         """Ask for what is missing of *span*; return how many requests that takes."""
         begun = 0
+        if span.length >= REQUEST_AT_LEAST:
+            self._version.absorb(span.start, span.stop)
         for gap in self._version.gaps(span.start, span.stop):
             for start in range(gap.start, gap.stop, self._parts.shape.request):
                 if min(start + self._parts.shape.request, gap.stop) <= offset:

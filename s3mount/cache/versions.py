@@ -31,6 +31,9 @@ from s3mount.errors import StoreError
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo
 from s3mount.store.api import Pin
 
+# Fetch again what is here already rather than send one request more, up to this part of a request.
+ISLANDS_PART = 4
+
 Identity = tuple[Key, ETag, int]
 
 
@@ -74,6 +77,11 @@ class Block:
     @property
     def needed(self) -> bool:
         return self.waiters > 0 or bool(self.wanters)
+
+    @property
+    def is_idle(self) -> bool:
+        """It is there, and nobody is about to read or write it."""
+        return self.phase is Phase.READY and self.slot is not None and not self.slot.held
 
     def view(self, start: int, stop: int) -> memoryview:
         """The bytes *start* to *stop* of the version, which must be filled; they stay as they are until the next checkpoint."""
@@ -144,6 +152,10 @@ class Block:
         self._go()
         if slot is not None:
             slot.free()
+
+    def drop(self) -> None:
+        """It is not needed any more; it must be idle."""
+        self.fail(None)
 
     def evicted(self) -> None:
         """Its slot is somebody else's now."""
@@ -224,6 +236,13 @@ class Version:
         if start < stop:
             gaps.append(ByteRange(start, stop))
         return gaps
+
+    def absorb(self, start: int, stop: int) -> None:
+        """Drop what lies scattered between *start* and *stop* and is little: one request for all of it costs less than one for each gap."""
+        islands = [block for block in self.overlapping(start, stop) if block.is_idle and start <= block.start and block.stop <= stop]
+        if sum(block.length for block in islands) * ISLANDS_PART <= stop - start:
+            for block in islands:
+                block.drop()
 
     def add(self, start: int, stop: int) -> Block:
         """Enter a block in a gap."""

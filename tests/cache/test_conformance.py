@@ -14,7 +14,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.store.conformance import CHECKS, Check, apply
 
 
-@pytest.fixture(params=["like-s3", pytest.param("everything", marks=pytest.mark.slow)])
+@pytest.fixture(params=["everything", "like-s3"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     blocks = Blocks(MemoryStore(EVERYTHING if request.param == "everything" else LIKE_S3), CacheOptions(memory_limit=16 * MiB))
     yield blocks
@@ -22,6 +22,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     await blocks.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 async def test_conformance(check: Check, store: ObjectStore) -> None:
     await apply(check, store)

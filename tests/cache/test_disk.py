@@ -154,6 +154,7 @@ async def test_damage_is_noticed_and_costs_a_request(tmp_path: Path, harm: str) 
     assert len(remote.gets) == again
 
 
+@pytest.mark.slow
 async def test_the_disk_limit_holds_and_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
     limit = 16 * MiB
     remote = await remote_of({f"f{number}": pattern(1 * MiB, number) for number in range(40)}, latency=0, bandwidth=1e12)

@@ -72,6 +72,7 @@ async def test_with_200_open_files_the_memory_limit_holds(autojump_clock: MockCl
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_readers_that_stand_still_do_not_keep_the_memory_from_one_that_reads(autojump_clock: MockClock) -> None:
     remote = await hollow()
     blocks = Blocks(remote, CacheOptions(memory_limit=64 * MiB))
@@ -93,6 +94,7 @@ async def test_readers_that_stand_still_do_not_keep_the_memory_from_one_that_rea
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_not_starved_by_fast_ones(autojump_clock: MockClock) -> None:
     remote = await hollow()
     blocks = Blocks(remote, CacheOptions(memory_limit=64 * MiB))

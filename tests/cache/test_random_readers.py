@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,8 +117,9 @@ class Play:
         await self.blocks.aclose()
 
 
+@pytest.mark.slow
 @given(story=stories)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 def test_random_readers_get_right_bytes_or_the_right_error_and_never_stand_still(story: Story) -> None:
     async def main() -> None:
         await Play(story, await remote_of({})).run()

@@ -47,7 +47,7 @@ async def read_file(blocks: Blocks, info: ObjectInfo) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", [pytest.param("listing", marks=pytest.mark.slow), "inode"])
 async def test_a_thousand_small_files_take_tens_of_round_trips_and_one_request_each(autojump_clock: MockClock, order: str) -> None:
     remote, infos = await tree(1, 1000, 30_000)
     blocks = caching(remote, infos)
@@ -61,6 +61,7 @@ async def test_a_thousand_small_files_take_tens_of_round_trips_and_one_request_e
     await blocks.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 async def test_a_walk_over_many_directories_goes_on_from_one_to_the_next(autojump_clock: MockClock, order: str) -> None:
     remote, infos = await tree(30, 20, 30_000)
@@ -74,6 +75,7 @@ async def test_a_walk_over_many_directories_goes_on_from_one_to_the_next(autojum
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_of_larger_files_the_first_request_is_ahead(autojump_clock: MockClock) -> None:
     remote, infos = await tree(1, 20, 3 * MiB)
     blocks = caching(remote, infos)
@@ -126,6 +128,7 @@ async def test_a_file_replaced_since_it_was_listed_is_read_as_it_is(autojump_clo
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_a_walk_in_little_memory_reads_every_file(autojump_clock: MockClock) -> None:
     remote, infos = await tree(1, 300, 100_000)
     blocks = caching(remote, infos, memory=4 * MiB)
