@@ -29,6 +29,7 @@ from tests.bench.remote_field import BUCKET, MOUNTERS, Bucket, Cost, Mount, Moun
 from tests.bench.remote_loads import Run, Sizes, blocks, objects
 from tests.bench.remote_rows import ROWS, Row
 from tests.bench.remote_verdicts import LATENCY_S, RATE, Result, Results
+from tests.wire.certificate import make_certificate
 from tests.wire.front import Front
 
 PATIENCE_S = float(os.environ.get("BENCH_PATIENCE", "120"))
@@ -49,15 +50,14 @@ class Field:
         self._number = 0
         self._bucket = Bucket(folder)
         self._fronts: dict[bool, Front] = {}
-        self._certificate = folder / "certificate.pem"
+        self._certificate = folder
 
     def __enter__(self) -> Field:
         self._bucket.fill(objects(self._sizes))
         address = self._bucket.start()
         for name, size in (("large", self._sizes.large), ("medium", self._sizes.medium)):
             self._bucket.put(name, size, blocks(size))
-        key = self._folder / "key.pem"
-        make_certificate(self._certificate, key)
+        self._certificate, key = make_certificate(self._folder)
         self._fronts = {False: Front(address), True: Front(address, tls=(self._certificate, key))}
         return self
 
@@ -133,12 +133,6 @@ def patience(mounts: list[Mount]) -> Iterator[None]:
         raise
     finally:
         timer.cancel()
-
-
-def make_certificate(certificate: Path, key: Path) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 # -- the table ---------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from botocore.config import Config
 from s3mount.store.s3.options import S3Options
 from s3mount.store.wrap.retrying import Policy
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.wire.certificate import make_certificate
 from tests.wire.front import Front
 
 BUCKET = "fronted"
@@ -38,10 +39,11 @@ class Fronted:
 
     front: Front
     direct: Any
+    authority: Path | None = None
 
     @property
     def options(self) -> S3Options:
-        return S3Options(endpoint=self.front.url, region="us-east-1", **IMPATIENT)  # type: ignore[arg-type]
+        return S3Options(endpoint=self.front.url, region="us-east-1", ca_bundle=self.authority, **IMPATIENT)  # type: ignore[arg-type]
 
     def body(self, key: str) -> bytes:
         found: bytes = self.direct.get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -58,13 +60,14 @@ class Fronted:
 
 
 @contextmanager
-def fronted(folder: Path) -> Iterator[Fronted]:
-    """The server asks for no signatures: a fault that changes a signed header must not fail for that."""
+def fronted(folder: Path, *, tls: bool = False) -> Iterator[Fronted]:
+    """The server asks for no signatures: a fault that changes a signed header must not fail for that. With *tls* the front speaks it."""
     keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
-    with served(folder) as server, Front(f"{server.host}:{server.port}") as front:
+    pair = make_certificate(folder) if tls else None
+    with served(folder) as server, Front(f"{server.host}:{server.port}", tls=pair) as front:
         direct = boto3.client("s3", endpoint_url=server.url, config=Config(s3={"addressing_style": "path"}), **keys)
         direct.create_bucket(Bucket=BUCKET)
         for key, body in {"large": LARGE, **SMALL}.items():
             direct.put_object(Bucket=BUCKET, Key=key, Body=body)
-        yield Fronted(front, direct)
+        yield Fronted(front, direct, pair and pair[0])
         direct.close()

@@ -181,6 +181,18 @@ async def test_an_endpoint_that_stays_away_is_unavailable(wire: Fronted, hasty: 
         await read(hasty, OBJECT, 0, PIECE)
 
 
+@pytest.mark.parametrize("fault", ["reset", "truncate", "stall", "lost_request", "lost_reply"])
+async def test_reads_over_tls_are_right_however_the_wire_breaks(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    with fronted(tmp_path_factory.mktemp("tls"), tls=True) as wire:
+        store = await opened(wire, monkeypatch, POLICY)
+        wire.front.spoil(Rule(fault, kinds=("GET", "GET-range"), at=0.5, seconds=20, times=5))
+        await read_in_pieces(store)
+        assert sum(wire.front.counts()["all"].faults.values()) == 5
+        await store.aclose()
+
+
 # -- looking ------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import random
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pytest
 from botocore.config import Config
 
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, served
+from tests.wire.certificate import make_certificate
 from tests.wire.faults import EXPIRED, SLOW_DOWN, Rule
 from tests.wire.front import Front
 
@@ -224,10 +224,7 @@ def test_an_endpoint_goes_away_and_comes_back_on_the_same_port(front: Front, pla
 
 
 def test_a_client_may_speak_tls_to_the_front(server: Server, shared: Front, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
+    certificate, key = make_certificate(tmp_path)
     with Front(f"{server.host}:{server.port}", tls=(certificate, key)) as front:
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
         s3 = boto3.client("s3", endpoint_url=front.url, verify=str(certificate), **keys)
