@@ -35,13 +35,19 @@ async def client_of(
         yield client
 
 
+# Clients that a lane has beside it are asked how they would ask, and send nothing: one for each endpoint will do.
+ASKED: dict[tuple[str, str | None], Any] = {}
+
+
 @asynccontextmanager
 async def lane_to(url: str, *, bucket: str = BUCKET, options: S3Options | None = None) -> AsyncIterator[Lane]:
     chosen = options or S3Options()
     ca = None if chosen.ca_bundle is None else str(chosen.ca_bundle)
-    async with client_of(url, ca=ca) as client:
-        lane = Lane(client, bucket, await SESSION.get_credentials(), chosen, ca_bundle=ca)
-        try:
-            yield lane
-        finally:
-            await lane.aclose()
+    if (url, ca) not in ASKED:
+        async with client_of(url, ca=ca) as client:
+            ASKED[url, ca] = client
+    lane = Lane(ASKED[url, ca], bucket, await SESSION.get_credentials(), chosen, ca_bundle=ca)
+    try:
+        yield lane
+    finally:
+        await lane.aclose()

@@ -12,6 +12,8 @@ connection waits for its next request; a request beyond the plan is a failure of
 
 from __future__ import annotations
 
+import atexit
+import functools
 import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
@@ -91,10 +93,18 @@ class Scripted:
         return True
 
 
+@functools.cache
+def doorstep() -> socket.socket:
+    """One address for all tests, so that one client serves them all."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    atexit.register(listening.close)
+    return listening
+
+
 @asynccontextmanager
 async def scripted() -> AsyncIterator[Scripted]:
     async with trio.open_nursery() as nursery:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(doorstep().dup()))
         server = Scripted(listener.socket.getsockname()[1])
         nursery.start_soon(trio.serve_listeners, server.serve, [listener])
         yield server

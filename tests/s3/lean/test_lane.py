@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 from typing import Any
 
 import pytest
@@ -165,11 +166,11 @@ async def test_a_body_that_stalls_times_out(whole: bytes) -> None:
 
 
 async def test_nobody_listening_is_unavailable() -> None:
-    async with scripted() as server:
-        url = server.url
-    async with lane_to(url) as lane:
-        with pytest.raises(Unavailable, match="Nothing listens"):
-            await read(lane)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with lane_to(f"http://127.0.0.1:{silent.getsockname()[1]}") as lane:
+            with pytest.raises(Unavailable, match="Nothing listens"):
+                await read(lane)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -85,6 +85,7 @@ async def test_a_closed_pool_gives_nothing_and_takes_nothing_back() -> None:
                 await pool.take()
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(["use", "break", "jump"]), st.integers(1, 6)), max_size=12), st.integers(1, 3))
 def test_the_pool_holds_its_invariants_whatever_is_done(steps: list[tuple[str, int]], limit: int) -> None:
     clock = MockClock()
