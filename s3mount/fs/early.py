@@ -205,16 +205,20 @@ class Phase(Enum):
 class Attempt:
     """One upload of one content, from the first byte written to its end."""
 
-    __slots__ = ("aim", "given_up", "parts", "phase", "scope", "tasks", "upload")
+    __slots__ = ("aim", "given_up", "parts", "phase", "tasks", "upload")
 
     def __init__(self) -> None:
         self.parts = Parts()
         self.phase = Phase.IDLE
         self.aim: Aim | None = None
         self.upload: Upload | None = None
-        self.scope = trio.CancelScope()
         self.given_up = False
-        self.tasks = 0
+        self.tasks: set[trio.CancelScope] = set()
+
+    def stop(self) -> None:
+        """Cancel what is under way."""
+        for scope in self.tasks:
+            scope.cancel()
 
 
 class EarlyUpload:
@@ -292,24 +296,25 @@ class EarlyUpload:
         size, attempt = self.next_size, self._attempt
         assert size is not None
         self._uploads.slots.take_nowait(self, size)
-        attempt.tasks += 1
+        scope = trio.CancelScope()
+        attempt.tasks.add(scope)
         if attempt.phase is Phase.IDLE:
             attempt.phase = Phase.CREATING
-            return partial(self._work, attempt, partial(self._create, attempt), size)
+            return partial(self._work, attempt, scope, partial(self._create, attempt), size)
         number = attempt.parts.next_ready
         assert number is not None
         attempt.parts.begin(number)
-        return partial(self._work, attempt, partial(self._send_early, attempt, number), size)
+        return partial(self._work, attempt, scope, partial(self._send_early, attempt, number), size)
 
-    async def _work(self, attempt: Attempt, work: Callable[[], Awaitable[None]], size: int) -> None:
+    async def _work(self, attempt: Attempt, scope: trio.CancelScope, work: Callable[[], Awaitable[None]], size: int) -> None:
         try:
-            with attempt.scope:
+            with scope:
                 await work()
         except StoreError as error:
             attempt.given_up = True
             log.debug("Sending %r while it is written has failed, its commit sends the rest: %s", self._layers, error)
         finally:
-            attempt.tasks -= 1
+            attempt.tasks.remove(scope)
             self._uploads.slots.give(self, size)
             self._changed.unpark_all()
             self._uploads.kick()
@@ -429,7 +434,7 @@ class EarlyUpload:
     def _replaced(self) -> Attempt:
         attempt, self._attempt = self._attempt, Attempt()
         self._uploads.leave(self)
-        attempt.scope.cancel()
+        attempt.stop()
         self._changed.unpark_all()
         return attempt
 
