@@ -91,9 +91,27 @@ async def _send_file(call: Call, transport: asyncio.Transport, reader: Reader, s
     with os.fdopen(fd, "rb", buffering=0) as file:
         for at in range(start, stop, WINDOW):
             count = min(WINDOW, stop - at)
-            await _send_window(call, transport, file, place + at, count)
+            try:
+                await _send_window(call, transport, file, place + at, count)
+            except asyncio.SendfileNotAvailableError as error:
+                # So asyncio calls whatever failed before the window's first byte: a client that hung up, or a medium without sendfile.
+                if _is_gone(transport):
+                    raise ConnectionResetError("the client is gone") from error
+                if at == start:
+                    return False
+                raise
             call.web[BYTES_OUT] = at + count - start
     return True
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    if transport.is_closing():
+        return True
+    try:
+        transport.get_extra_info("socket").getpeername()
+    except OSError:
+        return True
+    return False
 
 
 async def _send_window(call: Call, transport: asyncio.Transport, file: BinaryIO, offset: int, count: int) -> None:

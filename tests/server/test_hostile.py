@@ -169,6 +169,20 @@ def test_ten_thousand_connections_that_ask_nothing_keep_nobody_out(tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_clients_that_hang_up_in_mid_answer_are_no_defects(server: Server, bucket: str) -> None:
+    """A defect that is logged fails the module's last test, as `served` looks for them."""
+    assert server.request("PUT", f"/{bucket}/big", os.urandom(24 * MiB)).status == 200
+    for read in (10, MiB, 7 * MiB, 8 * MiB, 9 * MiB):
+        with server.connect() as channel:
+            channel.sendall(f"GET /{bucket}/big HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            received = 0
+            while received < read:
+                received += len(channel.recv(min(65536, read - received)))
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    wait_until(lambda: b"in_flight 1\n" in server.request("GET", "/-/metrics").body, "the answers to be given up")
+    assert not [line for line in server.lines() if line["level"] == "error"]
+
+
 def test_a_client_that_does_not_read_does_not_fill_memory(server: Server, bucket: str) -> None:
     body = os.urandom(64 * MiB)
     assert server.request("PUT", f"/{bucket}/big", body).status == 200
