@@ -8,7 +8,7 @@ mount, or HEAD told. "Later" is told by numbers (`Asked.number`), which requests
 
 T1  Leaves do not overlap and lie in order; `_los` holds where they begin.
 T2  A note is later than the leaf that covers its text.
-T3  `_order` holds the texts of the notes, sorted; `_here` and `_gone` count those that say that something or nothing is there.
+T3  `_order` holds the texts of the notes, sorted; `_here` counts those that say that something is there.
 T4  `cost` is the sum of what leaves and notes take.
 """
 
@@ -60,7 +60,7 @@ class Table:
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
     """
 
-    __slots__ = ("_gone", "_here", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
+    __slots__ = ("_here", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -72,7 +72,7 @@ class Table:
         self._los: list[bytes] = []
         self._notes: dict[bytes, Known] = {}
         self._order: list[bytes] = []
-        self._here = self._gone = 0
+        self._here = 0
         self._ticks = 0
 
     def __repr__(self) -> str:
@@ -88,7 +88,6 @@ class Table:
             assert cover is None or cover.asked.number < note.asked.number, "T2"
         assert self._order == sorted(self._notes), "T3"
         values = [note.value for note in self._notes.values()]
-        assert self._gone == values.count(Mark.ABSENT), "T3"
         assert self._here == len(values) - values.count(Mark.ABSENT) - values.count(Mark.UNKNOWN), "T3"
         assert self.cost == TABLE_BYTES + NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves), "T4"
 
@@ -137,7 +136,7 @@ class Table:
 
     def holds_any(self) -> bool:
         """Whether a row is known to be there, as far as anybody can tell without asking. Errs towards no."""
-        return self._here > 0 or sum(map(len, self._leaves)) > self._gone
+        return self._here > 0 or self.rows_known() > len(self._notes)
 
     def is_complete(self, accept: Accept) -> bool:
         """Whether all rows are known from leaves that *accept* takes."""
@@ -262,9 +261,7 @@ class Table:
     # -- notes ------------------------------------------------------------------------
 
     def _count(self, value: ObjectInfo | Mark, by: int) -> None:
-        if value is Mark.ABSENT:
-            self._gone += by
-        elif value is not Mark.UNKNOWN:
+        if value not in (Mark.ABSENT, Mark.UNKNOWN):
             self._here += by
 
     def _drop_note(self, text: bytes) -> None:

@@ -197,22 +197,22 @@ class Tables:
     def _apply(self, change: Change) -> None:
         self._note(change.key, change.value, change.asked)
         stem = stem_of(change.key)
-        there = change.value not in (Mark.ABSENT, Mark.UNKNOWN)
+        below = Mark.PREFIX if isinstance(change.value, ObjectInfo) else change.value
         while stem:
             table, above = self._tables.get(stem), parent_of(stem)
-            there = there or (table is not None and table.holds_any())
-            self._note_above(above, stem, there=there, asked=change.asked)
+            if table is not None and table.holds_any():
+                below = Mark.PREFIX
+            self._note_above(above, stem, below, change.asked)
             stem = above
 
-    def _note_above(self, stem: str, prefix: str, *, there: bool, asked: Asked) -> None:
-        """What a change below means for the row *prefix* of *stem*: it is there, or who knows."""
+    def _note_above(self, stem: str, prefix: str, below: Mark, asked: Asked) -> None:
+        """What a change below means for the row *prefix* of *stem*: something is there; who knows; or something that may have been the last is
+        gone (ABSENT)."""
         table = self._tables.get(stem)
-        if table is None:
+        known = None if table is None else table.look(text_of(stem, prefix))
+        if known is None or known.value is below:
             return
-        known = table.look(text_of(stem, prefix))
-        is_there = known is not None and known.value is Mark.PREFIX
-        if is_there != there:
-            self._note_row(stem, prefix, Mark.PREFIX if there else Mark.UNKNOWN, asked)
+        self._note_row(stem, prefix, Mark.PREFIX if below is Mark.PREFIX else Mark.UNKNOWN, asked)
 
     def _note(self, key: str, value: ObjectInfo | Mark, asked: Asked) -> None:
         self._note_row(stem_of(key), key, value, asked)

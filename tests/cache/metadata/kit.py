@@ -70,7 +70,9 @@ def fill(bucket: Bucket, keys: Iterable[str], *, size: int = 5) -> None:
     """Make objects under *keys*, fast."""
     blob = Blob.of(b"x" * size) if size else EMPTY
     for number, key in enumerate(sorted(keys), 1):
-        file = File(number + 1000, blob, ETag(f"{number:032x}"), 10**18 + number, "application/octet-stream", "STANDARD", {"n": str(number)}, {key})
+        file = File(
+            number + 1000, blob, ETag(f"{number:032x}"), 10**18 + number, "application/octet-stream", "STANDARD", {"n": str(number)}, {key}
+        )
         bucket.keys[key] = file
         bucket.files[file.id] = file
     bucket.order = sorted(bucket.keys)
