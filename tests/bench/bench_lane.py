@@ -190,23 +190,31 @@ async def smalls(lane: Lane, client: Any) -> None:
         say(f"  {f'{SMALL // 1000} KB objects, {what}':<44} {SMALLS / seconds:6.0f} per second  {cpu / SMALLS * 1e3:6.2f} CPU ms each")
 
 
-async def lists(lane: Lane, client: Any, document: bytes) -> None:
-    for what, ask in (
-        ("lean lane", lambda: lane.list("small/", delimiter="/")),
-        ("aiobotocore", lambda: client.list_objects_v2(Bucket="bench", Prefix="small/", Delimiter="/", MaxKeys=KEYS)),
-    ):
-        used = []
-        for _ in range(10):
-            before = time.process_time()
-            await ask()
-            used.append(time.process_time() - before)
-        say(f"  {f'page of {KEYS} keys, {what}':<44} {min(used) * 1e3:6.1f} CPU ms")
+async def cpu_ms(times: int, ask: Callable[[], Awaitable[object]]) -> float:
+    """Of the cheapest of *times*, in milliseconds."""
     used = []
-    for _ in range(20):
+    for _ in range(times):
         before = time.process_time()
-        parse_listing(document)
+        await ask()
         used.append(time.process_time() - before)
-    say(f"  {'of which the lane parses':<44} {min(used) * 1e3:6.1f} CPU ms")
+    return min(used) * 1e3
+
+
+async def looks(lane: Lane, client: Any, document: bytes) -> None:
+    """HEADs and pages."""
+    where = {"Bucket": "bench", "Prefix": "small/", "Delimiter": "/", "MaxKeys": KEYS}
+
+    async def parse() -> None:
+        parse_listing(document)
+
+    for what, times, ask in (
+        ("HEAD, lean lane", 200, lambda: lane.head(KEY)),
+        ("HEAD, aiobotocore", 200, lambda: client.head_object(Bucket="bench", Key=KEY)),
+        (f"page of {KEYS} keys, lean lane", 20, lambda: lane.list("small/", delimiter="/")),
+        (f"page of {KEYS} keys, aiobotocore", 10, lambda: client.list_objects_v2(**where)),
+        ("of which the lane parses", 20, parse),
+    ):
+        say(f"  {what:<44} {await cpu_ms(times, ask):6.2f} CPU ms")
 
 
 async def document(port: int, tls: ssl.SSLContext | None) -> bytes:
@@ -244,7 +252,7 @@ async def measure(folder: Path, *, tls: bool) -> None:
             ):
                 note(what, *await best(fetch), LARGE)
             await smalls(lane, client)
-            await lists(lane, client, await document(port, context))
+            await looks(lane, client, await document(port, context))
             bare.close()
             await lane.aclose()
 
