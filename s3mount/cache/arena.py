@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import mmap
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import Protocol
 
 from s3mount.model import KiB, MiB
 
@@ -31,8 +31,10 @@ REGION_BYTES = 8 * MiB
 # Fewer regions than this and readers would evict each other's.
 REGIONS_AT_LEAST = 24
 REGION_BYTES_AT_LEAST = 64 * KiB
-# The unit of memory itself, and of what a kernel asks for.
+# A slot begins at a page, and counts for two at least: what describes a block takes up to 1 KiB besides, which the rest of the memory limit
+# (an eighth) then covers however small the blocks are.
 ALIGNMENT = 4 * KiB
+SLOT_BYTES_AT_LEAST = 8 * KiB
 # Regions with room left to choose from: large slots leave a rest behind that small ones can use.
 OPEN_REGIONS = 8
 
@@ -48,19 +50,29 @@ class Region:
         self.slots: set[Slot] = set()
 
 
+class Tenant(Protocol):
+    def evicted(self) -> None:
+        """Its slot is taken for something else."""
+        ...
+
+
 class Slot:
-    """Some bytes of the arena: `view`, exactly as many as were asked for. Held when taken; `release` it when it may go."""
+    """*size* bytes of the arena. Held when taken; `release` it when it may go."""
 
-    __slots__ = ("_arena", "_holds", "_wanted", "evicted", "region", "start", "view")
+    __slots__ = ("_arena", "_holds", "_wanted", "region", "size", "start", "tenant")
 
-    def __init__(self, arena: Arena, region: Region, start: int, view: memoryview, evicted: Callable[[], None]) -> None:
+    def __init__(self, arena: Arena, region: Region, start: int, size: int, tenant: Tenant) -> None:
         self._arena = arena
-        self.start = start
         self._holds = 1
         self._wanted = False
         self.region = region
-        self.view = view
-        self.evicted = evicted
+        self.start = start
+        self.size = size
+        self.tenant = tenant
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Its bytes *start* to *stop*."""
+        return self._arena.view(self.start + start, self.start + stop)
 
     def hold(self) -> None:
         """It must not be evicted, until `release` was called as often."""
@@ -120,12 +132,9 @@ class Arena:
         """Bytes of the regions in use."""
         return len(self._used) * self.region_bytes
 
-    def take(self, size: int, evicted: Callable[[], None], *, spare_wanted: bool) -> Slot | None:
-        """A slot of *size* bytes, at most a region; None if it would take something held, or (*spare_wanted*) something wanted.
-
-        *evicted* is called when the slot's bytes are taken for something else.
-        """
-        room = -(-size // ALIGNMENT) * ALIGNMENT
+    def take(self, size: int, tenant: Tenant, *, spare_wanted: bool) -> Slot | None:
+        """A slot of *size* bytes, at most a region; None if it would take something held, or (*spare_wanted*) something wanted."""
+        room = max(-(-size // ALIGNMENT) * ALIGNMENT, SLOT_BYTES_AT_LEAST)
         region = self._region_with(room) or self._emptied(spare_wanted=spare_wanted)
         if region is None:
             return None
@@ -134,9 +143,12 @@ class Arena:
         region.held += 1
         self._reopen(region)
         self.touch(region)
-        slot = Slot(self, region, start, self._bytes[start : start + size], evicted)
+        slot = Slot(self, region, start, size, tenant)
         region.slots.add(slot)
         return slot
+
+    def view(self, start: int, stop: int) -> memoryview:
+        return self._bytes[start:stop]
 
     def touch(self, region: Region) -> None:
         self._used[region.number] = region
@@ -155,7 +167,7 @@ class Arena:
             top = at + region.filled
             for slot in sorted(region.slots, key=lambda slot: slot.start):
                 assert slot.start >= at, f"A1 region {region.number}"
-                at = slot.start + slot.view.nbytes
+                at = slot.start + slot.size
             assert at <= top or not region.slots, f"A1 region {region.number}"
             assert region.filled <= self.region_bytes, f"A1 region {region.number}"
             assert region.held == sum(slot.held for slot in region.slots), f"A2 region {region.number}"
@@ -174,7 +186,7 @@ class Arena:
                 return None
             for slot in list(victim.slots):
                 slot.wanted = False
-                slot.evicted()
+                slot.tenant.evicted()
             victim.slots.clear()
             self._give_back(victim)
         region = self._free.pop()

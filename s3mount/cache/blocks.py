@@ -98,11 +98,11 @@ class Blocks(Wrapper):
         version = self.versions.of(info)
         if not len(version):
             block = version.add(0, info.size)
-            slot = self.arena.take(info.size, block.evicted, spare_wanted=True)
+            slot = self.arena.take(info.size, block, spare_wanted=True)
             if slot is None:
                 block.fail(None)
                 return
-            slot.view[:] = data.cast("B")
+            slot.view(0, info.size)[:] = data.cast("B")
             block.begin(slot)
             block.done()
             if self.disk is not None:

@@ -93,7 +93,7 @@ class Fetcher:
             else:
                 return
             block = queue[0]
-            slot = self._arena.take(block.length, block.evicted, spare_wanted=queue is self._ahead)
+            slot = self._arena.take(block.length, block, spare_wanted=queue is self._ahead)
             if slot is None:
                 return
             queue.popleft()

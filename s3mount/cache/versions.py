@@ -64,7 +64,7 @@ class Block:
         self.scope: trio.CancelScope | None = None
         self.urgent = False
         self.waiters = 0
-        self.wanters: set[object] = set()
+        self.wanters: set[object] | tuple[()] = ()
         self._lot: trio.lowlevel.ParkingLot | None = None
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ class Block:
     def view(self, start: int, stop: int) -> memoryview:
         """The bytes *start* to *stop* of the version, which must be filled; they stay as they are until the next checkpoint."""
         assert self.slot is not None
-        return self.slot.view[start - self.start : stop - self.start]
+        return self.slot.view(start - self.start, stop - self.start)
 
     def touch(self) -> None:
         """It was read: others go before it."""
@@ -96,12 +96,17 @@ class Block:
     # -- who wants it -------------------------------------------------------------------
 
     def want(self, wanter: object) -> None:
-        self.wanters.add(wanter)
+        if isinstance(self.wanters, set):
+            self.wanters.add(wanter)
+        else:
+            self.wanters = {wanter}
         if self.slot is not None:
             self.slot.wanted = True
 
     def unwant(self, wanter: object) -> None:
-        self.wanters.discard(wanter)
+        if isinstance(self.wanters, set):
+            self.wanters.discard(wanter)
+            self.wanters = self.wanters or ()
         if self.slot is not None and not self.wanters:
             self.slot.wanted = False
 
@@ -165,7 +170,7 @@ class Block:
     def _go(self) -> None:
         self.phase, self.scope = Phase.GONE, None
         self.filled = self.start
-        self.wanters.clear()
+        self.wanters = ()
         self.version.remove(self)
         self._wake()
 

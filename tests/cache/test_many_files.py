@@ -66,7 +66,7 @@ async def test_with_200_open_files_the_memory_limit_holds(autojump_clock: MockCl
 
     assert blocks.arena.used <= blocks.arena.limit <= limit
     slots = {id(block.slot): block.slot for version in blocks.versions for block in version if block.slot is not None}
-    assert sum(slot.view.nbytes for slot in slots.values()) <= limit
+    assert sum(slot.size for slot in slots.values()) <= limit
     assert most - before <= limit + 40 * MiB  # 200 readers' own buffers (25 MiB) and the objects that describe blocks
     assert remote.bytes_sent <= 1.1 * FILES * 2 * MiB
     await blocks.aclose()
