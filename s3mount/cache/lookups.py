@@ -86,7 +86,7 @@ class Lookups:
             if found is not None:
                 self._was_of_use(name)
                 return found
-            if self._lacks_marker(name, since):
+            if self._leads_to_directory(name, since):
                 flight = self._ahead.first(name + "/")
                 await flight.wait()
                 since = since or flight.asked
@@ -96,10 +96,13 @@ class Lookups:
                 return found
         return None
 
-    def _lacks_marker(self, name: str, since: Asked | None) -> bool:
-        """Whether all is known but the marker of a directory that is there."""
-        prefix = self._row(stem_of(name), name + "/", since)
-        return prefix is not None and prefix.value is Mark.PREFIX and self.known_object(name, since) is not None
+    def _leads_to_directory(self, name: str, since: Asked | None) -> bool:
+        """Whether all is known but what the listing of the directory *name* itself would tell: its marker, or whether it is there still."""
+        table = self._tables.find(stem_of(name))
+        if table is None or self.known_object(name, since) is None:
+            return False
+        prefix = self._row(table.stem, name + "/", since)
+        return prefix.value is Mark.PREFIX if prefix is not None else table.is_doubted(text_of(table.stem, name + "/"))
 
     async def object(self, key: Key) -> Known | None:
         """The object *key* or Mark.ABSENT; None as with `find`."""

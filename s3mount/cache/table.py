@@ -8,7 +8,7 @@ mount, or HEAD told. "Later" is told by numbers (`Asked.number`), which requests
 
 T1  Leaves do not overlap and lie in order; `_los` holds where they begin.
 T2  A note is later than the leaf that covers its text.
-T3  `_order` holds the texts of the notes, sorted; `_here` counts those that say that something is there.
+T3  `_order` holds the texts of the notes, sorted.
 T4  `cost` is the sum of what leaves and notes take.
 """
 
@@ -29,6 +29,8 @@ Accept = Callable[[Asked], bool]
 # What a note takes: its entry, its text, an ObjectInfo with its strings. What a table takes that is empty.
 NOTE_BYTES = 900
 TABLE_BYTES = 1000
+
+NOT_THERE = (Mark.ABSENT, Mark.UNKNOWN)
 
 # Notes before they are worked into the leaves: so that a burst of creations costs each file a few microseconds, not a leaf.
 NOTES = 512
@@ -60,7 +62,7 @@ class Table:
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
     """
 
-    __slots__ = ("_here", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
+    __slots__ = ("_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -72,7 +74,6 @@ class Table:
         self._los: list[bytes] = []
         self._notes: dict[bytes, Known] = {}
         self._order: list[bytes] = []
-        self._here = 0
         self._ticks = 0
 
     def __repr__(self) -> str:
@@ -87,8 +88,6 @@ class Table:
             cover = self._covering(text)
             assert cover is None or cover.asked.number < note.asked.number, "T2"
         assert self._order == sorted(self._notes), "T3"
-        values = [note.value for note in self._notes.values()]
-        assert self._here == len(values) - values.count(Mark.ABSENT) - values.count(Mark.UNKNOWN), "T3"
         assert self.cost == TABLE_BYTES + NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves), "T4"
 
     # -- questions --------------------------------------------------------------------
@@ -112,6 +111,11 @@ class Table:
         self._touch(leaf)
         return Known(leaf.get(text), leaf.asked)
 
+    def is_doubted(self, text: bytes) -> bool:
+        """Whether a change of this mount left it open what stands under *text*."""
+        note = self._notes.get(text)
+        return note is not None and note.value is Mark.UNKNOWN
+
     def page(self, lo: bytes, limit: int, accept: Accept) -> Piece | None:
         """Up to *limit* rows from *lo* on, from leaves and notes that *accept* takes; None where the first of them is not known so."""
         rows: list[Row] = []
@@ -134,18 +138,11 @@ class Table:
             return None
         return Piece(rows, lo, END if at == END else behind(rows[-1][0]), oldest)
 
-    def holds_any(self) -> bool:
-        """Whether a row is known to be there, as far as anybody can tell without asking. Errs towards no."""
-        return self._here > 0 or self.rows_known() > len(self._notes)
-
-    def is_complete(self, accept: Accept) -> bool:
-        """Whether all rows are known from leaves that *accept* takes."""
-        at = START
-        for leaf in self._leaves:
-            if leaf.lo != at or not accept(leaf.asked):
-                return False
-            at = leaf.hi
-        return at == END
+    def holds_any(self, since: Asked) -> bool:
+        """Whether a row is known to be there from an answer later than *since*. Errs towards no."""
+        if any(note.asked.number > since.number and note.value not in NOT_THERE for note in self._notes.values()):
+            return True
+        return sum(len(leaf) for leaf in self._leaves if leaf.asked.number > since.number) > len(self._notes)
 
     def rows_known(self) -> int:
         return sum(map(len, self._leaves))
@@ -180,7 +177,7 @@ class Table:
                 self._replace(old, _without(old, leaf.lo, leaf.hi))
         for piece in pieces:
             for text in self._order[bisect_left(self._order, piece.lo) : bisect_left(self._order, piece.hi)]:
-                if self._notes[text].asked.number < piece.asked.number:
+                if self._notes[text].asked.number <= piece.asked.number:
                     self._drop_note(text)
             self._add(piece)
 
@@ -188,13 +185,12 @@ class Table:
         """*value* stands under *text*, as of *asked*; something later that is known goes before it."""
         known = self._notes.get(text)
         leaf = self._covering(text)
-        if (known is not None and known.asked.number > asked.number) or (leaf is not None and leaf.asked.number > asked.number):
+        if (known is not None and known.asked.number > asked.number) or (leaf is not None and leaf.asked.number >= asked.number):
             return
         if known is not None:
             self._drop_note(text)
         self._notes[text] = Known(value, asked)
         insort(self._order, text)
-        self._count(value, 1)
         self.cost += NOTE_BYTES
         if len(self._notes) > max(NOTES, self.rows_known() // 4):
             self._work_in(asked)
@@ -260,12 +256,8 @@ class Table:
 
     # -- notes ------------------------------------------------------------------------
 
-    def _count(self, value: ObjectInfo | Mark, by: int) -> None:
-        if value not in (Mark.ABSENT, Mark.UNKNOWN):
-            self._here += by
-
     def _drop_note(self, text: bytes) -> None:
-        self._count(self._notes.pop(text).value, -1)
+        del self._notes[text]
         del self._order[bisect_left(self._order, text)]
         self.cost -= NOTE_BYTES
 

@@ -116,6 +116,8 @@ class Tables:
         hi = END if page.next is None else behind(rows[-1][0]) if rows else lo
         if hi > lo:
             self._record(self.table(stem), Leaf(stem, lo, hi, rows, asked, blank=self._blank))
+        if rows or (lo == START and hi == END):
+            self._tell_above(stem, asked, there=bool(rows))
         self._again(asked)
         return hi > lo
 
@@ -125,11 +127,20 @@ class Tables:
             return False
         if sought and (page.next is None or page.next > sought) and not any(info.key.startswith(sought) for info in page.objects):
             self._record(self.table(sought), Leaf(sought, START, END, (), asked, blank=self._blank))
+            self._tell_above(sought, asked, there=False)
         for part in spread(prefix, after, page):
             if part.lo < part.hi:
                 self._record(self.table(part.stem), Leaf(part.stem, part.lo, part.hi, part.rows, asked, blank=self._blank))
         self._again(asked)
         return True
+
+    def _tell_above(self, stem: str, asked: Asked, *, there: bool) -> None:
+        """The listing of *stem* tells whether it is there: the directory above may not know."""
+        table = self._tables.get(parent_of(stem)) if stem else None
+        if table is not None:
+            known = table.look(text_of(table.stem, stem))
+            if known is None or (known.value is Mark.PREFIX) != there:
+                self._note_row(table.stem, stem, Mark.PREFIX if there else Mark.ABSENT, asked)
 
     def told(self, key: str, info: ObjectInfo | None, asked: Asked) -> None:
         """HEAD has answered: the object, or that there is none."""
@@ -197,22 +208,24 @@ class Tables:
     def _apply(self, change: Change) -> None:
         self._note(change.key, change.value, change.asked)
         stem = stem_of(change.key)
-        below = Mark.PREFIX if isinstance(change.value, ObjectInfo) else change.value
         while stem:
-            table, above = self._tables.get(stem), parent_of(stem)
-            if table is not None and table.holds_any():
-                below = Mark.PREFIX
-            self._note_above(above, stem, below, change.asked)
-            stem = above
+            self._note_above(parent_of(stem), stem, change)
+            stem = parent_of(stem)
 
-    def _note_above(self, stem: str, prefix: str, below: Mark, asked: Asked) -> None:
-        """What a change below means for the row *prefix* of *stem*: something is there; who knows; or something that may have been the last is
-        gone (ABSENT)."""
-        table = self._tables.get(stem)
-        known = None if table is None else table.look(text_of(stem, prefix))
-        if known is None or known.value is below:
+    def _note_above(self, above: str, stem: str, change: Change) -> None:
+        """What *change*, below *stem*, means for the row that says that *stem* is there."""
+        table, below = self._tables.get(above), self._tables.get(stem)
+        known = None if table is None else table.look(text_of(above, stem))
+        if known is None:
             return
-        self._note_row(stem, prefix, Mark.PREFIX if below is Mark.PREFIX else Mark.UNKNOWN, asked)
+        if isinstance(change.value, ObjectInfo):
+            doubt, there = False, True
+        elif known.value is Mark.PREFIX:
+            doubt, there = below is None or not below.holds_any(known.asked), True  # what went may have been the last
+        else:
+            doubt, there = change.value is Mark.UNKNOWN, False  # it may have come
+        if doubt or there != (known.value is Mark.PREFIX):
+            self._note_row(above, stem, Mark.UNKNOWN if doubt else Mark.PREFIX, change.asked)
 
     def _note(self, key: str, value: ObjectInfo | Mark, asked: Asked) -> None:
         self._note_row(stem_of(key), key, value, asked)
