@@ -73,7 +73,7 @@ def test_a_tree_copied_in_is_the_same_after_a_new_mount(mount: Mount, tree: Path
 
 
 def test_tar_packs_and_unpacks(mount: Mount, tree: Path) -> None:
-    run("tar", "cf", mount.path / "a.tar", "-C", tree.parent, "tree", cwd=mount.path)
+    run("tar", "--format=posix", "-cf", mount.path / "a.tar", "-C", tree.parent, "tree", cwd=mount.path)
     run("tar", "xpf", "a.tar", cwd=mount.path)
     mount.again()
     run("tar", "df", "a.tar", cwd=mount.path)

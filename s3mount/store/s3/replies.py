@@ -7,6 +7,7 @@ Must not know: how a request is made. Pure, but for the clock where a service sa
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -72,6 +73,22 @@ def committed(key: Key, size: int, answer: Answer, commit: Commit) -> ObjectInfo
         metadata=with_commit_id(commit),
         version_id=version_of(headers_of(answer)),
     )
+
+
+def copied(source: ObjectInfo, target: Key, answer: Answer, commit: Commit | None) -> ObjectInfo:
+    """What a copy made of *source*; *commit* where it replaced metadata and type."""
+    result = answer["CopyObjectResult"]
+    said = result.get("LastModified")
+    info = replace(
+        source,
+        key=target,
+        etag=etag_in(result["ETag"]),
+        mtime_ns=iso_time(said) if said else said_at(answer),
+        version_id=version_of(headers_of(answer)),
+    )
+    if commit is None:
+        return info
+    return replace(info, metadata=with_commit_id(commit), content_type=commit.content_type, storage_class=commit.storage_class)
 
 
 def said_at(answer: Answer) -> int:

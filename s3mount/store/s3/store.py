@@ -13,7 +13,6 @@ S3  Conditions of an upload are kept here, in this process: an upload that anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,21 +47,20 @@ from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
 from s3mount.store.s3.client import Answer, Client, open_client
 from s3mount.store.s3.headers import (
     CONTENT_HEADERS,
-    etag_in,
     etag_out,
     info_of,
-    iso_time,
     sent_metadata,
-    version_of,
     with_commit_id,
 )
 from s3mount.store.s3.lean.lane import Lane
+from s3mount.store.s3.made import Made
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, find
 from s3mount.store.s3.replies import (
     commit_id_of,
     commit_of,
     committed,
+    copied,
     etag_of,
     fits_xml,
     given,
@@ -103,6 +101,8 @@ class S3Store:
         self._conditional = not client.options.last_writer_wins
         self.capabilities = Capabilities(conditional_put=self._conditional, part_copy=True, early_parts=True)
         self._checksums = Checksums()
+        self._made = Made()
+        self._deletes_many = True
         self._begun: dict[str, tuple[Commit, Algorithm | None]] = {}
         self._patient = Retrying(self, policy)
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
@@ -145,7 +145,7 @@ class S3Store:
             return await self._mutate("put_object", key, commit, Body=Body(data), **described, **conditions, **checksum)
 
         answer = await self._checksums.choose(send)
-        return committed(key, len(body), answer, commit)
+        return self._made.note(committed(key, len(body), answer, commit))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         require_key(key, KEY_BYTES)
@@ -155,21 +155,28 @@ class S3Store:
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         while True:
-            answer = await self._reading.head(key)
-            info, headers = info_of(key, headers_of(answer)), headers_of(answer)
-            if if_match is not None and info.etag != if_match:
-                raise changed(key)
-            kept = metadata if COMMIT_ID in metadata or not info.metadata else {**metadata, **commit_id_of(info.metadata)}
+            info, more = await self._seen(key, if_match)
+            kept = metadata if COMMIT_ID in metadata else {**metadata, **commit_id_of(info.metadata)}
             commit = Commit(metadata=kept, content_type=info.content_type, storage_class=info.storage_class)
-            more = {parameter: headers[name] for name, parameter in CONTENT_HEADERS.items() if name in headers}
             try:
-                return await self._copy(info, key, commit, **more)
+                return await self._copy(info, key, commit, more)
             except PreconditionFailed:
                 if if_match is not None:
                     raise
 
+    async def _seen(self, key: Key, etag: ETag | None) -> tuple[ObjectInfo, dict[str, str]]:
+        """The version *etag* (None: the current one) and its content headers, by botocore's names. Raises PreconditionFailed."""
+        if (made := self._made.known(key, etag)) is not None:
+            return made, {}
+        headers = headers_of(await self._reading.head(key))
+        info = info_of(key, headers)
+        if etag is not None and info.etag != etag:
+            raise changed(key)
+        return info, {parameter: headers[name] for name, parameter in CONTENT_HEADERS.items() if name in headers}
+
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
         require_key(key, KEY_BYTES)
+        self._made.forget(key)
         condition = given(IfMatch=if_match) if self._conditional else {}
         try:
             await self.client("delete_object", self._asked(key, mutates=True), Bucket=self._bucket, Key=key, **condition)
@@ -179,12 +186,27 @@ class S3Store:
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         if len(keys) > DELETE_KEYS:
             raise ValueError(f"{len(keys)} keys at once; {DELETE_KEYS} is the limit")
-        odd = [key for key in keys if not fits_xml(key)]
-        failures = [
-            failure for failure in await together([partial(self._delete_one, key) for key in odd], at_once=DELETES_AT_ONCE) if failure
-        ]
-        plain = [key for key in keys if fits_xml(key)]
-        return [*failures, *(await self._delete_plain(plain) if plain else ())]
+        for key in keys:
+            self._made.forget(key)
+        many = [key for key in keys if fits_xml(key)] if self._deletes_many else []
+        failures = list(await self._delete_together(many)) if many else []
+        single = set(keys) - set(many) if self._deletes_many else set(keys)
+        return failures + [failure for failure in await self._delete_singly(sorted(single)) if failure]
+
+    async def _delete_together(self, keys: Sequence[Key]) -> Sequence[Failure]:
+        listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        try:
+            answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self._bucket, Delete=listed)
+        except StoreError as error:
+            if not (type(error) is StoreError or isinstance(error, Unsupported)):
+                raise
+            # Some services have no such request, or want an MD5 with it that others refuse.
+            self._deletes_many = False
+            return []
+        return [self._undeleted(entry) for entry in answer.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
+
+    async def _delete_singly(self, keys: Sequence[Key]) -> Sequence[Failure | None]:
+        return await together([partial(self._delete_one, key) for key in keys], at_once=DELETES_AT_ONCE)
 
     async def _delete_one(self, key: Key) -> Failure | None:
         try:
@@ -193,36 +215,27 @@ class S3Store:
             return Failure(key, error)
         return None
 
-    async def _delete_plain(self, keys: Sequence[Key]) -> Sequence[Failure]:
-        listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self._bucket, Delete=listed)
-        return [self._undeleted(entry) for entry in answer.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
-
     def _undeleted(self, entry: dict[str, str]) -> Failure:
         refusal = Refusal(200, entry.get("Code", ""), entry.get("Message", ""))
         return Failure(Key(entry["Key"]), error_of(refusal, self._asked(entry["Key"])))
 
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
         require_key(target, KEY_BYTES)
-        answer = await self._reading.head(source)
-        info = info_of(source, headers_of(answer))
-        if if_match is not None and info.etag != if_match:
-            raise changed(source)
-        return await self._copy(info, target, commit)
+        info, more = await self._seen(source, if_match)
+        return await self._copy(info, target, commit, {} if commit else more)
 
-    async def _copy(self, source: ObjectInfo, target: Key, commit: Commit | None, **more: Any) -> ObjectInfo:
+    async def _copy(self, source: ObjectInfo, target: Key, commit: Commit | None, more: dict[str, str]) -> ObjectInfo:
+        """Have *source* copied; with *commit*, its metadata and type and the content headers *more* replace the source's."""
         if source.size > COPY_BYTES:
             return await self._uploading.copy(source, target, commit or commit_of(source))
-        described = {"MetadataDirective": "REPLACE", **self._described(commit), **self._conditions(commit), **more} if commit else {}
-        answer = await self._mutate("copy_object", target, commit, **self._source(source), **described)
-        result = answer.get("CopyObjectResult", {})
-        if "ETag" not in result:
+        self._made.forget(target)
+        asked = {"MetadataDirective": "REPLACE", **self._conditions(commit), **more} if commit else {}
+        described = self._described(commit) if commit else given(StorageClass=_unusual(source.storage_class))
+        answer = await self._mutate("copy_object", target, commit, **self._source(source), **asked, **described)
+        if "ETag" not in answer.get("CopyObjectResult", {}):
             return await self.head(target)
-        info = replace(source, key=target, etag=etag_in(result["ETag"]), mtime_ns=_copied_at(answer))
-        info = replace(info, version_id=version_of(headers_of(answer)))
-        if commit is None:
-            return info
-        return replace(info, metadata=with_commit_id(commit), content_type=commit.content_type, storage_class=commit.storage_class)
+        info = copied(source, target, answer, commit)
+        return info if more else self._made.note(info)
 
     def _source(self, source: ObjectInfo) -> dict[str, Any]:
         return {"CopySource": {"Bucket": self._bucket, "Key": source.key}, "CopySourceIfMatch": etag_out(source.etag)}
@@ -316,7 +329,7 @@ class S3Store:
             # S3 has it that an upload which met another writer at its completion cannot be completed any more.
             raise NoSuchUpload(f"The upload of {upload.key!r} met another writer, and is over.") from error
         self._begun.pop(upload.upload_id, None)
-        return committed(upload.key, sum(part.size for part in parts), answer, commit)
+        return self._made.note(committed(upload.key, sum(part.size for part in parts), answer, commit))
 
     async def abort_upload(self, upload: Upload) -> None:
         asked = self._asked(upload.key, mutates=True)
@@ -356,9 +369,8 @@ class S3Store:
         return Asked(bucket=self._bucket, key=key, mutates=mutates, absent=absent)
 
     def _described(self, commit: Commit) -> dict[str, Any]:
-        storage_class = commit.storage_class if commit.storage_class != "STANDARD" else None
         metadata = sent_metadata(with_commit_id(commit))
-        return {"Metadata": metadata, "ContentType": commit.content_type, **given(StorageClass=storage_class)}
+        return {"Metadata": metadata, "ContentType": commit.content_type, **given(StorageClass=_unusual(commit.storage_class))}
 
     def _conditions(self, commit: Commit) -> dict[str, Any]:
         match commit.condition:
@@ -369,9 +381,9 @@ class S3Store:
         return {}
 
 
-def _copied_at(answer: Answer) -> int:
-    said = answer["CopyObjectResult"].get("LastModified")
-    return iso_time(said) if said else said_at(answer)
+def _unusual(storage_class: str) -> str | None:
+    """What has to be said; a copy would be STANDARD else."""
+    return storage_class if storage_class != "STANDARD" else None
 
 
 def _unsupported(what: str) -> Unsupported:
