@@ -38,6 +38,9 @@ HANDLE_KILLPRIV_V2 = 1 << 28
 MAX_BACKGROUND = 256
 CONGESTION_THRESHOLD = 192
 
+# Labels of SELinux: libfuse hands them to the kernel where root mounts, fusermount3 knows none.
+LABELS = ("context=", "fscontext=", "defcontext=", "rootcontext=")
+
 # In INIT: the flags that the kernel offers. In its answer: the flags that are taken, then max_background and congestion_threshold.
 _OFFERED = struct.Struct("=52xI")
 _TAKEN = struct.Struct("=I")
@@ -51,9 +54,9 @@ MESSAGE_BYTES = 1 << 20
 PATIENCE_S = 10.0
 
 
-def can_shake_hands() -> bool:
-    """Whether fusermount3 is there; root gets along without it, and without what this module is for."""
-    return shutil.which("fusermount3") is not None
+def can_shake_hands(options: Collection[str]) -> bool:
+    """Whether fusermount3 is there and takes *options*; root gets along without it, and without what this module is for."""
+    return shutil.which("fusermount3") is not None and not any(option.startswith(LABELS) for option in options)
 
 
 class Handshake:

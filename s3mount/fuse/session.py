@@ -262,7 +262,7 @@ def _init(operations: Operations, options: MountOptions) -> Handshake | None:
     handshake, wanted = None, kernel_options(options)
     with _stderr_captured() as said:
         try:
-            if can_shake_hands():
+            if can_shake_hands(wanted):
                 handshake = Handshake(options.mountpoint, wanted)
             pyfuse3.init(operations, handshake.path if handshake else str(options.mountpoint), wanted)
         except (RuntimeError, Unavailable) as error:

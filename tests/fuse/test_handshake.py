@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.fuse import mountpoint
-from s3mount.fuse.handshake import CONGESTION_THRESHOLD, HANDLE_KILLPRIV_V2, MAX_BACKGROUND, amended
+from s3mount.fuse.handshake import CONGESTION_THRESHOLD, HANDLE_KILLPRIV_V2, MAX_BACKGROUND, amended, can_shake_hands
 from tests.fuse.conftest import NewMount
 from tests.fuse.mounting import s3mount
 
@@ -28,6 +28,11 @@ def test_the_flag_is_taken_where_the_kernel_offers_it_and_the_rest_stays() -> No
     said = ANSWER.unpack(amended(answer, offered=0xFFFFFFFF))
     assert said == (80, 0, 7, 7, 38, 1 << 17, 0b1011 | HANDLE_KILLPRIV_V2, MAX_BACKGROUND, CONGESTION_THRESHOLD, 1 << 20)
     assert ANSWER.unpack(amended(answer, offered=0b1111))[6] == 0b1011
+
+
+def test_labels_are_left_to_libfuse() -> None:
+    assert can_shake_hands({"ro", "max_read=65536", "fsname=context=x"})
+    assert not can_shake_hands({"ro", "context=system_u:object_r:x_t:s0"})
 
 
 def test_an_error_is_passed_on_as_it_is() -> None:
@@ -86,9 +91,10 @@ def test_set_id_bits_go_when_somebody_cuts_the_file(new_mount: NewMount, cut: st
 
 
 @pytest.mark.fuse
-def test_a_refused_mount_says_why_and_leaves_nothing_behind(new_mount: NewMount, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["max_read=nonsense", "context=nonsense"])
+def test_a_refused_mount_says_why_and_leaves_nothing_behind(new_mount: NewMount, tmp_path: Path, option: str) -> None:
     (tmp_path / "there").mkdir()
-    done = s3mount("mount", "--create", "--data", tmp_path / "data", "local://bucket", tmp_path / "there", "-o", "context=nonsense")
+    done = s3mount("mount", "--create", "--data", tmp_path / "data", "local://bucket", tmp_path / "there", "-o", option)
     assert done.returncode != 0
     assert re.fullmatch(r"s3mount: .+\n", done.stderr), done.stderr
     assert mountpoint.mounted_at(tmp_path / "there") is None
