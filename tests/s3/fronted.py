@@ -30,7 +30,7 @@ SMALL = {f"small/{number:03}": random.Random(number).randbytes(2000 + number) fo
 # What a user would wait for minutes, a test waits for in seconds; the proportions are the same.
 IMPATIENT = {"connect_s": 2.0, "first_byte_s": 0.6, "stall_s": 0.6}
 POLICY = Policy(base=0.02, cap=0.2, budget=15.0)
-GIVING_UP = Policy(base=0.02, cap=0.1, budget=1.0)
+GIVING_UP = Policy(base=0.02, cap=0.1, budget=0.5)
 
 
 @dataclass(frozen=True, slots=True)
