@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+import trio
 
 from s3mount.model import Key
 from s3mount.store.api import Commit, ObjectStore
@@ -133,7 +134,9 @@ async def a_page_that_is_just_full_is_the_last(store: ObjectStore) -> None:
 @conforms()
 async def a_page_has_a_thousand_keys_at_most(store: ObjectStore) -> None:
     keys = [f"{number:04}" for number in range(1003)]
-    await fill(store, keys)
+    async with trio.open_nursery() as nursery:
+        for key in keys:
+            nursery.start_soon(store.put, Key(key), b"")
     page = await store.list(limit=5000)
     assert len(page.objects) == 1000
     assert page.next is not None

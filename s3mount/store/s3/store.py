@@ -82,6 +82,11 @@ CAPACITY = 8192 * TiB
 DELETES_AT_ONCE = 16
 
 
+def capabilities(options: S3Options) -> Capabilities:
+    """What a bucket without versions can."""
+    return Capabilities(conditional_put=not options.last_writer_wins, part_copy=True, early_parts=True)
+
+
 async def open_s3(options: S3Options, bucket: str, *, policy: Policy = Policy()) -> S3Store:  # noqa: B008 (frozen)
     """The store of *bucket*, its lane included. Sends nothing to the service. Raises UsageError, AccessDenied."""
     client = await open_client(options)
@@ -97,9 +102,9 @@ class S3Store:
     def __init__(self, client: Client, bucket: str, *, lane: Lane | None = None, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
         self.client = client
         self._reading = Reading(client, bucket, lane)
-        self._bucket = bucket
-        self._conditional = not client.options.last_writer_wins
-        self.capabilities = Capabilities(conditional_put=self._conditional, part_copy=True, early_parts=True)
+        self.bucket = bucket
+        self.capabilities = capabilities(client.options)
+        self._conditional = self.capabilities.conditional_put
         self._checksums = Checksums()
         self._made = Made()
         self._deletes_many = True
@@ -108,7 +113,7 @@ class S3Store:
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
 
     def __repr__(self) -> str:
-        return f"<S3Store {self._bucket!r} at {self.client.endpoint}>"
+        return f"<S3Store {self.bucket!r} at {self.client.endpoint}>"
 
     # -- looking ----------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class S3Store:
         self._made.forget(key)
         condition = given(IfMatch=if_match) if self._conditional else {}
         try:
-            await self.client("delete_object", self._asked(key, mutates=True), Bucket=self._bucket, Key=key, **condition)
+            await self.client("delete_object", self._asked(key, mutates=True), Bucket=self.bucket, Key=key, **condition)
         except NotFound:
             pass
 
@@ -196,7 +201,7 @@ class S3Store:
     async def _delete_together(self, keys: Sequence[Key]) -> Sequence[Failure]:
         listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         try:
-            answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self._bucket, Delete=listed)
+            answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self.bucket, Delete=listed)
         except StoreError as error:
             if not (type(error) is StoreError or isinstance(error, Unsupported)):
                 raise
@@ -238,14 +243,14 @@ class S3Store:
         return info if more else self._made.note(info)
 
     def _source(self, source: ObjectInfo) -> dict[str, Any]:
-        return {"CopySource": {"Bucket": self._bucket, "Key": source.key}, "CopySourceIfMatch": etag_out(source.etag)}
+        return {"CopySource": {"Bucket": self.bucket, "Key": source.key}, "CopySourceIfMatch": etag_out(source.etag)}
 
     async def _mutate(self, operation: str, key: Key, commit: Commit | None, **parameters: Any) -> Answer:
         """A write of *key* under the commit's condition. An absent key is not the version that `Matches` expects."""
         condition = commit.condition if commit else None
         try:
             return await self.client(
-                operation, self._asked(key, mutates=True, absent=isinstance(condition, Absent)), Bucket=self._bucket, Key=key, **parameters
+                operation, self._asked(key, mutates=True, absent=isinstance(condition, Absent)), Bucket=self.bucket, Key=key, **parameters
             )
         except NotFound:
             if isinstance(condition, Matches):
@@ -313,7 +318,7 @@ class S3Store:
     async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
         asked = self._asked(upload.key, mutates=True)
         return await self.client(
-            operation, asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id, PartNumber=number, **parameters
+            operation, asked, Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id, PartNumber=number, **parameters
         )
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
@@ -334,7 +339,7 @@ class S3Store:
     async def abort_upload(self, upload: Upload) -> None:
         asked = self._asked(upload.key, mutates=True)
         try:
-            await self.client("abort_multipart_upload", asked, Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id)
+            await self.client("abort_multipart_upload", asked, Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id)
         except NoSuchUpload:
             pass
         self._begun.pop(upload.upload_id, None)
@@ -343,7 +348,7 @@ class S3Store:
         uploads: list[Upload] = []
         marker: dict[str, Any] = {}
         while True:
-            answer = await self.client("list_multipart_uploads", self._asked(), Bucket=self._bucket, EncodingType="url", **marker)
+            answer = await self.client("list_multipart_uploads", self._asked(), Bucket=self.bucket, EncodingType="url", **marker)
             uploads += [upload_of(entry) for entry in answer.get("Uploads", ())]
             if not answer.get("IsTruncated"):
                 return uploads
@@ -366,7 +371,7 @@ class S3Store:
     # -- requests ---------------------------------------------------------------------
 
     def _asked(self, key: str = "", *, mutates: bool = False, absent: bool = False) -> Asked:
-        return Asked(bucket=self._bucket, key=key, mutates=mutates, absent=absent)
+        return Asked(bucket=self.bucket, key=key, mutates=mutates, absent=absent)
 
     def _described(self, commit: Commit) -> dict[str, Any]:
         metadata = sent_metadata(with_commit_id(commit))
