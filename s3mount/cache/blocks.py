@@ -21,13 +21,13 @@ from s3mount.cache.arena import Arena
 from s3mount.cache.budget import Budget, Line
 from s3mount.cache.disk import Disk
 from s3mount.cache.fetches import Fetcher
+from s3mount.cache.file_walk import NoSiblings, Siblings
 from s3mount.cache.neighbours import Neighbours
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.pins import BlockPin, Parts
 from s3mount.cache.streams import Shape
 from s3mount.cache.tasks import Background
 from s3mount.cache.versions import Versions
-from s3mount.cache.walk import NoSiblings, Siblings
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.wrap.base import Wrapper
@@ -83,6 +83,8 @@ class Blocks(Wrapper):
             self.disk.check()
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> BlockPin:
+        if self.disk is not None:
+            self.disk.begin()
         pin = await self.inner.pin(key, if_match=if_match, known=known)
         return BlockPin(self._parts, pin)
 

@@ -37,8 +37,8 @@ FOLDER = "blocks-1"
 # What is lost of the cache when room is needed: a sixty-fourth, between these.
 SEGMENT_BYTES = 64 * MiB
 SEGMENT_BYTES_AT_LEAST = 1 * MiB
-# An entry of the shelf takes some 250 bytes of memory: an eighth of the default memory limit.
-PIECES = 250_000
+# An entry of the shelf takes some 200 bytes of memory: 20 MB, of what the default memory limit leaves beside the blocks.
+PIECES = 100_000
 # After a write failed, none is tried for so long.
 REST_SECONDS = 60.0
 # What is queued at the end is written within this time, or not at all.
@@ -63,7 +63,7 @@ class Disk:
         self._resting_until = -1.0
         self._lock: int | None = None
         self._opening = trio.Lock()
-        self._opened = False
+        self._begun = self._opened = False
         self.released: Callable[[], None] = lambda: None
         """Called when memory was given back."""
         self._touched: set[int] = set()
@@ -75,6 +75,12 @@ class Disk:
 
     def check(self) -> None:
         self._shelf.check()
+
+    def begin(self) -> None:
+        """Open it soon, in the background."""
+        if not self._begun:
+            self._begun = True
+            self._background.start(self.open)
 
     @property
     def usable(self) -> bool:

@@ -1,7 +1,7 @@
 """The next files of a walk, fetched before they are asked for: small ones whole, of others the first request.
 
 Owns: which blocks are here for which walk, and giving them up when it is over.
-Must not know: how a walk is recognised (see walk), how blocks are fetched.
+Must not know: how a walk is recognised (see file_walk), how blocks are fetched.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import trio
 
 from s3mount.cache.fetches import Fetcher
+from s3mount.cache.file_walk import IDLE_SECONDS, Ahead, Head, Siblings, Walks
 from s3mount.cache.versions import Block, Versions
-from s3mount.cache.walk import IDLE_SECONDS, Ahead, Head, Siblings, Walks
 from s3mount.model import ObjectInfo
 
 
@@ -40,7 +40,8 @@ class Neighbours:
     def _taken(self, info: ObjectInfo) -> None:
         """The walk has come to it: from here on it is wanted by its readers alone."""
         version = self._versions.get(info)
-        for block in version or ():
+        block = version.covering(0) if version else None
+        if block is not None:
             for head in [wanter for wanter in block.wanters if isinstance(wanter, Head)]:
                 block.unwant(head)
 

@@ -99,7 +99,7 @@ class BlockPin:
     # -- reading ----------------------------------------------------------------------
 
     def view_nowait(self, offset: int, size: int) -> memoryview | None:
-        """The bytes themselves, if they are there in one piece; valid until the caller's next checkpoint."""
+        """The bytes themselves, if they are there in one piece; valid until the caller's next checkpoint. *size* is not 0."""
         stop = offset + size
         self._require(offset, stop)
         block = self._version.covering(offset)
@@ -110,6 +110,8 @@ class BlockPin:
         return view
 
     def get_into_nowait(self, offset: int, buffer: memoryview) -> bool:
+        if not buffer.nbytes:
+            return True
         if (view := self.view_nowait(offset, buffer.nbytes)) is not None:
             buffer[:] = view
             return True
@@ -124,6 +126,8 @@ class BlockPin:
         return True
 
     async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
+        if not buffer.nbytes:
+            return
         stop = offset + buffer.nbytes
         self._require(offset, stop)
         plan = self._streams.read(offset, stop, self._room, waits=True)
@@ -250,7 +254,7 @@ class BlockPin:
     def _require(self, offset: int, stop: int) -> None:
         if not self._open:
             raise ValueError(f"the pin of {self.info.key!r} was released")
-        if not 0 <= offset <= stop <= self.info.size:
+        if not 0 <= offset < stop <= self.info.size:
             raise ValueError(f"{offset}-{stop} does not lie inside {self.info.key!r} of {self.info.size} bytes")
 
 

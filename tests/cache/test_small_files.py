@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.cache.blocks import Blocks
+from s3mount.cache.file_walk import DEPTHS, IDLE_SECONDS
 from s3mount.cache.options import CacheOptions
-from s3mount.cache.walk import DEPTHS, IDLE_SECONDS
 from s3mount.model import Key, KiB, MiB, ObjectInfo, number_of
 from tests.cache.kit import LATENCY, Remote, pattern, read_all, remote_of
 

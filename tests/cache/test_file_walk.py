@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from s3mount.cache.walk import BYTES, COMPLETE, DEPTHS, HEADS, Ahead, Walks
+from s3mount.cache.file_walk import BYTES, COMPLETE, DEPTHS, HEADS, Ahead, Walks
 from s3mount.model import ETag, Key, KiB, MiB, ObjectInfo, number_of
 
 
