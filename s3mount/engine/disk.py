@@ -9,21 +9,33 @@ track of what has been synced (a power cut). Errors of the operating system pass
 
 from __future__ import annotations
 
-import ctypes
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s3mount.engine.codec import Buffer
 
 # sync_file_range(2), which Python's os does not have: begin to write what is dirty, wait for nothing.
 SYNC_FILE_RANGE_WRITE = 2
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 # pwritev takes at most this many buffers at once (IOV_MAX on Linux).
 BUFFERS_AT_ONCE = 1024
+
+
+def _sync_file_range() -> Callable[[int, int, int, int], object] | None:
+    """None where the C library has none, or nothing may be called that way (memory that must not be executed, older libffi)."""
+    try:
+        library = importlib.import_module("ctypes")
+        function = library.CDLL(None).sync_file_range
+        function.argtypes = (library.c_int, library.c_int64, library.c_int64, library.c_uint)
+    except (ImportError, AttributeError, OSError, MemoryError):
+        return None
+    found: Callable[[int, int, int, int], object] = function
+    return found
+
+
+_begin_sync = _sync_file_range()
 
 
 class Disk:
@@ -48,8 +60,8 @@ class Disk:
 
     def begin_sync(self, fd: int, offset: int, length: int) -> None:
         """Have the disk begin to take these bytes, so that a later `fsync` finds little left. A hint: no promise, no error, no step."""
-        if _sync_file_range is not None:
-            _sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE)
+        if _begin_sync is not None:
+            _begin_sync(fd, offset, length, SYNC_FILE_RANGE_WRITE)
 
     def fsync(self, fd: int) -> None:
         """What was written to *fd* survives a power cut; its name may not (`fsync_dir`)."""
