@@ -7,6 +7,8 @@ import logging
 import os
 import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -319,3 +321,29 @@ def test_the_shelf_keeps_pieces_disjoint_and_within_its_limits() -> None:
 
 def test_a_disk_shows_its_state(tmp_path: Path) -> None:
     assert "not in use" in repr(Disk(tmp_path, 1 * MiB, identity="x", background=Background()))
+
+
+def test_after_a_kill_every_piece_that_is_listed_reads_back_whole(tmp_path: Path) -> None:
+    script = (
+        "import random, sys; from pathlib import Path; from s3mount.cache.segments import SegmentWriter, digest_of\n"
+        "writer, at, rng = SegmentWriter(Path(sys.argv[1]), 1), 0, random.Random(1)\n"
+        "while True:\n"
+        "    data = rng.randbytes(rng.randrange(1, 400_000)); writer.append(digest_of('x'), at, memoryview(data)); at += len(data)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    try:
+        while not index_path(tmp_path, 1).exists() or index_path(tmp_path, 1).stat().st_size < 3000:
+            assert writer.poll() is None
+    finally:
+        writer.kill()
+        writer.wait()
+
+    rng = random.Random(1)
+    truth = b"".join(rng.randbytes(rng.randrange(1, 400_000)) for _ in range(60))
+    [segment] = segments.scan(tmp_path)
+    assert len(segment.pieces) > 50
+    for piece in segment.pieces[:80]:
+        buffer = bytearray(piece.stop - piece.start)
+        segments.read(tmp_path, [piece], piece.start, memoryview(buffer))
+        if piece.stop <= len(truth):
+            assert buffer == truth[piece.start : piece.stop]

@@ -42,7 +42,8 @@ async def read_along(blocks: Blocks, info: ObjectInfo, *, pause: float = 0.0) ->
     return trio.current_time()
 
 
-@pytest.mark.parametrize("limit", [pytest.param(32 * MiB, marks=pytest.mark.slow), 96 * MiB])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [32 * MiB, 96 * MiB])
 async def test_with_200_open_files_the_memory_limit_holds(autojump_clock: MockClock, limit: int) -> None:
     remote = await hollow()
     blocks = Blocks(remote, CacheOptions(memory_limit=limit))

@@ -47,7 +47,8 @@ async def read_file(blocks: Blocks, info: ObjectInfo) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("order", [pytest.param("listing", marks=pytest.mark.slow), "inode"])
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
 async def test_a_thousand_small_files_take_tens_of_round_trips_and_one_request_each(autojump_clock: MockClock, order: str) -> None:
     remote, infos = await tree(1, 1000, 30_000)
     blocks = caching(remote, infos)
@@ -58,6 +59,19 @@ async def test_a_thousand_small_files_take_tens_of_round_trips_and_one_request_e
     assert trio.current_time() - then <= 60 * LATENCY
     assert len(remote.gets) == 1000
     blocks.check()
+    await blocks.aclose()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_two_hundred_small_files_take_a_score_of_round_trips(autojump_clock: MockClock, order: str) -> None:
+    remote, infos = await tree(1, 200, 3_000)
+    blocks = caching(remote, infos)
+    then = trio.current_time()
+    for info in sorted(infos, key=ORDERS[order]):
+        await read_file(blocks, info)
+
+    assert trio.current_time() - then <= 20 * LATENCY
+    assert len(remote.gets) == 200
     await blocks.aclose()
 
 
