@@ -13,6 +13,7 @@ from s3mount.cache.blocks import Blocks
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import DiskRecords, MemoryRecords
 from s3mount.cache.remember import Remembering
+from s3mount.cache.snapshot import Snapshot
 from s3mount.store.api import ObjectStore
 
 
@@ -21,7 +22,8 @@ def remembered(store: ObjectStore, options: CacheOptions) -> Remembering:
     blocks = Blocks(store, options)
     folder = attributes_folder(options)
     records = MemoryRecords(options.identity) if folder is None else DiskRecords(folder, options.identity)
-    remembering = Remembering(blocks, options, records=records)
+    snapshot = Snapshot(options.folder, f"{options.attributes} {options.identity}") if options.folder is not None else None
+    remembering = Remembering(blocks, options, records=records, snapshot=snapshot)
     blocks.siblings = remembering
     return remembering
 

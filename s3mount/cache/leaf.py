@@ -55,6 +55,17 @@ class Asked:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows of the directory *stem* from *lo* to *hi*, *age_s* seconds old."""
+
+    stem: str
+    lo: bytes
+    hi: bytes
+    age_s: float
+    rows: list[Row]
+
+
 class Leaf:
     """Rows of the directory *stem* from *lo* to *hi*, as they were at *asked*.
 

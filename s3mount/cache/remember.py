@@ -34,11 +34,13 @@ from s3mount.cache.listings import Listings
 from s3mount.cache.lookups import Lookups
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import MemoryRecords
+from s3mount.cache.snapshot import Snapshot
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, is_text, place_behind
+from s3mount.cache.watched import GONE, WatchedPin
 from s3mount.model import NO_METADATA, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
-from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore
+from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin
 from s3mount.store.rules import not_found
 from s3mount.store.wrap.base import Wrapper
 
@@ -50,11 +52,20 @@ class Remembering(Wrapper):
     """*inner*, with a memory. Close it: it has tasks of its own."""
 
     def __init__(
-        self, inner: ObjectStore, options: CacheOptions, *, records: Records | None = None, clock: Callable[[], float] = trio.current_time
+        self,
+        inner: ObjectStore,
+        options: CacheOptions,
+        *,
+        records: Records | None = None,
+        snapshot: Snapshot | None = None,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         super().__init__(inner)
         self._ttl_s = options.metadata_ttl_s
         self._background = Background()
+        self._snapshot = snapshot
+        self._warming = trio.Lock()
+        self._cold = snapshot is not None
         full = options.attributes == "full"
         self.tables = Tables(clock, limit=options.memory_limit // SHARE, blank=None if full else NO_METADATA)
         self._asking = Asking(inner, self.tables, self._background)
@@ -76,6 +87,10 @@ class Remembering(Wrapper):
 
     async def aclose(self) -> None:
         await self._background.aclose()
+        if self._snapshot is not None and not self._cold:
+            self._cold = True
+            stretches = list(self.tables.stretches(self._listings.is_fresh))
+            await trio.to_thread.run_sync(self._snapshot.leave, stretches)
         await self._attributes.aclose()
         await super().aclose()
 
@@ -83,9 +98,19 @@ class Remembering(Wrapper):
         """Objects that follow *key* in its directory, as far as they are known; asks nobody."""
         return self.tables.after(key, count)
 
+    async def _warm(self) -> None:
+        """Take up what the last mount left; everybody waits for it."""
+        async with self._warming:
+            if self._cold and self._snapshot is not None:
+                for stretch in await trio.to_thread.run_sync(self._snapshot.take, self._ttl_s):
+                    self.tables.restore(stretch)
+            self._cold = False
+
     # -- looking ----------------------------------------------------------------------
 
     async def head(self, key: Key) -> ObjectInfo:
+        if self._cold:
+            await self._warm()
         known = await self._lookups.object(key) if self._ttl_s and is_text(key) else None
         info = await self.inner.head(key) if known is None else known.value
         whole = await self._attributes.complete([info]) if isinstance(info, ObjectInfo) else ()
@@ -97,6 +122,8 @@ class Remembering(Wrapper):
     async def find(self, name: str) -> Found:
         if not name:
             return Found(None, None, implied=True)
+        if self._cold:
+            await self._warm()
         found = await self._lookups.find(name) if self._ttl_s and is_text(name) else None
         found = found or await self.inner.find(name)
         self.tables.trim(self._ahead.place)
@@ -112,6 +139,8 @@ class Remembering(Wrapper):
         if delimiter != "/" or (prefix and not prefix.endswith("/")) or place_behind(prefix, after) in (None, END) or limit < 1:
             page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
             return Page(tuple(await self._attributes.remembered(page.objects)), page.prefixes, page.next)
+        if self._cold:
+            await self._warm()
         piece = await self._listings.page(prefix, after, limit, self._ahead)
         if piece is None:
             page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
@@ -120,6 +149,19 @@ class Remembering(Wrapper):
         objects = await self._attributes.complete([value for _, value in piece.rows if isinstance(value, ObjectInfo)])
         prefixes = tuple(prefix + text.decode() for text, value in piece.rows if value is Mark.PREFIX)
         return Page(tuple(objects), prefixes, None if piece.hi == END else prefix + piece.rows[-1][0].decode())
+
+    # -- reading ----------------------------------------------------------------------
+
+    def _gone(self, key: str) -> None:
+        """A read has met another version than the one that is remembered."""
+        self.tables.changed(key, Mark.UNKNOWN)
+
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        try:
+            return WatchedPin(await self.inner.pin(key, if_match=if_match, known=known), self._gone)
+        except GONE:
+            self._gone(key)
+            raise
 
     # -- committing -------------------------------------------------------------------
 

@@ -139,10 +139,10 @@ class Table:
         return Piece(rows, lo, END if at == END else behind(rows[-1][0]), oldest)
 
     def holds_any(self, since: Asked) -> bool:
-        """Whether a row is known to be there from an answer later than *since*. Errs towards no."""
-        if any(note.asked.number > since.number and note.value not in NOT_THERE for note in self._notes.values()):
+        """Whether a row is known to be there from an answer not earlier than *since*. Errs towards no."""
+        if any(note.asked.number >= since.number and note.value not in NOT_THERE for note in self._notes.values()):
             return True
-        return sum(len(leaf) for leaf in self._leaves if leaf.asked.number > since.number) > len(self._notes)
+        return sum(len(leaf) for leaf in self._leaves if leaf.asked.number >= since.number) > len(self._notes)
 
     def rows_known(self) -> int:
         return sum(map(len, self._leaves))

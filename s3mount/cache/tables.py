@@ -15,14 +15,14 @@ M2  A small table that nobody uses is expelled when the tables take more than `l
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from s3mount.cache.leaf import Asked, Leaf, Mark
+from s3mount.cache.leaf import Asked, Leaf, Mark, Stretch
 from s3mount.cache.spread import spread
-from s3mount.cache.table import Table
+from s3mount.cache.table import NOTES, Accept, Table
 from s3mount.cache.texts import END, START, behind, parent_of, place_behind, stem_of, text_of
-from s3mount.model import Found, Key, Metadata, ObjectInfo, Page
+from s3mount.model import Found, Metadata, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
@@ -241,6 +241,24 @@ class Tables:
         table.record(leaf)
         self.cost += table.cost
 
+    # -- from one mount to the next -----------------------------------------------------------
+
+    def stretches(self, fresh: Accept) -> Iterator[Stretch]:
+        """All that is known from answers that are *fresh*."""
+        now = self._clock()
+        for table in self.all():
+            for leaf in table.leaves:
+                piece = table.page(leaf.lo, len(leaf) + NOTES, fresh)
+                if piece is not None:
+                    rows = [row for row in piece.rows if row[0] < leaf.hi]
+                    yield Stretch(table.stem, leaf.lo, min(leaf.hi, piece.hi), now - piece.oldest.at_s, rows)
+
+    def restore(self, stretch: Stretch) -> None:
+        """What an earlier mount knew; what this one has learnt or changed since goes before it."""
+        if not self._doubted and not self._changes:
+            asked = Asked(0, self._clock() - stretch.age_s)
+            self._record(self.table(stretch.stem), Leaf(stretch.stem, stretch.lo, stretch.hi, stretch.rows, asked, blank=self._blank))
+
     # -- who follows whom -----------------------------------------------------------------
 
     def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
@@ -255,9 +273,3 @@ class Tables:
                     if len(found) == count:
                         break
         return found
-
-    def known_key(self, key: str) -> Key | None:
-        """*key*, if it is known to be an object."""
-        table = self._tables.get(stem_of(key))
-        known = None if table is None else table.look(text_of(stem_of(key), key))
-        return Key(key) if known is not None and isinstance(known.value, ObjectInfo) else None

@@ -1,0 +1,95 @@
+"""Listings kept from one mount to the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from s3mount.cache.leaf import Mark, Stretch
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
+from s3mount.cache.snapshot import Snapshot
+from s3mount.cache.texts import END, START
+from s3mount.errors import NotFound
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from tests.cache.metadata.kit import Slow, fill, list_all, walk
+
+INFO = ObjectInfo(Key("d/é\0x"), 3, ETag("e"), 7, "text/plain", "GLACIER", {"mode": "1"}, version_id="v")
+STRETCH = Stretch("d/", START, END, 5.0, [(b"sub/", Mark.PREFIX), ("é\0x".encode(), INFO)])
+
+
+def file_in(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_what_was_left_is_taken_once_and_no_longer_than_it_is_fresh(tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path / "cache", "bucket")
+    snapshot.leave([STRETCH])
+    assert file_in(tmp_path / "cache").stat().st_mode & 0o777 == 0o600
+    assert Snapshot(tmp_path / "cache", "another").take(100) == []
+    (taken,) = snapshot.take(100)
+    assert (taken.stem, taken.lo, taken.hi, taken.rows) == (STRETCH.stem, START, END, STRETCH.rows)
+    assert 5 <= taken.age_s < 60
+    assert snapshot.take(100) == []
+    snapshot.leave([STRETCH])
+    assert snapshot.take(4) == []
+
+
+@pytest.mark.parametrize("at", [3, 20, -3])
+def test_a_damaged_file_is_not_used(tmp_path: Path, at: int, caplog: pytest.LogCaptureFixture) -> None:
+    snapshot = Snapshot(tmp_path, "bucket")
+    snapshot.leave([STRETCH])
+    data = bytearray(file_in(tmp_path).read_bytes())
+    data[at] ^= 1
+    file_in(tmp_path).write_bytes(data)
+    assert snapshot.take(math.inf) == []
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+@asynccontextmanager
+async def mounted(memory: MemoryStore, folder: Path, *, ttl_s: float) -> AsyncIterator[tuple[Remembering, Slow]]:
+    slow = Slow(memory, latency=0)
+    store = Remembering(slow, CacheOptions(attributes="list", metadata_ttl_s=ttl_s), snapshot=Snapshot(folder, "bucket"))
+    try:
+        yield store, slow
+    finally:
+        await store.aclose()
+
+
+async def test_a_remount_within_the_time_to_live_asks_nothing(tmp_path: Path) -> None:
+    memory = MemoryStore(LIKE_S3)
+    fill(memory.bucket, [f"d{d}/f{n}" for d in range(5) for n in range(300)] + [f"flat/f{n:04}" for n in range(3000)])
+    async with mounted(memory, tmp_path, ttl_s=60) as (store, _):
+        keys = [info.key async for info in walk(store)]
+        await store.put(Key("d1/new"), b"x")
+        await store.delete(Key("d2/f7"))
+    async with mounted(memory, tmp_path, ttl_s=60) as (store, slow):
+        again = [info.key async for info in walk(store)]
+        assert set(again) == {*keys, "d1/new"} - {"d2/f7"}
+        assert slow.requests == 0
+    async with mounted(memory, tmp_path, ttl_s=0) as (store, slow):
+        await list_all(store, "d1/")
+        assert slow.requests == 1
+
+
+async def test_after_a_crash_nothing_is_told_that_may_be_wrong(tmp_path: Path) -> None:
+    memory = MemoryStore(LIKE_S3)
+    fill(memory.bucket, ["d/a", "d/b"])
+    async with mounted(memory, tmp_path, ttl_s=math.inf) as (store, _):
+        await list_all(store, "d/")
+    crashed = Remembering(memory, CacheOptions(attributes="list", metadata_ttl_s=math.inf), snapshot=Snapshot(tmp_path, "bucket"))
+    await list_all(crashed, "d/")
+    await crashed.delete(Key("d/a"))
+    async with mounted(memory, tmp_path, ttl_s=math.inf) as (store, _):
+        with pytest.raises(NotFound):
+            await store.head(Key("d/a"))
+    await trio.lowlevel.checkpoint()
