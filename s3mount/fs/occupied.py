@@ -9,6 +9,7 @@ there. A mount in it would be taken off. Neither is told to a FUSE file system, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 import trio
@@ -16,8 +17,10 @@ import trio
 from s3mount.errors import FsError
 from s3mount.fs.names import Kind, meaning
 
-# How old the answer may be. Asking takes a millisecond or two, on the event loop: a few hundredths of its time while many are expelled.
+# How old the answer may be. Asking takes a millisecond or two, on the event loop; more where there are thousands of processes: then the
+# answer holds for so many times as long as it took.
 FRESH_SECONDS = 0.05
+FRESH_TIMES = 20
 
 
 class Occupied:
@@ -27,13 +30,14 @@ class Occupied:
         self._root = root
         self._ask = ask
         self._stems: set[str] | None = None
-        self._asked = float("-inf")
+        self._fresh_until = float("-inf")
 
     def __contains__(self, stem: str) -> bool:
-        if trio.current_time() - self._asked >= FRESH_SECONDS:
+        if trio.current_time() >= self._fresh_until:
+            began = time.perf_counter()
             paths = self._ask()
             self._stems = None if paths is None else {stem for path in paths for stem in stems_of(self._root, path)}
-            self._asked = trio.current_time()
+            self._fresh_until = trio.current_time() + max(FRESH_SECONDS, FRESH_TIMES * (time.perf_counter() - began))
         return self._stems is None or stem in self._stems
 
 
