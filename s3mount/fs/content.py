@@ -231,12 +231,13 @@ class FileContent:
         if self._early is None:
             await self._layers.write(offset, memoryview(data))
             return
-        self._early.touched(offset, offset + len(data))
+        start, stop = min(offset, self.size), offset + len(data)
+        self._early.touched(start, stop)
         try:
             await self._layers.write(offset, memoryview(data))
         finally:
-            self._early.touched(offset, offset + len(data))
-        await self._early.written(offset, offset + len(data))
+            self._early.touched(start, stop)
+        await self._early.written(offset, stop)
 
     async def truncate(self, size: int) -> None:
         """Cut, or grow by zeros. To 0: the next commit is a full overwrite. Raises TooLarge."""
@@ -304,9 +305,9 @@ class FileContent:
         table = sending.layers.table
         try:
             if table.size > WHOLE_BYTES and sending.overwrites and not table.live(0) and early.fits(self._aim(target())):
-                await early.send_rest(table)
+                parts = await early.send_rest(table)
                 if early.fits(self._aim(target())):
-                    info = await self._deliver(sending, target, lambda key, commit: early.complete(table.size), commit_id=early.commit_id)
+                    info = await self._deliver(sending, target, lambda key, commit: early.complete(parts), commit_id=early.commit_id)
                     early.completed()
                     await self._layers.settle()
                     return info

@@ -26,7 +26,7 @@ Y3  While a commit is under way (`pause`), no early part is begun.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -37,8 +37,8 @@ import trio
 from s3mount.errors import InvalidPart, NoSuchUpload, StoreError
 from s3mount.fs.extents import Extents
 from s3mount.fs.layers import Layers
-from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped
-from s3mount.model import Key, MiB, ObjectInfo, Upload
+from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped, is_full
+from s3mount.model import Key, MiB, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 
 log = logging.getLogger(__name__)
@@ -337,14 +337,15 @@ class EarlyUpload:
 
     async def _send_early(self, attempt: Attempt, number: int) -> None:
         try:
-            if (aim := self._aim()) is not None and self._fits(aim):
-                await self._send(attempt, number, self._layers.table)
-            else:
+            aim = self._aim()
+            if aim is None or not self._fits(aim):
                 attempt.given_up = True
+            elif is_full(self._layers.table, number):
+                await self._send(attempt, number, self._layers.table)
         finally:
             attempt.parts.ended(number)
 
-    async def _send(self, attempt: Attempt, number: int, table: Extents) -> None:
+    async def _send(self, attempt: Attempt, number: int, table: Extents) -> Part:
         """Read a part, whose sending has begun, and send it."""
         span = clipped(number, table.size)
         buffer = self._uploads.buffer(span.length)
@@ -353,6 +354,7 @@ class EarlyUpload:
         part = await self._store.put_part(attempt.upload, number, buffer)
         self._uploads.reuse(buffer)
         attempt.parts.done(number, part)
+        return part
 
     # -- for a commit -------------------------------------------------------------------
 
@@ -378,17 +380,20 @@ class EarlyUpload:
     def _fits(self, aim: Aim) -> bool:
         return self._attempt.aim is not None and self._attempt.aim.fits(aim)
 
-    async def send_rest(self, table: Extents) -> None:
-        """Send every part of *table*, which nobody changes any more, that is not there yet. Raises as `put_part`."""
+    async def send_rest(self, table: Extents) -> list[Part]:
+        """All parts of *table*, which nobody changes any more; sends what is not there yet. Raises as `put_part`.
+
+        What is touched from now on belongs to a later commit.
+        """
         assert self._paused
         attempt = self._attempt
-        missing = iter(attempt.parts.missing(table.size))
+        parts, missing = attempt.parts.true_parts(table.size), iter(attempt.parts.missing(table.size))
         failures: list[StoreError] = []
 
         async def work(nursery: trio.Nursery) -> None:
             for number in missing:
                 try:
-                    await self._send_late(attempt, number, table)
+                    parts[number] = await self._send_late(attempt, number, table)
                 except StoreError as error:
                     failures.append(error)
                     nursery.cancel_scope.cancel()
@@ -399,19 +404,20 @@ class EarlyUpload:
                 nursery.start_soon(work, nursery)
         if failures:
             raise failures[0]
+        return [parts[number] for number in sorted(parts)]
 
-    async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> None:
+    async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> Part:
         async with self._uploads.slots.taking(self, clipped(number, table.size).length):
             attempt.parts.begin(number)
             try:
-                await self._send(attempt, number, table)
+                return await self._send(attempt, number, table)
             finally:
                 attempt.parts.ended(number)
 
-    async def complete(self, size: int) -> ObjectInfo:
-        """Make the parts the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way."""
+    async def complete(self, parts: Sequence[Part]) -> ObjectInfo:
+        """Make *parts* the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way."""
         assert self.upload is not None
-        return await self._store.complete_upload(self.upload, list(self._attempt.parts.true_parts(size).values()))
+        return await self._store.complete_upload(self.upload, parts)
 
     def completed(self) -> None:
         """The upload is over, and has become the object."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.content import FileContent, Target
+from s3mount.fs.early import Uploads
 from s3mount.fs.staging import StagingArea
 from s3mount.model import Condition, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
@@ -28,18 +29,21 @@ class Rig:
     key: Key = KEY
     condition: Condition = None
     file_id: int = FILE_ID
+    early: bool = False
     store: ObjectStore = field(init=False)
     area: StagingArea = field(init=False)
+    uploads: Uploads | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = Faulty(self.memory, self.script)
         self.area = StagingArea(self.folder, patience_s=0)  # large writes go through threads
+        self.uploads = Uploads(self.store) if self.early else None
 
     def target(self) -> Target:
         return Target(self.key, Commit(condition=self.condition, file_id=self.file_id))
 
     def content(self, base: ObjectInfo | None = None) -> FileContent:
-        return FileContent(self.store, self.area, BufferPool(), base=base)
+        return FileContent(self.store, self.area, BufferPool(), base=base, uploads=self.uploads, target=self.target)
 
     async def stored(self, data: bytes) -> FileContent:
         """A content opened on an object that holds *data*."""
