@@ -21,7 +21,7 @@ from s3mount.cache.options import CacheOptions
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.errors import Misdirected, NoSuchBucket
-from s3mount.model import MiB
+from s3mount.model import Key, MiB
 from s3mount.store.api import ObjectStore
 from s3mount.store.s3 import buckets
 from s3mount.store.s3.answers import NotAllowed
@@ -99,6 +99,11 @@ class Remote:
         """Raises NoSuchBucket, BucketNotEmpty."""
         async with self._client() as client:
             await buckets.delete_bucket(client, url.bucket)
+
+    async def restore(self, url: StoreUrl, *, days: int, tier: str) -> bool:
+        """Have *url*'s object brought back from its archive; False where that is under way already. Raises NotFound, AccessDenied."""
+        async with self._client() as client:
+            return await buckets.restore(client, url.bucket, Key(url.key), days=days, tier=tier)
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:

@@ -1,7 +1,7 @@
-"""Buckets as such: making, removing, naming them, and the first look at one that is to be mounted.
+"""Buckets as such: making, removing, naming them, the first look at one that is to be mounted; and what an object's archive is asked.
 
-Owns: the requests that speak of a bucket rather than of an object, and what a first look may find out.
-Must not know: objects, what the bucket is wanted for.
+Owns: the requests that are no part of the store protocol, and what a first look may find out.
+Must not know: what the bucket is wanted for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3mount.errors import InvalidName, Misdirected, NoSuchBucket, Unavailable
+from s3mount.errors import Busy, InvalidName, Misdirected, NoSuchBucket, Unavailable
+from s3mount.model import Key
 from s3mount.store.s3.answers import Asked, elsewhere
 from s3mount.store.s3.client import Client
 from s3mount.store.s3.headers import iso_time
@@ -58,6 +59,16 @@ async def probe(client: Client, bucket: str, prefix: str = "") -> None:
         raise elsewhere(bucket, await _region_of(client, bucket)) from error
     if "Name" not in answer and "KeyCount" not in answer:
         raise Unavailable(f"{client.endpoint} does not answer as an S3 service does: check --endpoint-url.")
+
+
+async def restore(client: Client, bucket: str, key: Key, *, days: int, tier: str) -> bool:
+    """Have an archived object made readable for *days*; False where that is under way already. Raises NotFound, StoreError."""
+    wanted = {"Days": days, "GlacierJobParameters": {"Tier": tier}}
+    try:
+        await client("restore_object", Asked(bucket=bucket, key=key, mutates=True), Bucket=bucket, Key=key, RestoreRequest=wanted)
+    except Busy:
+        return False
+    return True
 
 
 async def _region_of(client: Client, bucket: str) -> str:
