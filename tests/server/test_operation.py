@@ -12,11 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
 import pytest
 
+from s3mount.cli.main import main
 from s3mount.engine.lock import turn
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, environment, exchange, s3mount, served
 
@@ -34,6 +37,24 @@ def wait_until(condition: object, what: str) -> None:
         time.sleep(0.02)
 
 
+Program = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """A run of the program in this process, for what ends before it serves: its status, and what it complained of."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["s3mount", *map(str, arguments)])
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
 # -- starting --------------------------------------------------------------------------------
 
 
@@ -49,12 +70,12 @@ def wait_until(condition: object, what: str) -> None:
         (["--workers", "0"], "0 is not in the range"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    ended = s3mount("serve", "--data", tmp_path / "data", *arguments, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
-    assert ended.returncode == 2
-    assert complaint in ended.stderr
-    assert ended.stderr.startswith("s3mount: ")
-    assert ended.stderr.count("\n") == 1
+def test_what_cannot_be_served_is_said_in_one_sentence(tmp_path: Path, program: Program, arguments: list[str], complaint: str) -> None:
+    status, said = program("serve", "--data", tmp_path / "data", *arguments)
+    assert status == 2
+    assert complaint in said
+    assert said.startswith("s3mount: ")
+    assert said.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
@@ -66,12 +87,10 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in ended.stderr
 
 
-def test_a_mistake_in_the_file_is_named_by_line(tmp_path: Path) -> None:
+def test_a_mistake_in_the_file_is_named_by_line(tmp_path: Path, program: Program) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("listen: 127.0.0.1:0\nworker: 2\n")
-    ended = s3mount("serve", "--config", config)
-    assert ended.returncode == 2
-    assert ended.stderr == f"s3mount: {config}, line 2: unknown setting 'worker'.\n"
+    assert program("serve", "--config", config) == (2, f"s3mount: {config}, line 2: unknown setting 'worker'.\n")
 
 
 def test_init_writes_a_file_that_serves(tmp_path: Path) -> None:
@@ -148,10 +167,10 @@ def test_presigned_urls_hold_where_signatures_are_required(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("url", "expires"), [("ftp://x/y", "1h"), ("local://box", "1h"), ("http://h/b/k", "8d"), ("http://h/b/k", "0")])
-def test_what_cannot_be_presigned_is_refused(url: str, expires: str) -> None:
-    ended = s3mount("presign", url, "--expires", expires)
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
+def test_what_cannot_be_presigned_is_refused(program: Program, url: str, expires: str) -> None:
+    status, said = program("presign", url, "--expires", expires)
+    assert status == 2
+    assert said.count("\n") == 1
 
 
 def test_tls_is_served(tmp_path: Path) -> None:
@@ -193,6 +212,28 @@ def test_workers_share_address_folder_and_figures(tmp_path: Path) -> None:
             assert server.request("GET", f"/box/{number}").body == b"x"
         assert b's3mount_requests_total{method="PUT",status="2xx"} 21\n' in server.request("GET", "/-/metrics").body
         assert len({line["pid"] for line in server.lines() if line["event"] == "request"}) == 2
+
+
+def test_workers_agree_on_who_wrote_first(tmp_path: Path) -> None:
+    winners: list[tuple[int, int]] = []
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        for count in range(30):
+            connection.request("PUT", f"/box/{count}", f"{number}".encode(), {"If-None-Match": "*"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (200, 412)
+            if answer.status == 200:
+                winners.append((count, number))
+        connection.close()
+
+    with served(tmp_path, "--workers", "2") as server:
+        server.request("PUT", "/box")
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(client, range(8)))
+        assert sorted(count for count, _ in winners) == list(range(30))
+        assert all(server.request("GET", f"/box/{count}").body == f"{number}".encode() for count, number in winners)
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
