@@ -84,7 +84,6 @@ PURE = [
     "s3mount.cache.options",
     "s3mount.cache.streams",
     "s3mount.cache.file_walk",
-    "s3mount.cache.shelf",
     "s3mount.fs.options",
     "s3mount.fs.names",
     "s3mount.fs.attrs",
