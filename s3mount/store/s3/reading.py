@@ -19,7 +19,7 @@ from s3mount.store.api import PAGE_KEYS, Arrived, ObjectStore
 from s3mount.store.rules import changed, require_key
 from s3mount.store.s3.answers import Asked, NoSuchRange
 from s3mount.store.s3.checksums import verify
-from s3mount.store.s3.client import Answer, Client
+from s3mount.store.s3.client import Client, Headers
 from s3mount.store.s3.headers import info_of
 from s3mount.store.s3.lean import paging
 from s3mount.store.s3.lean.lane import Lane
@@ -55,10 +55,15 @@ class Reading:
 
     # -- looking ----------------------------------------------------------------------
 
-    async def head(self, key: Key, *, if_match: ETag | None = None) -> Answer:
-        """The client's whole answer. Raises NotFound, PreconditionFailed, InvalidName."""
+    async def head(self, key: Key, *, if_match: ETag | None = None) -> Headers:
+        """The answer's headers, names in lower case. Raises NotFound, PreconditionFailed, InvalidName."""
         require_key(key, KEY_BYTES)
-        return await self._client("head_object", self._asked(key), Bucket=self._bucket, Key=key, **given(IfMatch=if_match))
+        if (lane := self._fit()) is not None:
+            try:
+                return await lane.head(key, if_match=if_match)
+            except Unfit:
+                pass
+        return headers_of(await self._client("head_object", self._asked(key), Bucket=self._bucket, Key=key, **given(IfMatch=if_match)))
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         """As `ObjectStore.list`."""
@@ -120,7 +125,7 @@ class Reading:
         if known is not None and known.key == key:
             return S3Pin(self, known)
         wanted = known.etag if known else if_match
-        info = info_of(key, headers_of(await self.head(key, if_match=wanted)))
+        info = info_of(key, await self.head(key, if_match=wanted))
         if wanted is not None and info.etag != wanted:
             raise changed(key)
         return S3Pin(self, info)

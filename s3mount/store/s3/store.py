@@ -64,7 +64,6 @@ from s3mount.store.s3.replies import (
     etag_of,
     fits_xml,
     given,
-    headers_of,
     require_part,
     said_at,
     upload_of,
@@ -118,7 +117,7 @@ class S3Store:
     # -- looking ----------------------------------------------------------------------
 
     async def head(self, key: Key) -> ObjectInfo:
-        return info_of(key, headers_of(await self._reading.head(key)))
+        return info_of(key, await self._reading.head(key))
 
     async def find(self, name: str) -> Found:
         return await find(self._patient, name)
@@ -173,7 +172,7 @@ class S3Store:
         """The version *etag* (None: the current one) and its content headers, by botocore's names. Raises PreconditionFailed."""
         if (made := self._made.known(key, etag)) is not None:
             return made, {}
-        headers = headers_of(await self._reading.head(key))
+        headers = await self._reading.head(key)
         info = info_of(key, headers)
         if etag is not None and info.etag != etag:
             raise changed(key)

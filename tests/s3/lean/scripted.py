@@ -6,7 +6,7 @@ Must not know: S3, the lane.
     async with scripted() as server:
         server.plan = [[ok(b"body")], [partial[:100], RESET]]       one entry for each request, in the order of their arrival
 
-A step is bytes to send, a number of seconds that nobody waits for (HANG), an Event to wait for, RESET or CLOSE. After the last step the
+A step is bytes to send, an Event to wait for, a function to call, HANG, RESET or CLOSE. After the last step the
 connection waits for its next request; a request beyond the plan is a failure of the test.
 """
 
@@ -16,7 +16,7 @@ import atexit
 import functools
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -31,7 +31,7 @@ class Act(Enum):
 
 
 RESET, CLOSE, HANG = Act.RESET, Act.CLOSE, Act.HANG
-Step = bytes | Act | trio.Event
+Step = bytes | Act | trio.Event | Callable[[], None]
 ETAG = '"tag"'
 
 
@@ -84,6 +84,8 @@ class Scripted:
                 await stream.send_all(step)
             elif isinstance(step, trio.Event):
                 await step.wait()
+            elif callable(step):
+                step()
             elif step is HANG:
                 await trio.sleep_forever()
             else:

@@ -246,6 +246,20 @@ async def test_a_kept_connection_that_breaks_within_its_answer_is_not_replaced()
         assert len(server.requests) == 2
 
 
+async def test_after_one_connection_went_silent_no_other_old_one_is_trusted() -> None:
+    async with scripted() as server, lane_to(server.url, options=S3Options(first_byte_s=0.1)) as lane:
+        together = trio.Event()
+        server.plan = [[together, ok(BODY)], [together.set, ok(BODY)]]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, lane)
+            nursery.start_soon(read, lane)
+        server.plan = [[HANG], [ok(BODY)]]
+        with pytest.raises(TimedOut):
+            await read(lane)
+        assert await read(lane) == BODY
+        assert server.connections == 3
+
+
 async def test_a_cancelled_read_costs_its_connection_and_leaves_the_buffer_alone() -> None:
     begun = trio.Event()
     buffer = bytearray(len(BODY))

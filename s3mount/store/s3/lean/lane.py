@@ -23,7 +23,7 @@ import trio
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
 
-from s3mount.errors import Corrupt
+from s3mount.errors import Corrupt, TimedOut
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived
 from s3mount.store.s3 import answers, headers
@@ -233,6 +233,9 @@ class _Line:
             again = kept.used
             try:
                 return await self._converse(kept, request, receive)
+            except TimedOut:
+                self.pool.forget_idle()
+                raise
             except Gone:
                 if not again:
                     raise

@@ -80,11 +80,15 @@ class Pool:
         self._idle.append(connection)
         self._drop_old()
 
+    def forget_idle(self) -> None:
+        """Close what is idle: where one connection went silent, the others, as old, would each cost a time-out more."""
+        while self._idle:
+            self._idle.pop().close()
+
     def close(self) -> None:
         """Close what is idle, and what is busy when it comes back. Idempotent."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self.forget_idle()
 
     def check(self) -> None:
         assert self._busy <= self._limit, "K1"
