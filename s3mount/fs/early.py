@@ -359,8 +359,9 @@ class EarlyUpload:
     # -- for a commit -------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Begin nothing until `resume`."""
+        """A commit takes the content as it is now: begin nothing until `resume`."""
         self._paused = True
+        self._attempt.parts.freeze()
         self._changed.unpark_all()
 
     def resume(self) -> None:
@@ -408,7 +409,7 @@ class EarlyUpload:
 
     async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> Part:
         async with self._uploads.slots.taking(self, clipped(number, table.size).length):
-            attempt.parts.begin(number)
+            attempt.parts.begin_frozen(number)
             try:
                 return await self._send(attempt, number, table)
             finally:
@@ -445,16 +446,17 @@ class EarlyUpload:
         return attempt
 
     async def _end(self, attempt: Attempt) -> None:
-        with trio.move_on_after(ABORT_S, shield=True) as scope:
+        with trio.CancelScope(shield=True):
             while attempt.tasks:
                 await self._changed.park()
             if attempt.upload is not None:
                 await self._abort(attempt.upload)
-        if scope.cancelled_caught:
-            log.warning("The upload of %r was not aborted within %d s, its parts stay behind", self._layers.key, ABORT_S)
 
     async def _abort(self, upload: Upload) -> None:
-        try:
-            await self._store.abort_upload(upload)
-        except StoreError as error:
-            log.warning("The upload of %r could not be aborted, its parts stay behind: %s", upload.key, error)
+        with trio.move_on_after(ABORT_S) as scope:
+            try:
+                await self._store.abort_upload(upload)
+            except StoreError as error:
+                log.warning("The upload of %r could not be aborted, its parts stay behind: %s", upload.key, error)
+        if scope.cancelled_caught:
+            log.warning("The upload of %r was not aborted within %d s, its parts stay behind", upload.key, ABORT_S)

@@ -14,7 +14,8 @@ before the commit: a program that comes back for each block (a database, a downl
        +---- cut off ---+                 +--failed, or touched--> LATE <-- touched        LATE and WANTING: the commit sends them
 
 "Touched" is counted per part: at the beginning of a write, for what is read meanwhile may be half old and half new, and at its end, for
-what was read before shows the old bytes. A part is true if nobody touched it since its reading began.
+what was read before shows the old bytes. A part is true if nobody touched it since its reading began; one that a commit reads from its
+frozen copy, if nobody did since the freezing.
 
 Invariants (`check`):
 U1  A number is at most one of READY and SENDING; READY ones never began before.
@@ -98,6 +99,7 @@ class Parts:
 
     def __init__(self) -> None:
         self._touches: Counter[int] = Counter()
+        self._frozen: Counter[int] = Counter()
         self._ready: list[int] = []
         self._sending: dict[int, int] = {}
         self._sent: dict[int, Sent] = {}
@@ -142,8 +144,17 @@ class Parts:
 
     # -- sending ----------------------------------------------------------------------
 
+    def freeze(self) -> None:
+        """A commit takes the content as it is now: `begin_frozen` reads from there, whatever is written from here on."""
+        self._frozen = self._touches.copy()
+
+    def begin_frozen(self, number: int) -> None:
+        """The bytes of part *number* are about to be read, as they were at `freeze`, and sent."""
+        self.begin(number)
+        self._sending[number] = self._frozen[number]
+
     def begin(self, number: int) -> None:
-        """The bytes of part *number* are about to be read and sent."""
+        """The bytes of part *number* are about to be read, as they are, and sent."""
         assert number not in self._sending, f"U1 {number}"
         if number in self._ready:
             self._ready.remove(number)
