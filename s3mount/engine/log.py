@@ -32,7 +32,7 @@ from pathlib import Path
 from s3mount.engine import codec
 from s3mount.engine.codec import Buffer
 from s3mount.engine.disk import Disk
-from s3mount.engine.layout import Layout, publish
+from s3mount.engine.layout import SEQ_DIGITS, Layout, publish
 from s3mount.engine.segment import BEGINNING, Position, SegmentReader
 from s3mount.errors import FROM_OS, Corrupt, StoreError, Unavailable
 from s3mount.model import MiB
@@ -97,6 +97,7 @@ class Log:
 
     def __init__(self, layout: Layout, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._layout = layout
+        self._folder = str(layout.log)  # as `Layout.segment`, ten times as fast: each read of a small object opens one
         self._disk = disk
         self._segment_bytes = segment_bytes
         self._end = BEGINNING
@@ -264,7 +265,7 @@ class Log:
 
     def open_segment(self, segment: int) -> int:
         """A new descriptor for reading inline bodies; the caller closes it. Raises FileNotFoundError: compaction dropped it."""
-        return os.open(self._layout.segment(segment), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"{self._folder}/{segment:0{SEQ_DIGITS}d}.log", os.O_RDONLY | os.O_CLOEXEC)
 
     # -- appending --------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ worker that died had counted stays. Numbers are doubles: written in one store, e
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "other")
@@ -44,6 +45,9 @@ PLACES: Mapping[str, int] = {
         ]
     )
 }
+
+# Each request is counted under the least bound that holds it; Prometheus' counts, of all below a bound, are made when somebody asks.
+_BUCKET_NAMES = tuple(f"bucket {bound}" for bound in BUCKETS)
 
 PREFIX = "s3mount_"
 
@@ -86,10 +90,9 @@ class Row:
         self.add(f"{method if method in METHODS else 'other'} {min(max(status // 100, 1), 5)}xx")
         self.add("requests")
         self.add("seconds", seconds)
-        for bound in reversed(BUCKETS):
-            if seconds > bound:
-                break
-            self.add(f"bucket {bound}")
+        place = bisect_left(BUCKETS, seconds)
+        if place < len(BUCKETS):
+            self.add(_BUCKET_NAMES[place])
 
 
 def exposition(board: Board, extra: Mapping[str, tuple[str, float]]) -> str:
@@ -104,8 +107,10 @@ def _lines(board: Board, extra: Mapping[str, tuple[str, float]]) -> Iterator[str
             if value := board.total(f"{method} {status}"):
                 yield f'{PREFIX}requests_total{{method="{method}",status="{status}"}} {_number(value)}'
     yield from _head("request_seconds", "histogram", "Time from a request's headers to the end of its answer.")
+    below = 0.0
     for bound in BUCKETS:
-        yield f'{PREFIX}request_seconds_bucket{{le="{bound}"}} {_number(board.total(f"bucket {bound}"))}'
+        below += board.total(f"bucket {bound}")
+        yield f'{PREFIX}request_seconds_bucket{{le="{bound}"}} {_number(below)}'
     yield f'{PREFIX}request_seconds_bucket{{le="+Inf"}} {_number(board.total("requests"))}'
     yield f"{PREFIX}request_seconds_sum {_number(board.total('seconds'))}"
     yield f"{PREFIX}request_seconds_count {_number(board.total('requests'))}"

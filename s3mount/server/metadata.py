@@ -96,6 +96,8 @@ def storage_class(request: S3Request) -> str:
 
 def overrides(request: S3Request, *, signed: bool) -> Mapping[str, str]:
     """Headers of the answer that response-* parameters replace. Raises InvalidRequest where nobody signed."""
+    if not request.params:
+        return {}
     found = {header: request.params[name] for name, header in OVERRIDES.items() if name in request.params}
     if found and not signed:
         raise S3Error("InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests.")
