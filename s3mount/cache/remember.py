@@ -114,7 +114,7 @@ class Remembering(Wrapper):
         known = await self._lookups.object(key) if self._ttl_s and is_text(key) else None
         info = await self.inner.head(key) if known is None else known.value
         whole = await self._attributes.complete([info]) if isinstance(info, ObjectInfo) else ()
-        self.tables.trim(self._ahead.place)
+        self.tables.trim(self._listings.is_fresh, self._ahead.place)
         if not whole:
             raise not_found(key)
         return whole[0]
@@ -126,7 +126,7 @@ class Remembering(Wrapper):
             await self._warm()
         found = await self._lookups.find(name) if self._ttl_s and is_text(name) else None
         found = found or await self.inner.find(name)
-        self.tables.trim(self._ahead.place)
+        self.tables.trim(self._listings.is_fresh, self._ahead.place)
         return Found(await self._whole(found.object), await self._whole(found.marker), found.implied)
 
     async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
@@ -145,7 +145,7 @@ class Remembering(Wrapper):
         if piece is None:
             page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
             return Page(tuple(await self._attributes.complete(page.objects)), page.prefixes, page.next)
-        self.tables.trim(self._ahead.place)
+        self.tables.trim(self._listings.is_fresh, self._ahead.place)
         objects = await self._attributes.complete([value for _, value in piece.rows if isinstance(value, ObjectInfo)])
         prefixes = tuple(prefix + text.decode() for text, value in piece.rows if value is Mark.PREFIX)
         return Page(tuple(objects), prefixes, None if piece.hi == END else prefix + piece.rows[-1][0].decode())

@@ -59,16 +59,18 @@ class Piece:
 class Table:
     """The directory *stem*. `using` counts who works on it: it is not expelled meanwhile; `began` is when the last listing began.
 
+    `latest` is when the newest of what is known was asked for.
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
     """
 
-    __slots__ = ("_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "paid", "stem", "using")
+    __slots__ = ("_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "latest", "paid", "stem", "using")
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
         self.using = 0
         self.paid = self.hits = 0
         self.began: Asked | None = None
+        self.latest: Asked | None = None
         self.cost = TABLE_BYTES
         self._leaves: list[Leaf] = []
         self._los: list[bytes] = []
@@ -190,6 +192,7 @@ class Table:
         if known is not None:
             self._drop_note(text)
         self._notes[text] = Known(value, asked)
+        self._learnt(asked)
         insort(self._order, text)
         self.cost += NOTE_BYTES
         if len(self._notes) > max(NOTES, self.rows_known() // 4):
@@ -215,9 +218,16 @@ class Table:
 
     def drop_coldest(self, place: bytes | None) -> int:
         """Forget a tenth of the leaves: those before *place* first, then those used longest ago; how many bytes that gives."""
-        before = self.cost
         many = max(1, len(self._leaves) // 10)
-        for leaf in sorted(self._leaves, key=lambda leaf: (place is None or leaf.lo >= place, leaf.used))[:many]:
+        return self._drop(sorted(self._leaves, key=lambda leaf: (place is None or leaf.lo >= place, leaf.used))[:many])
+
+    def drop_read(self, place: bytes, fresh: Accept) -> int:
+        """Forget leaves before *place* that are not *fresh*; how many bytes that gives."""
+        return self._drop([leaf for leaf in self._leaves if leaf.hi <= place and not fresh(leaf.asked)])
+
+    def _drop(self, leaves: Iterable[Leaf]) -> int:
+        before = self.cost
+        for leaf in leaves:
             for text in self._order[bisect_left(self._order, leaf.lo) : bisect_left(self._order, leaf.hi)]:
                 self._drop_note(text)
             self._replace(leaf, [])
@@ -246,9 +256,14 @@ class Table:
     def _add(self, leaf: Leaf) -> None:
         at = bisect_left(self._los, leaf.lo)
         self._leaves.insert(at, leaf)
+        self._learnt(leaf.asked)
         self._los.insert(at, leaf.lo)
         self.cost += leaf.cost
         self._touch(leaf)
+
+    def _learnt(self, asked: Asked) -> None:
+        if self.latest is None or asked.at_s > self.latest.at_s:
+            self.latest = asked
 
     def _touch(self, leaf: Leaf) -> None:
         self._ticks += 1

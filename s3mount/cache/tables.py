@@ -22,10 +22,12 @@ from s3mount.cache.leaf import Asked, Leaf, Mark, Stretch
 from s3mount.cache.spread import spread
 from s3mount.cache.table import NOTES, Accept, Table
 from s3mount.cache.texts import END, START, behind, parent_of, place_behind, stem_of, text_of
-from s3mount.model import Found, Metadata, ObjectInfo, Page
+from s3mount.model import Found, Metadata, MiB, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
+# What may be kept of stale tables: a hundred thousand rows, so that a walk over a million leaves no more behind than one over these.
+STALE_BYTES = 8 * MiB
 # Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
 SMALL = 16
 
@@ -50,6 +52,7 @@ class Tables:
         self._changes: OrderedDict[str, Change] = OrderedDict()
         self._number = 0
         self._doubted = 0
+        self._next_trim = min(STALE_BYTES, limit)
         self.cost = 0
 
     def __repr__(self) -> str:
@@ -89,10 +92,32 @@ class Tables:
     def all(self) -> Sequence[Table]:
         return list(self._tables.values())
 
-    def trim(self, place: Callable[[Table], bytes | None] = lambda table: None) -> None:
-        """Forget what is cold until the tables fit; *place* says how far a table that is in use has been read."""
-        if self.cost <= self._limit:
+    def trim(self, fresh: Accept, place: Callable[[Table], bytes | None] = lambda table: None) -> None:
+        """Forget what is cold until the tables fit; *place* says how far a table that is being listed has been read.
+
+        Does nothing until the tables have grown by a little since the last time.
+        """
+        if self.cost < self._next_trim:
             return
+        self._drop_stale(fresh, place)
+        if self.cost > self._limit:
+            self._drop_cold(place)
+        self._next_trim = max(min(STALE_BYTES, self._limit), self.cost) + min(STALE_BYTES, self._limit) // 16
+
+    def _drop_stale(self, fresh: Accept, place: Callable[[Table], bytes | None]) -> None:
+        """What would be asked for anew anyway is worth little: the first tables, and of those in use what was read already."""
+        for stem in list(self._tables):
+            table = self._tables[stem]
+            if self.cost <= STALE_BYTES or (table.latest is not None and fresh(table.latest)):
+                break
+            if not table.using and place(table) is None:
+                self.cost -= table.cost
+                del self._tables[stem]
+        for table in self.all() if self.cost > STALE_BYTES else ():
+            if len(table.leaves) > SMALL and (read := place(table)) is not None:
+                self.cost -= table.drop_read(read, fresh)
+
+    def _drop_cold(self, place: Callable[[Table], bytes | None]) -> None:
         for stem in list(self._tables):
             table = self._tables[stem]
             if not table.using and len(table.leaves) <= SMALL:

@@ -14,7 +14,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.store.conformance import CHECKS, Check, apply
 
 
-@pytest.fixture(params=[0.0, math.inf], ids=["asking", "remembering"])
+@pytest.fixture(params=[pytest.param(0.0, marks=pytest.mark.slow, id="asking"), pytest.param(math.inf, id="remembering")])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
     store = Remembering(MemoryStore(LIKE_S3), CacheOptions(attributes="full", metadata_ttl_s=request.param))
     yield store

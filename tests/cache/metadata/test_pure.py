@@ -106,7 +106,7 @@ def stories(draw: st.DrawFn) -> list[tuple[str, Any]]:
 
 
 @given(stories())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_table_never_tells_what_is_older_than_this_mounts_own_change(story: list[tuple[str, Any]]) -> None:
     """Only this mount changes things, so whatever is told without doubt must be the truth as of now."""
     table, truth, number = Table("d/"), dict[str, ObjectInfo](), 0
@@ -157,22 +157,22 @@ def test_a_table_never_tells_what_is_older_than_this_mounts_own_change(story: li
 
 def test_a_burst_of_creations_is_worked_into_the_leaves() -> None:
     table = Table("d/")
-    table.record(Leaf("d/", START, END, [(f"f{n:05}".encode(), info(f"d/f{n:05}")) for n in range(0, 10_000, 10)], Asked(1, 0.0)))
-    for n in range(10_000):
+    table.record(Leaf("d/", START, END, [(f"f{n:05}".encode(), info(f"d/f{n:05}")) for n in range(0, 4000, 10)], Asked(1, 0.0)))
+    for n in range(4000):
         if n % 10:
             table.note(f"f{n:05}".encode(), info(f"d/f{n:05}"), Asked(n + 2, 1.0))
     table.check()
     piece = table.page(START, 100_000, lambda asked: True)
     assert piece is not None
-    assert [text.decode() for text, _ in piece.rows] == [f"f{n:05}" for n in range(10_000)]
-    assert table.rows_known() > 8000
+    assert [text.decode() for text, _ in piece.rows] == [f"f{n:05}" for n in range(4000)]
+    assert table.rows_known() > 3000
 
 
 # -- pages without delimiter -----------------------------------------------------------------------
 
 
 @given(KEYS, st.sampled_from(["", "a/", "a/b/"]), st.text(st.sampled_from("ab0-/é"), max_size=6), st.integers(1, 8))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_flat_page_tells_of_each_directory_what_its_own_listing_would(keys: list[str], prefix: str, tail: str, limit: int) -> None:
     after = prefix + tail if tail else ""
     order = sorted(keys, key=str.encode)
@@ -239,7 +239,7 @@ def list_in_parallel(keys: Sequence[str], *, page: int, lanes: int = 6, rng: ran
 
 
 @given(name_lists(), st.integers(1, 7), st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whatever_the_names_all_are_listed_and_each_guess_costs_one_page_at_most(keys: list[str], page: int, seed: int) -> None:
     splitter, asked = list_in_parallel(keys, page=page, rng=random.Random(seed))
     needed = max(1, -(-len(keys) // page))
@@ -248,7 +248,7 @@ def test_whatever_the_names_all_are_listed_and_each_guess_costs_one_page_at_most
 
 
 def distribution(name: str, rng: random.Random) -> list[str]:
-    many = 20_000
+    many = 5_000
     return {
         "numbers": lambda: [f"file-{n:06d}" for n in range(many)],
         "unpadded": lambda: [f"file-{n}.csv" for n in range(many)],
@@ -262,6 +262,6 @@ def distribution(name: str, rng: random.Random) -> list[str]:
 @pytest.mark.parametrize("name", ["numbers", "unpadded", "holes", "hashes", "skewed", "unicode"])
 def test_a_hundred_pages_cost_at_most_five_more_in_parallel(name: str) -> None:
     keys = set(distribution(name, random.Random(7)))
-    splitter, asked = list_in_parallel(sorted(keys), page=200)
-    assert asked <= -(-len(keys) // 200) + 5
+    splitter, asked = list_in_parallel(sorted(keys), page=50)
+    assert asked <= -(-len(keys) // 50) + 5
     assert splitter.splits

@@ -65,6 +65,7 @@ async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_cl
         assert slow.taken() == {"list": 1}
 
 
+@pytest.mark.slow
 async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_in_flight(autojump_clock: MockClock) -> None:
     keys = [f"file-{n:06d}.dat" for n in range(100_000)]
     async with remembering(keys) as (store, slow):
@@ -77,6 +78,7 @@ async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_
         assert trio.current_time() - began <= 30 * 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attributes", ["list", "full"])
 async def test_a_walk_over_small_directories_finds_out_that_a_flat_listing_is_cheaper(autojump_clock: MockClock, attributes: str) -> None:
     keys = [f"top/d{d:03}/f{n:02}" for d in range(500) for n in range(20)]
@@ -85,9 +87,22 @@ async def test_a_walk_over_small_directories_finds_out_that_a_flat_listing_is_ch
         assert slow.counts["list"] <= 15
 
 
+@pytest.mark.slow
 async def test_a_walk_over_large_directories_lists_each_once_and_the_next_ones_ahead(autojump_clock: MockClock) -> None:
     keys = [f"top/d{d:03}/f{n:03}" for d in range(50) for n in range(900)]
     async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
         assert [info.key async for info in walk(store)] == keys
         assert slow.counts["list"] <= 55
         assert slow.most >= 4
+
+
+@pytest.mark.slow
+async def test_a_long_walk_leaves_no_more_behind_than_a_short_one(autojump_clock: MockClock) -> None:
+    keys = [f"flat/file-{n:06d}" for n in range(150_000)] + [f"deep/{n // 1000}/{n // 10 % 100}/{n}" for n in range(100_000)]
+    async with remembering(keys) as (store, slow):
+        await list_all(store, "flat/")
+        await trio.sleep(2)
+        assert [info.key async for info in walk(store, "deep/")]
+        assert store.tables.cost < 10 * 2**20
+        assert slow.counts["list"] < 300
+        store.tables.check()

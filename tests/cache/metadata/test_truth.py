@@ -216,6 +216,7 @@ async def quietly(act: Callable[[object], Awaitable[None]], what: object) -> Non
         raise AssertionError(f"{act} {what}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attributes", ["list", "full"])
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
