@@ -21,6 +21,7 @@ dirs         reading directories
 one inode's bytes
 content      base version + what was written since; the commit
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
+upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once
 delivery     lost replies;  pinned: versions kept readable
 turn         one commit at a time, at no cost while nobody else wants to
 staging      bytes that wait for a commit;  running_hash: their hash, taken while they are written;  buffers: for replies to reads

@@ -1,6 +1,6 @@
 """Sending the parts of a file while it is still written.
 
-Owns: uploads begun before their commit, how many parts are under way (of one file and of all), the pace of writers who are faster.
+Owns: uploads begun before their commit, which part is begun next, the pace of writers who are faster.
 Must not know: which part may go, and which is true (see upload); what a commit is made of, POSIX.
 
 A content that may go in parts has an `EarlyUpload`. It begins when `START_PARTS` parts are full, in the background (`Uploads.run`); a mount
@@ -14,11 +14,11 @@ sends everything from the staged bytes, and fails then if it must.
 The metadata of an upload are those of its beginning: S3 takes none with the last request. The commit says which ones the object got
 (`ObjectInfo.metadata`); whoever cares writes what came later.
 
-Shares (`Slots`): a part that could go is chosen from the file that has the fewest under way, and the commits' last parts go before all:
-somebody waits in close for them. A writer is held up while too many of its parts wait, but never for long: the disk has room for more.
+A part that could go is chosen from the file that has the fewest under way (see slots). A writer is held up while too many of its parts
+wait, but never for long: the disk has room for more.
 
 Invariants (`check`):
-Y1  At most `PARTS_AT_ONCE` parts are under way, and their buffers are at most `BUDGET_BYTES` (one part that is larger goes alone).
+Y1  Every part under way has a slot.
 Y2  Every upload that was created is completed or aborted, or its abort was tried and logged.
 Y3  While a commit is under way (`pause`), no early part is begun.
 """
@@ -26,8 +26,7 @@ Y3  While a commit is under way (`pause`), no early part is begun.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
@@ -37,15 +36,13 @@ import trio
 from s3mount.errors import InvalidPart, NoSuchUpload, StoreError
 from s3mount.fs.extents import Extents
 from s3mount.fs.layers import Layers
+from s3mount.fs.slots import PARTS_AT_ONCE, Slots
 from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped, is_full
-from s3mount.model import Key, MiB, ObjectInfo, Part, Upload
+from s3mount.model import Key, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 
 log = logging.getLogger(__name__)
 
-# Sixteen connections fill any line that a single machine has, and sixteen parts of 8 MiB are 128 MiB of memory.
-PARTS_AT_ONCE = 16
-BUDGET_BYTES = 128 * MiB
 # So many full parts may wait before the writer does: two rounds, so that a line that stutters does not stop a program.
 WAITING_PARTS = 32
 # Longest that one write is held up: below all deadlines. A line so slow is left to the commit; the staging disk is the limit then.
@@ -69,71 +66,6 @@ class Aim:
         return self.key == other.key and self.commit == replace(
             other.commit, metadata=self.commit.metadata, commit_id=self.commit.commit_id
         )
-
-
-class Slots:
-    """Who may have a part in memory and under way."""
-
-    def __init__(self, parts: int = PARTS_AT_ONCE, budget: int = BUDGET_BYTES) -> None:
-        self._parts, self._budget = parts, budget
-        self._under_way: dict[object, int] = {}
-        self._waiting: list[tuple[object, int, trio.Event]] = []
-        self.used = 0
-
-    @property
-    def taken(self) -> int:
-        return sum(self._under_way.values())
-
-    def of(self, owner: object) -> int:
-        """How many *owner* has."""
-        return self._under_way.get(owner, 0)
-
-    @property
-    def waited_for(self) -> bool:
-        return bool(self._waiting)
-
-    def fits(self, size: int) -> bool:
-        return self.taken < self._parts and (not self.used or self.used + size <= self._budget)
-
-    def take_nowait(self, owner: object, size: int) -> None:
-        """Only if it `fits`."""
-        assert self.fits(size), "Y1"
-        self._under_way[owner] = self.of(owner) + 1
-        self.used += size
-
-    @asynccontextmanager
-    async def taking(self, owner: object, size: int) -> AsyncIterator[None]:
-        """One for *owner*, before all who only ask whether one is free."""
-        if self._waiting or not self.fits(size):
-            turn = (owner, size, trio.Event())
-            self._waiting.append(turn)
-            try:
-                await turn[2].wait()
-            except trio.Cancelled:
-                if turn[2].is_set():
-                    self.give(owner, size)
-                else:
-                    self._waiting.remove(turn)
-                raise
-        else:
-            self.take_nowait(owner, size)
-        try:
-            yield
-        finally:
-            self.give(owner, size)
-
-    def give(self, owner: object, size: int) -> None:
-        self._under_way[owner] -= 1
-        self.used -= size
-        if not self._under_way[owner]:
-            del self._under_way[owner]
-        while self._waiting:
-            turn = min(self._waiting, key=lambda waiting: self.of(waiting[0]))
-            if not self.fits(turn[1]):
-                return
-            self._waiting.remove(turn)
-            self.take_nowait(turn[0], turn[1])
-            turn[2].set()
 
 
 class Uploads:

@@ -15,7 +15,8 @@ import trio.testing
 from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, StoreError, Unavailable
 from s3mount.fs import early, upload
 from s3mount.fs.content import FileContent
-from s3mount.fs.early import PACE_S, PARTS_AT_ONCE, WAITING_PARTS, Slots, Uploads
+from s3mount.fs.early import PACE_S, WAITING_PARTS, Uploads
+from s3mount.fs.slots import PARTS_AT_ONCE, Slots
 from s3mount.fs.upload import START_PARTS
 from s3mount.model import Absent, Key, KiB
 from s3mount.store.memory import LIKE_S3, MemoryStore
