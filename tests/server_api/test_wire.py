@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import os
+import random
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
-from s3mount.model import MiB
+from s3mount.model import Key, MiB
+from s3mount.server.front import Answer
 from tests.server_api.serving import Served
 
 # A real server, real sockets: for `make test`.
@@ -162,3 +166,42 @@ def test_an_unknown_method_and_a_wrong_one_are_told_apart(server: Served) -> Non
     assert server.ask("DELETE", "/")[0] == 405
     assert server.ask("POST", "/bucket/key?tagging", b"")[0] == 405
     assert server.ask("PUT", "/bucket/key?retention", b"")[0] == 501
+
+
+def test_requests_sent_at_once_are_answered_in_order(server: Served) -> None:
+    put = b"PUT /bucket/wire HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\none"
+    get = b"GET /bucket/wire HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answer = server.raw(put + get)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert answer.endswith(b"\r\n\r\none")
+    assert b"\r\nConnection: close\r\n" in answer.partition(b"HTTP/1.1")[2].partition(b"HTTP/1.1")[2]
+
+
+@pytest.mark.parametrize(("asked", "told"), [(b"", b"close"), (b"Connection: keep-alive\r\n", b"keep-alive")])
+def test_an_old_client_is_told_whether_its_connection_stays(server: Served, asked: bytes, told: bytes) -> None:
+    answer = server.raw(b"GET /bucket HTTP/1.0\r\nHost: x\r\n" + asked + b"\r\n", whole=False)
+    assert b"\r\nConnection: " + told in answer
+
+
+def test_an_answer_to_head_has_the_length_and_no_body(server: Served) -> None:
+    server.engine.put("bucket", Key("wire"), b"12345")
+    answer = server.raw(b"HEAD /bucket/wire HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"\r\nContent-Length: 5\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_content_that_memory_does_not_hold_is_fetched_first(open_server: Served) -> None:
+    open_server.engine.create_bucket("box")
+    data = random.Random(5).randbytes(9 * MiB + 5)
+    open_server.ask("PUT", "/box/a", data)
+    (body,) = open_server.engine.bodies.files()
+    with body.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert open_server.ask("GET", "/box/a")[2] == data
+    assert open_server.ask("GET", "/box/a", Range="bytes=100000-9000000")[2] == data[100_000:9_000_001]
+
+
+def test_an_answer_with_a_line_break_in_a_header_is_never_sent() -> None:
+    answer = Answer(200, [("x-amz-meta-a", "b\r\nSet-Cookie: c")])
+    with pytest.raises(ValueError, match="line break"):
+        answer._head(make_mocked_request("GET", "/"))
