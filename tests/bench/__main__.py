@@ -8,5 +8,11 @@ from __future__ import annotations
 
 import runpy
 
-for name in ("tests.bench.bench_engine", "tests.bench.bench_mount", "tests.bench.bench_server", "tests.bench.bench_remote"):
+for name in (
+    "tests.bench.bench_engine",
+    "tests.bench.bench_mount",
+    "tests.bench.bench_server",
+    "tests.bench.bench_lane",
+    "tests.bench.bench_remote",
+):
     runpy.run_module(name, run_name="__main__")
