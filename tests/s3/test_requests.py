@@ -20,6 +20,9 @@ from tests.s3.canned import Reply, Request, Script, canned, refusal
 from tests.server.serving import ACCESS_KEY, SECRET_KEY
 from tests.store.registry import InMemory, edited, whole
 
+# A client opens in a tenth of a second, seventy times.
+pytestmark = pytest.mark.slow
+
 K = Key("key")
 AT = "2026-11-21T03:00:00.000Z"
 HEADERS = {"ETag": '"e"', "Last-Modified": "Sat, 21 Nov 2026 03:00:00 GMT", "Date": "Sat, 21 Nov 2026 03:00:00 GMT"}
