@@ -1,6 +1,7 @@
 """Figures of `s3mount serve` beside `rclone serve s3` and moto's server, on the same disk, over loopback: prints, asserts nothing.
 
 python tests/bench/bench_server.py [folder, default a temporary one]        BENCH_SCALE=0.05 for a taste, BENCH_SERVERS="s3mount moto"
+s3mount-2 is `serve --workers 2`; of several processes the memory at peak is the sum.
 
 The client is a socket and a prepared request, so that the server is measured; it runs on the same processors all the same. Only s3mount
 syncs before it answers. No signature is verified (moto wants to see one).
@@ -49,11 +50,12 @@ class Contender:
 
 def contenders() -> list[Contender]:
     python = sys.executable
-    found = [
-        Contender(
-            "s3mount", lambda folder, port: [python, "-m", "s3mount", "serve", "--data", f"{folder}", "--listen", f"127.0.0.1:{port}"]
-        )
-    ]
+
+    def serve(workers: int) -> Callable[[Path, int], list[str]]:
+        options = ["--workers", f"{workers}"]
+        return lambda folder, port: [python, "-m", "s3mount", "serve", "--data", f"{folder}", "--listen", f"127.0.0.1:{port}", *options]
+
+    found = [Contender("s3mount", serve(1)), Contender("s3mount-2", serve(2))]
     near = f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if rclone := shutil.which("rclone", path=near):
         found.append(Contender("rclone", lambda folder, port: [rclone, "serve", "s3", f"{folder}", "--addr", f"127.0.0.1:{port}"]))
@@ -222,8 +224,17 @@ class Bench:
 
         seconds = timed(lambda: together(UPLOADS, send, range(UPLOADS)))
         self.rows[f"{UPLOADS} uploads of 64 MiB at once, MB/s"] = f"{UPLOADS * UPLOAD_BYTES / seconds / 1e6:,.0f}"
-        peak = Path(f"/proc/{self._pid}/status").read_text().partition("VmHWM:")[2].split()[0]
-        self.rows["memory at peak, MiB"] = f"{int(peak) / 1024:,.0f}"
+        self.rows["memory at peak, MiB"] = f"{sum(map(peak_kib, family(self._pid))) / 1024:,.0f}"
+
+
+def family(pid: int) -> list[int]:
+    """A process and those that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def peak_kib(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def expect(answer: tuple[int, bytes, bytes]) -> tuple[int, bytes, bytes]:
@@ -303,7 +314,7 @@ def wait_for(port: int) -> None:
 
 
 def main(folder: Path) -> None:
-    wanted = os.environ.get("BENCH_SERVERS", "s3mount rclone moto").split()
+    wanted = os.environ.get("BENCH_SERVERS", "s3mount s3mount-2 rclone moto").split()
     table = {each.name: measure(each, folder / each.name) for each in contenders() if each.name in wanted}
     names = dict.fromkeys(row for rows in table.values() for row in rows)
     sys.stdout.write(f"{'':<48}" + "".join(f"{name:>24}" for name in table) + "\n")
