@@ -9,9 +9,9 @@ Must not know: objects, keys, commits.
 - RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
   raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
   nursery, and slow commits cannot hold up everybody's reads.
-- Before every write(2) the kernel asks for `security.capability`: answered at once, and never stored. It and access control lists are "not
-  supported" rather than "not there": then `ls` asks once per mount and not once per file. ENOSYS to any xattr request ends xattrs for
-  the mount (`xattrs=False`).
+- Where the handshake could not spare us that, the kernel asks for `security.capability` before every write(2): answered at once. It, labels
+  and access control lists are "not supported" rather than "not there": then `ls -l` asks once per mount and not once per file, which was
+  half of its price. ENOSYS to any xattr request ends xattrs for the mount (`xattrs=False`).
 - `.` and `..` have the positions 1 and 2 in a listing; the file system's own follow, shifted by `DOTS`.
 """
 
@@ -45,8 +45,8 @@ DOTS = 2
 # Refusals are logged once each; this many are remembered.
 REFUSALS_REMEMBERED = 1000
 
-CAPABILITY = b"security.capability"
-ACL_PREFIX = b"system.posix_acl_"
+# What the kernel, libacl and libselinux ask for: nothing of it is stored.
+PROMISES = (b"security.", b"system.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ class Operations(pyfuse3.Operations):
     def _require_xattr(self, name: bytes = b"") -> None:
         if not self._xattrs:
             raise FUSEError(errno.ENOSYS)
-        if name == CAPABILITY or name.startswith(ACL_PREFIX):
+        if name.startswith(PROMISES):
             raise FUSEError(errno.EOPNOTSUPP)
 
     @reply_errno_at_once

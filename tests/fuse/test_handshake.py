@@ -106,3 +106,12 @@ def _as_nobody(folder: Path, script: str) -> None:
             above.chmod(above.stat().st_mode | 0o001)
     program = f"import os; os.setgid(65534); os.setuid(65534); os.chdir({str(folder)!r}); {script}"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("name", ["security.selinux", "security.capability", "system.posix_acl_access", "system.nfs4_acl"])
+def test_labels_and_lists_are_not_supported_so_that_ls_asks_once(new_mount: NewMount, name: str) -> None:
+    mount = new_mount()
+    (mount.path / "file").touch()
+    with pytest.raises(OSError, match="not supported"):
+        os.getxattr(mount.path / "file", name)
