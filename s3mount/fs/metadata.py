@@ -16,7 +16,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from s3mount.errors import Exists, Invalid, IsADirectory, NoAttribute, NoSpace, NotFound, NotSupported, PreconditionFailed, StoreError
+from s3mount.errors import (
+    AlreadyExists,
+    Exists,
+    Invalid,
+    IsADirectory,
+    NoAttribute,
+    NoSpace,
+    NotFound,
+    NotSupported,
+    PreconditionFailed,
+    StoreError,
+)
 from s3mount.fs.attrs import AttrChange, Attributes, changed, encode, write_xattrs
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
@@ -126,7 +137,10 @@ class Metadata:
             key = Key(inode.key)
             metadata = encode(attributes, NO_METADATA if marker is None else marker.metadata or NO_METADATA)
             if marker is None:
-                await self._store.put(key, b"", self._volume.marker_commit(inode, metadata))
+                try:
+                    await self._store.put(key, b"", self._volume.marker_commit(inode, metadata))
+                except AlreadyExists:
+                    await self._store.update(key, metadata)  # there was one that no listing had told of
             else:
                 await self._store.update(key, metadata)
             inode.marked = True
