@@ -8,7 +8,8 @@ and counts. Seconds drift on a busy machine, requests do not. Every row begins w
 CPU and memory are those of the mount's process. Writes end when the bytes are in the bucket.
 
 BENCH_SCALE (default 1) scales sizes and numbers, BENCH_ROWS is a regular expression for titles, BENCH_MOUNTS names who takes part,
-BENCH_PATIENCE the seconds after which somebody gives up at a row (default 120), BENCH_FOLDER the disk.
+BENCH_PATIENCE the seconds after which somebody gives up at a row (default 120; three times as long at its preparation),
+BENCH_FOLDER the disk.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ class Field:
         prefix = f"written/{self._number:03}/"
         run = Run(mounter.name, mounts[0].directory, folder, prefix, self._sizes, self._bucket, remount)
         try:
-            with patience(mounts):
+            if row.prepare:
+                with patience(mounts, 3 * PATIENCE_S):
+                    row.prepare(run)
+            with patience(mounts, PATIENCE_S):
                 return measured(row, run, front, mounts)
         finally:
             mounts[-1].close()
@@ -105,8 +109,6 @@ class Field:
 
 
 def measured(row: Row, run: Run, front: Front, mounts: list[Mount]) -> Result:
-    if row.prepare:
-        row.prepare(run)
     front.reset()
     mounts[-1].watch.reset()
     began = time.perf_counter()
@@ -115,7 +117,7 @@ def measured(row: Row, run: Run, front: Front, mounts: list[Mount]) -> Result:
 
 
 @contextmanager
-def patience(mounts: list[Mount]) -> Iterator[None]:
+def patience(mounts: list[Mount], seconds: float) -> Iterator[None]:
     """Whoever takes too long is killed, so that the work fails; then TimeoutError."""
     late = threading.Event()
 
@@ -123,13 +125,13 @@ def patience(mounts: list[Mount]) -> Iterator[None]:
         late.set()
         mounts[-1].kill()
 
-    timer = threading.Timer(PATIENCE_S, end)
+    timer = threading.Timer(seconds, end)
     timer.start()
     try:
         yield
     except Exception:
         if late.is_set():
-            raise TimeoutError(f"gave up after {PATIENCE_S:.0f} s") from None
+            raise TimeoutError(f"gave up after {seconds:.0f} s") from None
         raise
     finally:
         timer.cancel()

@@ -153,7 +153,8 @@ def edited(ours: Result, peers: Results, sizes: Sizes) -> str:
 
 def renamed(ours: Result, peers: Results, sizes: Sizes) -> str:
     ideal = 2 * sizes.small_files * LATENCY_S / 32
-    return f"{ours.seconds / ideal:.1f} x of 2 x {sizes.small_files} requests in 32 (reach 3), {beside(ours, peers)}"
+    at_once = f"{ours.counts['COPY'].peak} copies at once"
+    return f"{ours.seconds / ideal:.1f} x of 2 x {sizes.small_files} requests in 32 (reach 3), {at_once}, {beside(ours, peers)}"
 
 
 def synced(ours: Result, peers: Results, sizes: Sizes) -> str:
