@@ -29,7 +29,7 @@ MiB = 1 << 20
 # Several ranges that a reader has under way at once; and enough files for every test.
 FILM = random.Random(7).randbytes(20 * MiB)
 FILES = {f"file-{number}": random.Random(number).randbytes(3000) for number in range(12)}
-PATIENT = ("--connect-timeout", "2", "--first-byte-timeout", "0.7", "--stall-timeout", "0.7", "--retry-for", "20")
+PATIENT = ("--connect-timeout", "2", "--first-byte-timeout", "1.2", "--stall-timeout", "1.2", "--retry-for", "20")
 HASTY = (*PATIENT[:-1], "1")
 READING = ("GET", "GET-range")
 LOOKING = ("LIST", "HEAD")

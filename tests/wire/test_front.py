@@ -123,7 +123,7 @@ def test_a_body_takes_the_time_that_its_connection_needs(front: Front) -> None:
 
 
 def test_requests_at_once_are_counted_as_such(front: Front, plain: Plain) -> None:
-    front.set(latency_s=0.3)
+    front.set(latency_s=1.0)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: plain().read(), range(4)))
     assert front.counts()["GET"].peak == 4
