@@ -78,6 +78,7 @@ def octal(text: str) -> int:
     help="What makes data safe from a power cut: fsync (and 5 seconds), or each close too.",
 )
 @click.option("--no-xattr", is_flag=True, help="Have no extended attributes; small writes become faster.")
+@click.option("--no-content-type", is_flag=True, help="Do not guess the Content-Type of new files from their names.")
 @click.option(
     "--request-timeout", type=parse_duration, metavar="SECONDS", default="2m", show_default=True, help="Give up a request after this."
 )
@@ -106,6 +107,7 @@ def mount(
     metadata_ttl: float,
     sync: Literal["fsync", "close"],
     no_xattr: bool,
+    no_content_type: bool,
     request_timeout: float,
     commit_timeout: float,
     log_level: str,
@@ -133,6 +135,7 @@ def mount(
             sync=sync,
             metadata_ttl_s=min(metadata_ttl, FOREVER_S),
             xattrs=not no_xattr,
+            content_types=not no_content_type,
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
             journal=journal_folder(url, choice),
         ),

@@ -5,7 +5,7 @@ filesystem   one method per operation; composes the rest
 the namespace
 options      what the caller chooses and gets back
 names        keys and names, one reversible escape (pure)
-attrs        attributes in metadata (pure)
+attrs        attributes in metadata (pure);  content_types: what a name promises (pure)
 listing      pages of a listing to entries (pure)
 inodes       numbers, lookup counts, which key names which inode; nothing awaits;  occupied: directories that must stay known
 live         what an inode carries while somebody holds it

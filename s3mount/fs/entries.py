@@ -16,6 +16,7 @@ import stat
 
 from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry, NotADirectory, NotEmpty, NotPermitted, Stale
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
+from s3mount.fs.content_types import content_type_of
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number
 from s3mount.fs.live import Live
@@ -120,6 +121,8 @@ class Entries:
         volume.inodes.displace_at(key)
         inode = FileInode(file_id or volume.inodes.number(number_of(key)), key, etag=NO_ETAG, file_id=file_id)
         live = inode.live = Live(self._files.new_content(inode, None), attributes, None)
+        if volume.options.content_types:
+            live.content_type = content_type_of(key)
         live.exclusive, live.reserved = bool(flags & os.O_EXCL) and not reserved, Key(key) if reserved else None
         live.holders = 1
         volume.inodes.add(inode)

@@ -167,6 +167,8 @@ class Layers:
         stop = min(offset + size, self.table.size)
         if stop <= offset:
             return b""
+        if (view := self._view_nowait(offset, stop)) is not None:
+            return view
         buffer = self._buffers.take(stop - offset)
         try:
             if not self._fill_nowait(offset, stop, buffer):
@@ -183,6 +185,15 @@ class Layers:
             return
         async with self._pinned or await self._pin_base() as pin:
             await self._fill_from(extents, files, pin, offset, buffer)
+
+    def _view_nowait(self, offset: int, stop: int) -> memoryview | None:
+        """The bytes where the store has them in memory, without a copy."""
+        if self._pinned is None:
+            return None
+        extents = self.table.slice(offset, stop)
+        if len(extents) != 1 or extents[0].kind is not Kind.KEPT:
+            return None
+        return self._pinned.pin.view_nowait(offset, stop - offset)
 
     def _fill_nowait(self, offset: int, stop: int, buffer: memoryview) -> bool:
         pin = self._pinned.pin if self._pinned else None

@@ -38,6 +38,8 @@ class FsOptions:
     key_bytes: int = KEY_BYTES
     """The longest key that the store takes (S3: 1024)."""
     xattrs: bool = True
+    content_types: bool = True
+    """New files get the Content-Type that their name promises; else they are bytes."""
     journal: Path | None = None
     """Where renames are written down that the store cannot do at once; None where it can."""
 
