@@ -1,0 +1,194 @@
+"""What writing through a mount of s3:// costs in requests, and what stands in the bucket after it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.fuse.mounting import Mount
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.server.serving import environment as alone
+from tests.wire.front import Counted, Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1024 * 1024
+BUCKET = "written"
+FILES = 30
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with served(tmp_path_factory.mktemp("served")) as server, Front(f"{server.host}:{server.port}") as front:
+        yield front
+
+
+@pytest.fixture(scope="module")
+def bucket(front: Front) -> Iterator[Any]:
+    client = boto3.client(
+        "s3",
+        endpoint_url=front.url,
+        config=Config(s3={"addressing_style": "path"}),
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.put_object(Bucket=BUCKET, Key="known.txt", Body=b"x", ContentType="image/x-own")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def mount(front: Front, bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    folder = tmp_path_factory.mktemp("mounted")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in alone(XDG_CACHE_HOME=str(folder / "cache")).items():
+            if name.startswith(("AWS_", "XDG_")):
+                patch.setenv(name, value)
+        mount = Mount(folder, "--endpoint-url", front.url)
+        mount.url = f"s3://{BUCKET}"
+        with mount.guarded():
+            try:
+                yield mount.start()
+                mount.stop()
+            finally:
+                mount.clean_up()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Files of 30 KB with modes and times of their own."""
+    top = tmp_path / "tree"
+    top.mkdir()
+    for number in range(FILES):
+        path = top / f"file{number:02}"
+        path.write_bytes(random.Random(number).randbytes(30_000))
+        path.chmod(0o600 + number % 8)
+        os.utime(path, ns=(10**18, 10**18 + number))
+    return top
+
+
+def assert_kept(copy: Path, tree: Path) -> None:
+    for path in tree.iterdir():
+        there = copy / path.name
+        assert there.read_bytes() == path.read_bytes()
+        assert (there.stat().st_mode, there.stat().st_mtime_ns) == (path.stat().st_mode, path.stat().st_mtime_ns)
+
+
+def body(bucket: Any, key: str) -> bytes:
+    found: bytes = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return found
+
+
+def test_cp_tar_and_rsync_put_each_file_once(mount: Mount, front: Front, tree: Path) -> None:
+    """Beside the files: a marker, its times, and a few listings, whatever the number of files."""
+    for name, command in {
+        "cp": f"cp -a {tree} {mount.path}/cp",
+        "tar": f"mkdir {mount.path}/tar && tar c --format=posix -C {tree} . | tar x -C {mount.path}/tar",
+    }.items():
+        front.reset()
+        subprocess.run(command, shell=True, check=True)
+        seen = front.counts()
+        assert seen["PUT"].requests == FILES + 1, name
+        assert seen["COPY"].requests <= 8, name
+        assert seen["HEAD"].requests <= 10, name
+        assert_kept(mount.path / name, tree)
+
+
+def test_rsync_of_an_unchanged_tree_changes_and_asks_nothing_of_the_files(mount: Mount, front: Front, tree: Path) -> None:
+    command = ["rsync", "-a", f"{tree}/", f"{mount.path}/rsync"]
+    subprocess.run(command, check=True)
+    front.reset()
+    told = subprocess.run([*command, "-i"], check=True, capture_output=True, text=True).stdout
+    seen = front.counts()
+    assert told == ""
+    assert (seen["PUT"].requests, seen["COPY"].requests, seen["HEAD"].requests) == (0, 0, 0)
+    assert_kept(mount.path / "rsync", tree)
+
+
+def test_a_large_file_is_sent_while_it_is_written(mount: Mount, front: Front, bucket: Any) -> None:
+    block = random.Random(7).randbytes(MiB)
+    front.reset()
+    with open(mount.path / "large", "wb", buffering=0) as file:
+        for number in range(72):
+            file.write(number.to_bytes(8, "big") + block[8:])
+    seen = front.counts()
+    assert (seen["CreateUpload"].requests, seen["Complete"].requests) == (1, 1)
+    assert seen["COPY"].requests == 0
+    assert 9 <= seen["UploadPart"].requests <= 18
+    assert body(bucket, "large") == b"".join(number.to_bytes(8, "big") + block[8:] for number in range(72))
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_mode_and_times_set_before_the_close_of_a_large_file_are_kept(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(random.Random(8).randbytes(48 * MiB))
+    source.chmod(0o640)
+    os.utime(source, ns=(10**18, 10**18 + 7))
+    subprocess.run(["cp", "-a", source, mount.path / "kept"], check=True)
+    metadata = bucket.head_object(Bucket=BUCKET, Key="kept")["Metadata"]
+    assert (int(metadata["mode"]) & 0o7777, metadata["mtime"]) == (0o640, "1000000000.000000007")
+    assert body(bucket, "kept") == source.read_bytes()
+
+
+def test_a_small_change_of_a_large_file_sends_and_fetches_no_more_than_a_part(mount: Mount, front: Front, bucket: Any) -> None:
+    data = bytearray(random.Random(9).randbytes(64 * MiB))
+    bucket.put_object(Bucket=BUCKET, Key="edited", Body=bytes(data))
+    front.reset()
+    fd = os.open(mount.path / "edited", os.O_RDWR)
+    os.pwrite(fd, b"!" * 4096, 32 * MiB)
+    os.close(fd)
+    data[32 * MiB : 32 * MiB + 4096] = b"!" * 4096
+    seen = front.counts()
+    assert _total(seen, "received") <= 16 * MiB
+    assert _total(seen, "sent") <= 9 * MiB
+    assert body(bucket, "edited") == data
+
+
+def test_a_large_file_that_is_removed_while_it_is_written_leaves_nothing(mount: Mount, bucket: Any) -> None:
+    fd = os.open(mount.path / "gone", os.O_RDWR | os.O_CREAT)
+    for number in range(48):
+        os.pwrite(fd, bytes(MiB), number * MiB)
+    os.unlink(mount.path / "gone")
+    os.pwrite(fd, b"on", 48 * MiB)
+    assert os.pread(fd, 2, 48 * MiB) == b"on"
+    os.close(fd)
+    mount.again()
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
+    assert not os.path.exists(mount.path / "gone")
+
+
+def test_a_renamed_file_that_is_still_written_arrives_under_its_new_name(mount: Mount, bucket: Any) -> None:
+    with open(mount.path / "before", "wb", buffering=0) as file:
+        for _ in range(48):
+            file.write(b"1" * MiB)
+        os.rename(mount.path / "before", mount.path / "after")
+        file.write(b"2")
+    assert body(bucket, "after") == b"1" * 48 * MiB + b"2"
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
+    assert not os.path.exists(mount.path / "before")
+
+
+def test_new_files_say_what_they_are(mount: Mount, bucket: Any) -> None:
+    (mount.path / "page.html").write_text("<p>")
+    (mount.path / "plain").write_text("?")
+    kinds = {key: bucket.head_object(Bucket=BUCKET, Key=key)["ContentType"] for key in ("page.html", "plain")}
+    assert kinds == {"page.html": "text/html", "plain": "application/octet-stream"}
+    with open(mount.path / "known.txt", "ab") as file:
+        file.write(b"y")
+    assert body(bucket, "known.txt") == b"xy"
+    assert bucket.head_object(Bucket=BUCKET, Key="known.txt")["ContentType"] == "image/x-own"
+
+
+def _total(seen: dict[str, Counted], what: str) -> int:
+    total: int = getattr(seen["all"], what)
+    return total
