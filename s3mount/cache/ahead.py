@@ -9,7 +9,7 @@ from __future__ import annotations
 from s3mount.cache.asking import Asking, Flight
 from s3mount.cache.attributes import Attributes
 from s3mount.cache.scans import Scans
-from s3mount.cache.table import Piece, Table
+from s3mount.cache.table import Accept, Piece, Table
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.walks import Walks
@@ -19,8 +19,8 @@ from s3mount.model import Page
 class ListAhead:
     """Told of all that is read and asked for the beginnings of directories."""
 
-    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background) -> None:
-        self._scans = Scans(tables, asking, attributes, background)
+    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background, *, fresh: Accept) -> None:
+        self._scans = Scans(tables, asking, attributes, background, fresh)
         self._walks = Walks(tables, asking, attributes, background)
 
     def __repr__(self) -> str:

@@ -54,6 +54,10 @@ class Listings:
     def is_fresh(self, asked: Asked) -> bool:
         return self._clock() - asked.at_s < self._ttl_s
 
+    def is_recent(self, asked: Asked) -> bool:
+        """Whether an answer is good enough for what cannot matter much."""
+        return self._clock() - asked.at_s < max(self._ttl_s, GRACE_SECONDS)
+
     def accept(self, since: Asked | None = None) -> Accept:
         """Whether an answer is fresh, or to a request sent at *since* or later."""
         return self.is_fresh if since is None else lambda asked: asked.at_s >= since.at_s or self.is_fresh(asked)

@@ -60,7 +60,7 @@ class Lookups:
         """What stands under *name*, if all of that is fresh."""
         row, prefix = self.known_object(name, since), self._row(stem_of(name), name + "/", since)
         if row is None or prefix is None:
-            return None
+            return self._being_read(name) if since is None else None
         there = row.value if isinstance(row.value, ObjectInfo) else None
         if prefix.value is not Mark.PREFIX:
             return Found(there, None, implied=False)
@@ -69,6 +69,23 @@ class Lookups:
         if self._exact and (known is None or (marker is not None and others is None)):
             return None
         return Found(there, marker, implied=marker is None or others is not False)
+
+    def _being_read(self, name: str) -> Found | None:
+        """A directory of which something was just listed is there: who reads a large one need not have the one above listed again.
+
+        Whether an object of the same name is hidden by it, and what its marker says, may be older news then.
+        """
+        below, above = self._tables.find(name + "/"), self._tables.find(stem_of(name))
+        if below is None or above is None or not below.shows_any(self._listings.is_fresh):
+            return None
+        row, marker = above.look(text_of(above.stem, name)), below.look(START)
+        if (
+            row is None
+            or not self._listings.is_recent(row.asked)
+            or (self._exact and (marker is None or not self._listings.is_recent(marker.asked)))
+        ):
+            return None
+        return Found(_object(row), _object(marker), implied=True)
 
     def _others(self, marker: str, since: Asked | None) -> bool | None:
         """Whether other keys are known to lie below *marker*, or known not to."""
@@ -188,3 +205,7 @@ class Lookups:
         table = self._tables.find(stem_of(name))
         if table is not None:
             table.hits += 1
+
+
+def _object(known: Known | None) -> ObjectInfo | None:
+    return known.value if known is not None and isinstance(known.value, ObjectInfo) else None

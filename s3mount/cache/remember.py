@@ -75,7 +75,7 @@ class Remembering(Wrapper):
             else ListAttributes()
         )
         self._listings = Listings(self.tables, self._asking, clock=clock, ttl_s=self._ttl_s)
-        self._ahead = ListAhead(self.tables, self._asking, self._attributes, self._background)
+        self._ahead = ListAhead(self.tables, self._asking, self._attributes, self._background, fresh=self._listings.is_fresh)
         self._lookups = Lookups(self.tables, self._asking, self._listings, self._ahead, exact=full, heads=full)
 
     def __repr__(self) -> str:
@@ -191,6 +191,10 @@ class Remembering(Wrapper):
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         with self._changing(key):
             return self._made(await self.inner.update(key, metadata, if_match=if_match, file_id=file_id))
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        with self._changing(key):
+            return self._made(await self.inner.set_aspect(key, name, value, if_match=if_match, file_id=file_id))
 
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
         with self._changing(target):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from s3mount.cache.asking import Asking
 from s3mount.cache.attributes import Attributes
 from s3mount.cache.splitter import LANES, Splitter
-from s3mount.cache.table import Piece, Table
+from s3mount.cache.table import Accept, Piece, Table
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, START, behind
@@ -26,6 +26,9 @@ from s3mount.model import Page
 # Lanes go on side by side: while one page is read, each of the others brings one too.
 UNREAD = 4
 UNREAD_PER_READ = LANES
+
+# The page at which listing ahead begins: what is fresh by then from an earlier listing need not be listed.
+SECOND = 2
 
 # Listings under way that are remembered.
 SCANS = 32
@@ -50,8 +53,9 @@ class Scan:
 class Scans:
     """The scans of one store."""
 
-    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background) -> None:
+    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background, fresh: Accept) -> None:
         self._tables = tables
+        self._fresh = fresh
         self._asking = asking
         self._attributes = attributes
         self._background = background
@@ -80,6 +84,10 @@ class Scans:
         scan.read += 1
         scan.splitter.landed(piece.lo, piece.hi, [text.decode() for text, _ in piece.rows])
         if not first:
+            if scan.read <= SECOND:
+                for leaf in table.leaves:
+                    if self._fresh(leaf.asked):
+                        scan.splitter.known(leaf.lo, leaf.hi)
             self._go_on(stem, scan)
 
     def _go_on(self, stem: str, scan: Scan) -> None:

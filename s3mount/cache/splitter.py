@@ -104,6 +104,10 @@ class Splitter:
         distance = sum(self._ruler.measure(last) - self._ruler.measure(first) for first, last, _ in self._ends)
         self._page_distance = max(1, distance * self._page_rows // sum(rows for *_, rows in self._ends))
 
+    def known(self, lo: bytes, hi: bytes) -> None:
+        """What lies between need not be asked for."""
+        self._cover(lo, hi)
+
     def failed(self, lo: bytes) -> None:
         """The page from *lo* could not be had: somebody may ask again."""
         self._flying.discard(lo)

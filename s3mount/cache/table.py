@@ -146,6 +146,10 @@ class Table:
             return True
         return sum(len(leaf) for leaf in self._leaves if leaf.asked.number >= since.number) > len(self._notes)
 
+    def shows_any(self, accept: Accept) -> bool:
+        """Whether rows are there by a listing that *accept* takes. Errs towards no."""
+        return sum(len(leaf) for leaf in self._leaves if accept(leaf.asked)) > len(self._notes)
+
     def rows_known(self) -> int:
         return sum(map(len, self._leaves))
 

@@ -65,6 +65,14 @@ async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_cl
         assert slow.taken() == {"list": 1}
 
 
+async def test_a_large_directory_twice_within_the_time_to_live_asks_once(autojump_clock: MockClock) -> None:
+    async with remembering([f"f{n:05}" for n in range(12_000)], metadata_ttl_s=60.0) as (store, slow):
+        first, _ = await list_all(store)
+        assert slow.taken()["list"] <= 17
+        assert (await list_all(store))[0] == first
+        assert not slow.taken()
+
+
 @pytest.mark.slow
 async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_in_flight(autojump_clock: MockClock) -> None:
     keys = [f"file-{n:06d}.dat" for n in range(100_000)]
