@@ -11,7 +11,7 @@ The layer map; tests/unit/test_arrows.py fails with the reason when an import po
     server   the S3 HTTP API over the engine; asyncio, in a process of its own
     model, config, errors   shared values; no I/O
 
-    cli -> fuse -> fs -> store.api     cache -> store.api     store.local -> engine     cli -> server -> engine
+    cli -> fuse -> fs -> store.api, store.aspects     cache -> store.api     store.local -> engine     cli -> server -> engine
     everything -> model, config, errors
 """
 

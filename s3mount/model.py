@@ -99,6 +99,36 @@ class Page:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a key, or a delete marker (size 0, no ETag); `version_id` is "null" for what was made without versioning."""
+
+    key: Key
+    version_id: str
+    latest: bool
+    marker: bool
+    size: int
+    etag: ETag
+    mtime_ns: int
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPlace:
+    """Where a listing of versions goes on: behind *version_id* of *key*."""
+
+    key: str
+    version_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """One page of versions, by key in byte order, the newest of a key first; `next` continues it (None: this was the last)."""
+
+    entries: tuple[Version, ...]
+    next: VersionPlace | None
+
+
 class StagedBytes(Protocol):
     """Bytes written aside for a commit. They do not change until the commit has returned.
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cat": ("s3mount.cli.objects:cat", "Write objects to standard output."),
     "stat": ("s3mount.cli.listing:stat", "Show everything known about objects but their bytes."),
     "du": ("s3mount.cli.listing:du", "Add up the sizes of what lies under a URL."),
+    "versions": ("s3mount.cli.versions:versions", "List the versions of objects, the newest first."),
     "restore": ("s3mount.cli.restoring:restore", "Have archived objects brought back."),
     "serve": ("s3mount.cli.serve:serve", "Serve the embedded store as an S3 endpoint."),
     "presign": ("s3mount.cli.presign:presign", "Sign a URL, so that whoever has it may use it for a time."),

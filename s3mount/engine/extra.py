@@ -24,3 +24,20 @@ def lasting(extra: bytes | None) -> bytes | None:
     found: dict[str, Any] = msgpack.unpackb(extra, use_list=False)
     kept = {name: found[name] for name in LASTING if name in found}
     return bytes(msgpack.packb(kept)) if kept else None
+
+
+def tags_of(extra: bytes | None) -> tuple[tuple[str, str], ...]:
+    """The object's tags."""
+    if extra is None:
+        return ()
+    found: dict[str, Any] = msgpack.unpackb(extra, use_list=False)
+    return tuple(found.get(TAGS, ()))
+
+
+def with_tags(extra: bytes | None, tags: tuple[tuple[str, str], ...]) -> bytes | None:
+    """*extra* with other tags; None for nothing."""
+    found: dict[str, Any] = {} if extra is None else msgpack.unpackb(extra, use_list=False)
+    found.pop(TAGS, None)
+    if tags:
+        found[TAGS] = tags
+    return bytes(msgpack.packb(found)) if found else None

@@ -28,7 +28,9 @@ from s3mount.errors import (
     PreconditionFailed,
     StoreError,
 )
+from s3mount.fs import virtual
 from s3mount.fs.attrs import AttrChange, Attributes, changed, encode, write_xattrs
+from s3mount.fs.described import Described
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
@@ -52,6 +54,7 @@ class Metadata:
         self._volume = volume
         self._namespace = namespace
         self._files = files
+        self._described = Described(volume, namespace)
         self._store = volume.store
 
     async def setattr(self, inode: Inode, change: AttrChange, caller: Caller) -> Attr:
@@ -179,8 +182,15 @@ class Metadata:
     # -- extended attributes ------------------------------------------------------------
 
     async def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
+        """All that are listed."""
+        self._require_xattrs()
+        return virtual.without(await self._stored(inode))
+
+    def _require_xattrs(self) -> None:
         if not self._volume.options.xattrs:
             raise NotSupported("Extended attributes are switched off.")
+
+    async def _stored(self, inode: Inode) -> dict[bytes, bytes]:
         if isinstance(inode, DirInode):
             await self._namespace.marker_of(inode)
             return dict(inode.attributes.xattrs)
@@ -193,6 +203,9 @@ class Metadata:
         return dict(inode.live.attributes.xattrs)
 
     async def getxattr(self, inode: Inode, name: bytes) -> bytes:
+        self._require_xattrs()
+        if virtual.is_virtual(name):
+            return (await self._described.get(inode, virtual.aspect_of(name))).encode()
         value = (await self.xattrs(inode)).get(name) if name.startswith(XATTR_KINDS) else None
         if value is None:
             raise NoAttribute("There is no such attribute.")
@@ -205,6 +218,10 @@ class Metadata:
             raise NotSupported("Only user and trusted attributes are kept.")
         if name in XATTR_KINDS:
             raise Invalid("The attribute has no name.")
+        if virtual.is_virtual(name):
+            self._require_xattrs()
+            await self._described.set(inode, virtual.settable(name), virtual.text_of(value))
+            return
         present = name in await self.xattrs(inode)
         if present and flags & os.XATTR_CREATE:
             raise Exists("The attribute is there already.")
@@ -214,6 +231,9 @@ class Metadata:
 
     async def removexattr(self, inode: Inode, name: bytes) -> None:
         self._volume.require_writable()
+        if virtual.is_virtual(name):
+            await self._described.remove(inode, virtual.settable(name))
+            return
         await self.getxattr(inode, name)
         await self._edit_xattrs(inode, lambda held: {known: value for known, value in held.items() if known != name})
 

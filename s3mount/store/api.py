@@ -41,6 +41,8 @@ from s3mount.model import (
     Part,
     Space,
     Upload,
+    VersionPlace,
+    Versions,
 )
 
 # The metadata name under which a commit's id stays with the object.
@@ -179,6 +181,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def aspect(self, key: Key, name: str) -> str | None:
+        """What the object says of itself under *name* (`store.aspects`); None where it has none. `url` asks nobody. Raises NotFound."""
+        ...
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        """One page of all versions and delete markers under *prefix*; where none are kept, each object is its only one."""
+        ...
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -219,6 +229,13 @@ class ObjectStore(Protocol):
         """Replace the metadata, and nothing else; the ETag stays where the store can do that. Raises NotFound, PreconditionFailed.
 
         *file_id* finds the file by its id, whatever it is called by now (where `Capabilities.links`).
+        """
+        ...
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        """Set one of `store.aspects.SETTABLE` of version *if_match*; the rest stays, but for the ETag, which may change. Idempotent.
+
+        Raises NotFound, PreconditionFailed, UsageError for what is no value of it, Unsupported.
         """
         ...
 

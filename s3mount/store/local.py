@@ -31,13 +31,33 @@ from typing import TypeVar
 import trio
 
 from s3mount.engine.engine import Engine
+from s3mount.engine.extra import tags_of, with_tags
 from s3mount.engine.lock import WouldWait
 from s3mount.engine.objects import is_quick_edit
 from s3mount.engine.reader import Reader
-from s3mount.engine.values import How
+from s3mount.engine.values import How, VersionInfo
+from s3mount.engine.version_queries import Place
 from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
-from s3mount.model import ByteRange, Content, ETag, Found, Key, KiB, Metadata, ObjectInfo, Page, Part, Space, Upload
+from s3mount.model import (
+    ByteRange,
+    Content,
+    ETag,
+    Found,
+    Key,
+    KiB,
+    Metadata,
+    ObjectInfo,
+    Page,
+    Part,
+    Space,
+    Upload,
+    Version,
+    VersionPlace,
+    Versions,
+)
 from s3mount.store.api import EVERYTHING, PAGE_KEYS, Arrived, Commit, Failure
+from s3mount.store.aspects import TAGS, URL, Plain, tags_in, tags_out, url_of
+from s3mount.store.rules import changed
 
 T = TypeVar("T")
 
@@ -55,7 +75,7 @@ LOOKS = 4
 SYNCS = 8
 
 
-class LocalStore:
+class LocalStore(Plain):
     """*bucket* of *engine*. *durable*: each acknowledged mutation survives a power cut (and waits for the disk)."""
 
     def __init__(self, engine: Engine, bucket: str, *, durable: bool = False) -> None:
@@ -133,6 +153,19 @@ class LocalStore:
         await trio.lowlevel.checkpoint_if_cancelled()
         return ask()
 
+    async def aspect(self, key: Key, name: str) -> str | None:
+        if name == URL:
+            return url_of("local", self._bucket, key)
+        if name == TAGS:
+            return tags_out(tags_of((await self.head(key)).extra))
+        return await super().aspect(key, name)
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        place = Place(after.key, after.version_id) if after else Place()
+        page = await _in_thread(self._looks, partial(self._engine.version_page, self._bucket, prefix, after=place, limit=PAGE_KEYS))
+        entries = tuple(map(_version, page.versions))
+        return Versions(entries, VersionPlace(entries[-1].key, entries[-1].version_id) if page.next else None)
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -174,6 +207,18 @@ class LocalStore:
         return await self._at_once(
             self._changes, self._engine.update, key, metadata, if_match=if_match, file_id=file_id, durable=self._durable
         )
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        if name != TAGS:
+            return await super().set_aspect(key, name, value, if_match=if_match, file_id=file_id)
+        tags = tags_in(value)
+
+        def change(info: ObjectInfo) -> bytes | None:
+            if info.etag != if_match:
+                raise changed(key)
+            return with_tags(info.extra, tags)
+
+        return await self._change(self._engine.set_extra, key, change)
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
         await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable)
@@ -262,6 +307,19 @@ class LocalPin:
 
 async def _in_thread(limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+
+
+def _version(info: VersionInfo) -> Version:
+    return Version(
+        info.key,
+        info.version_id,
+        latest=info.latest,
+        marker=info.marker,
+        size=info.size,
+        etag=ETag(info.etag),
+        mtime_ns=info.mtime_ns,
+        storage_class=info.storage_class,
+    )
 
 
 def _how(commit: Commit) -> How:

@@ -45,6 +45,7 @@ from s3mount.model import (
     Upload,
 )
 from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.aspects import Plain
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
 from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key, require_metadata
 
@@ -56,7 +57,7 @@ LIKE_S3 = Capabilities(part_copy=True, early_parts=True)
 CAPACITY = TiB
 
 
-class MemoryStore:
+class MemoryStore(Plain):
     """An object store in memory. *key_bytes*: the longest key it takes (S3: 1024)."""
 
     def __init__(

@@ -49,6 +49,9 @@ async def test_every_request_passes_the_seam() -> None:
     pin = await store.pin(K)
     await read_pin(pin)
     await store.update(K, {})
+    await store.set_aspect(K, "content-type", "text/plain", if_match=(await store.inner.head(K)).etag)
+    assert await store.aspect(K, "content-type") == "text/plain"
+    assert [version.key for version in (await store.list_versions("k")).entries] == [K]
     await store.copy(K, Key("copy"))
     await store.rename(Key("copy"), Key("d/copy"))
     await store.rename_prefix("d/", "e/")

@@ -57,6 +57,7 @@ class Client:
         self._taken: dict[str, dict[str, Any]] = {}
         events = client.meta.events
         events.register_last("before-call.s3", _prepare)
+        events.register_first("choose-signer.s3", _sign_urls)
 
     async def __call__(self, operation: str, asked: Asked, **parameters: Any) -> Answer:
         """The answer to one request; *operation* is botocore's method name. Raises StoreErrors, UsageError."""
@@ -188,6 +189,11 @@ def _always(options: S3Options) -> dict[str, Any]:
         "SSEKMSKeyId": options.sse_kms_key_id,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _sign_urls(signature_version: str, **_: Any) -> str | None:
+    """Presigned URLs by Signature Version 4: botocore's default is the former one, which buckets since 2020 do not take."""
+    return "s3v4-query" if signature_version in ("s3v4-query", "v4-query") else None
 
 
 def _prepare(params: dict[str, Any], context: dict[str, Any], model: Any, **_: Any) -> None:

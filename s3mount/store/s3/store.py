@@ -38,9 +38,14 @@ from s3mount.model import (
     Space,
     TiB,
     Upload,
+    VersionPlace,
+    Versions,
 )
+from s3mount.store import aspects
 from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.aspects import commit_again, require_value, told_by, url_of
 from s3mount.store.rules import DELETE_KEYS, changed, require_key
+from s3mount.store.s3 import describing, history
 from s3mount.store.s3.answers import Asked, Conflict, Refusal, error_of
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
@@ -125,6 +130,19 @@ class S3Store:
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         return await self._reading.list(prefix, delimiter=delimiter, after=after, limit=limit)
 
+    async def aspect(self, key: Key, name: str) -> str | None:
+        match name:
+            case aspects.URL:
+                return url_of("s3", self.bucket, key)
+            case aspects.TAGS:
+                return await describing.tags(self.client, self.bucket, key)
+            case aspects.PRESIGNED_URL:
+                return await describing.presigned(self.client, self.bucket, key)
+        return told_by(await self.head(key), name)
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        return await history.versions(self.client, self.bucket, prefix, after=after)
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -167,6 +185,19 @@ class S3Store:
             except PreconditionFailed:
                 if if_match is not None:
                     raise
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        require_value(name, value)
+        info, more = await self._seen(key, if_match)
+        try:
+            if name != aspects.TAGS:
+                return await self._copy(info, key, commit_again(info, name, value), more)
+            await describing.set_tags(self.client, self.bucket, key, value)
+        except StoreError as error:
+            if type(error) is StoreError:
+                raise describing.refused(name, value, error) from error
+            raise
+        return info
 
     async def _seen(self, key: Key, etag: ETag | None) -> tuple[ObjectInfo, dict[str, str]]:
         """The version *etag* (None: the current one) and its content headers, by botocore's names. Raises PreconditionFailed."""

@@ -12,8 +12,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload
+from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload, VersionPlace, Versions
 from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
+from s3mount.store.aspects import TAGS, told_by
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ KINDS: dict[str, Kind] = {
     "head": Kind.LOOK,
     "find": Kind.LOOK,
     "list": Kind.LOOK,
+    "aspect": Kind.LOOK,
+    "list_versions": Kind.LOOK,
     "list_uploads": Kind.LOOK,
     "get_into": Kind.READ,
     "pin": Kind.READ,
@@ -42,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "complete_upload": Kind.COMMIT,
     "copy": Kind.CHANGE,
     "update": Kind.CHANGE,
+    "set_aspect": Kind.CHANGE,
     "delete": Kind.CHANGE,
     "delete_many": Kind.CHANGE,
     "rename": Kind.CHANGE,
@@ -127,6 +131,12 @@ class Wrapper:
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         return await self.around(Op("list", prefix), lambda: self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit))
 
+    async def aspect(self, key: Key, name: str) -> str | None:
+        return await self.around(Op("aspect", key), lambda: self.inner.aspect(key, name))
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        return await self.around(Op("list_versions", prefix), lambda: self.inner.list_versions(prefix, after=after))
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -148,6 +158,10 @@ class Wrapper:
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         op = Op("update", key, lambda info: info.metadata == metadata)
         return await self.around(op, lambda: self.inner.update(key, metadata, if_match=if_match, file_id=file_id))
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        op = Op("set_aspect", key, None if name == TAGS else lambda info: told_by(info, name) == value)
+        return await self.around(op, lambda: self.inner.set_aspect(key, name, value, if_match=if_match, file_id=file_id))
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
         await self.around(Op("delete", key), lambda: self.inner.delete(key, if_match=if_match))

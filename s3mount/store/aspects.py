@@ -1,0 +1,139 @@
+"""What an object says of itself beyond its bytes and its metadata: the aspects of `ObjectStore.aspect`, by name.
+
+Owns: their names, which can be set, how tags are written as text, what a store says that keeps no more than `ObjectInfo`.
+Must not know: how a store finds out, extended attributes.
+
+    url, etag, size, version-id, storage-class, content-type, tags, presigned-url
+
+Tags are written as a query string (`a=1&b=2`), as S3's header x-amz-tagging has them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+from urllib.parse import parse_qsl, quote, urlencode
+
+from s3mount.errors import Unsupported, UsageError
+from s3mount.model import NO_METADATA, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
+from s3mount.store.api import PAGE_KEYS, Commit
+
+URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
+STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
+
+ASPECTS = frozenset({URL, ETAG, SIZE, VERSION_ID, STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL})
+SETTABLE = frozenset({STORAGE_CLASS, CONTENT_TYPE, TAGS})
+
+# What was made while no versions were kept.
+NULL_VERSION = "null"
+
+# S3's limits (user guide, "Categorizing your objects using tags").
+TAGS_MOST, TAG_NAME_CHARS, TAG_VALUE_CHARS = 10, 128, 256
+# What can stand in the header Content-Type, and what names of classes look like; S3 judges the rest.
+_FORMS = {CONTENT_TYPE: re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?"), STORAGE_CLASS: re.compile(r"[A-Z][A-Z0-9_]{0,63}")}
+
+_TOLD: dict[str, Callable[[ObjectInfo], str | None]] = {
+    ETAG: lambda info: info.etag,
+    SIZE: lambda info: str(info.size),
+    VERSION_ID: lambda info: info.version_id,
+    STORAGE_CLASS: lambda info: info.storage_class,
+    CONTENT_TYPE: lambda info: info.content_type,
+}
+
+TagPairs = tuple[tuple[str, str], ...]
+
+
+def url_of(scheme: str, bucket: str, key: str) -> str:
+    """The URL by which the commands take *key*."""
+    return f"{scheme}://{bucket}/{key}"
+
+
+def told_by(info: ObjectInfo, name: str) -> str | None:
+    """The aspect *name* as far as *info* knows it; None where it has none, or does not say."""
+    return _TOLD[name](info) if name in _TOLD else None
+
+
+def require_value(name: str, value: str) -> None:
+    """Raise UsageError where *value* cannot be *name*'s."""
+    if name == TAGS:
+        tags_in(value)
+    elif not _FORMS[name].fullmatch(value):
+        raise UsageError(f"{value!r} cannot be an object's {name}.")
+
+
+def commit_again(info: ObjectInfo, name: str, value: str) -> Commit:
+    """The commit that makes *info* once more, with *name* (a type or a class) set to *value*."""
+    commit = Commit(metadata=info.metadata or NO_METADATA, content_type=info.content_type, storage_class=info.storage_class)
+    return replace(commit, content_type=value) if name == CONTENT_TYPE else replace(commit, storage_class=value)
+
+
+# -- tags ---------------------------------------------------------------------------------
+
+
+def tags_in(text: str) -> TagPairs:
+    """The tags of `a=1&b=2`. Raises UsageError for what S3 would refuse."""
+    try:
+        pairs = tuple(parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")) if text else ()
+    except ValueError:
+        raise UsageError(f"Tags are written as NAME=VALUE&NAME=VALUE, not {text[:64]!r}.") from None
+    if len(pairs) > TAGS_MOST or len({name for name, _ in pairs}) != len(pairs):
+        raise UsageError(f"An object takes at most {TAGS_MOST} tags, each name once.")
+    for name, value in pairs:
+        if not 1 <= len(name) <= TAG_NAME_CHARS or len(value) > TAG_VALUE_CHARS:
+            raise UsageError(f"A tag's name has 1 to {TAG_NAME_CHARS} characters, its value at most {TAG_VALUE_CHARS}.")
+    return pairs
+
+
+def tags_out(pairs: TagPairs) -> str | None:
+    """The reverse of `tags_in`; None for no tags."""
+    return urlencode(pairs, quote_via=quote) or None
+
+
+# -- stores that know no more than ObjectInfo ------------------------------------------------
+
+
+class Plain(Protocol):
+    """A store whose objects say what `ObjectInfo` does; a type is changed by a copy onto itself."""
+
+    @abstractmethod
+    async def head(self, key: Key) -> ObjectInfo: ...
+
+    @abstractmethod
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page: ...
+
+    @abstractmethod
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo: ...
+
+    async def aspect(self, key: Key, name: str) -> str | None:
+        """As `ObjectStore.aspect`."""
+        return told_by(await self.head(key), name)
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        """As `ObjectStore.set_aspect`."""
+        if name not in (CONTENT_TYPE, STORAGE_CLASS):
+            raise Unsupported(f"This store keeps no {name} of objects.")
+        require_value(name, value)
+        commit = commit_again(await self.head(key), name, value)
+        return await self.copy(key, key, if_match=if_match, commit=replace(commit, condition=Matches(if_match), file_id=file_id))
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        """As `ObjectStore.list_versions`."""
+        page = await self.list(prefix, after=after.key if after else "")
+        return Versions(tuple(map(only_version, page.objects)), VersionPlace(page.next, NULL_VERSION) if page.next else None)
+
+
+def only_version(info: ObjectInfo) -> Version:
+    """The version that an object is where no others are kept."""
+    return Version(
+        info.key,
+        info.version_id or NULL_VERSION,
+        latest=True,
+        marker=False,
+        size=info.size,
+        etag=info.etag,
+        mtime_ns=info.mtime_ns,
+        storage_class=info.storage_class,
+    )

@@ -1,0 +1,45 @@
+"""What an S3 object says of itself: tags, and URLs that hold for a while.
+
+Owns: the requests for tags, the making of presigned URLs.
+Must not know: who asks, extended attributes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s3mount.errors import StoreError, UsageError
+from s3mount.model import Key
+from s3mount.store.aspects import tags_in, tags_out
+from s3mount.store.s3.answers import Asked
+from s3mount.store.s3.client import Client
+
+# How long a presigned URL holds, in seconds: long enough to hand it over, short enough to lose it (S3 allows a week).
+PRESIGNED_S = 3600
+
+
+async def tags(client: Client, bucket: str, key: Key) -> str | None:
+    """The object's tags as a query string; None for none. Raises NotFound, AccessDenied, Unsupported."""
+    answer = await client("get_object_tagging", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key)
+    return tags_out(tuple((tag["Key"], tag["Value"]) for tag in answer.get("TagSet", ())))
+
+
+async def set_tags(client: Client, bucket: str, key: Key, text: str) -> None:
+    """Replace the object's tags. Raises UsageError, NotFound, AccessDenied, Unsupported."""
+    tagging: dict[str, Any] = {"TagSet": [{"Key": name, "Value": value} for name, value in tags_in(text)]}
+    await client("put_object_tagging", Asked(bucket=bucket, key=key, mutates=True), Bucket=bucket, Key=key, Tagging=tagging)
+
+
+async def presigned(client: Client, bucket: str, key: Key) -> str | None:
+    """A URL by which anybody may read the object for `PRESIGNED_S`; None for who has no credentials. Sends nothing."""
+    if client.credentials is None:
+        return None
+    owner = {name: value for name, value in client.going_with("get_object").items() if name == "RequestPayer"}
+    parameters = {"Bucket": bucket, "Key": key, **owner}
+    url: str = await client.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=PRESIGNED_S)
+    return url
+
+
+def refused(name: str, value: str, error: StoreError) -> UsageError:
+    """What a plain refusal of *value* means to who wanted to set it."""
+    return UsageError(f"The store takes no {name} {value!r}: {error}")
