@@ -14,6 +14,7 @@ import trio.testing
 
 from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, StoreError, Unavailable
 from s3mount.fs import early, upload
+from s3mount.fs.attrs import AttrChange, read_time
 from s3mount.fs.content import FileContent
 from s3mount.fs.early import PACE_S, WAITING_PARTS, Uploads
 from s3mount.fs.slots import PARTS_AT_ONCE, Slots
@@ -23,6 +24,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, lost_reply, lost_request, seeded
 from tests.fs.content_kit import Rig, bytes_of, resize, write_over
+from tests.fs.mounted import Mounted
 
 # Parts of a size that many of fit into a test; how large they are is tried in tests/unit/test_upload.py.
 PART = 256 * KiB
@@ -555,7 +557,7 @@ async def test_a_slot_that_nobody_waits_for_any_more_is_free() -> None:
 # -- at random --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [*range(12), 71])
+@pytest.mark.parametrize("seed", [*range(6), 71])
 async def test_whatever_is_written_and_whatever_fails_each_commit_makes_the_bytes_of_its_moment(
     seed: int, tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -626,3 +628,73 @@ async def _commit(rng: random.Random, rig: Kit, content: FileContent, data: byte
         if changed:
             found = await rig.object()
             assert found in (then, bytes(late))
+
+
+# -- attributes -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def mounted(rig: Kit) -> AsyncIterator[Mounted]:
+    mount = Mounted(rig.store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        yield mount
+        await mount.fs.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def write_large(mount: Mounted, rig: Kit, path: str) -> int:
+    """The handle of a file whose upload is open."""
+    fh = await mount.create(path)
+    for at in range(6):
+        await mount.fs.write(fh, at * PART, bytes(PART))
+    await until(lambda: rig.parts_there == 6)
+    return fh
+
+
+async def test_what_was_set_before_the_close_is_kept_though_the_upload_began_without_it(rig: Kit) -> None:
+    async with mounted(rig) as mount:
+        fh = await write_large(mount, rig, "file")
+        await mount.setattr("file", AttrChange(mode=0o600, mtime_ns=5, atime_ns=6))
+        await mount.close(fh)
+        metadata = (await rig.memory.head(Key("file"))).metadata
+        assert metadata is not None
+        assert (int(metadata["mode"]) & 0o777, metadata["mtime"], metadata["atime"]) == (0o600, "0.000000005", "0.000000006")
+        assert (rig.count("complete_upload"), rig.count("update")) == (1, 1)
+        attr = await mount.stat("file")
+        assert (attr.mode & 0o777, attr.mtime_ns) == (0o600, 5)
+
+
+async def test_a_time_that_nobody_set_is_not_worth_a_copy_and_says_when_the_sending_began(rig: Kit) -> None:
+    async with mounted(rig) as mount:
+        fh = await write_large(mount, rig, "file")
+        await mount.fs.write(fh, 6 * PART, b"end")
+        await mount.close(fh)
+        assert (rig.count("complete_upload"), rig.count("update")) == (1, 0)
+        info = await rig.memory.head(Key("file"))
+        assert info.metadata is not None
+        assert (await mount.stat("file")).mtime_ns == read_time(info.metadata["mtime"])
+
+
+async def test_a_file_that_was_removed_sends_nothing(rig: Kit) -> None:
+    async with mounted(rig) as mount:
+        fh = await mount.create("file")
+        await mount.unlink("file")
+        for at in range(8):
+            await mount.fs.write(fh, at * PART, bytes(PART))
+        await rig.quiet()
+        assert rig.count("create_upload") == 0
+        await mount.close(fh)
+
+
+async def test_a_file_removed_while_it_is_sent_sends_no_more_and_leaves_no_upload(rig: Kit) -> None:
+    async with mounted(rig) as mount:
+        fh = await write_large(mount, rig, "file")
+        await mount.unlink("file")
+        for at in range(6, 12):
+            await mount.fs.write(fh, at * PART, bytes(PART))
+        await rig.quiet()
+        assert rig.count("put_part") == 6
+        await mount.close(fh)
+        await until(lambda: not rig.open_uploads)
+        assert rig.memory.bucket.keys == {}
