@@ -76,7 +76,7 @@ class Field:
 
     def _wire(self, row: Row) -> Front:
         front = self._fronts[row.tls]
-        front.set(latency_s=LATENCY_S if row.slow else 0, rate=RATE if row.slow else 0)
+        front.set(latency_s=LATENCY_S * row.slow, rate=RATE / row.slow if row.slow else 0)
         front.reset()
         return front
 
@@ -154,7 +154,7 @@ def why(error: Exception) -> str:
 
 
 def play(field: Field, row: Row, mounters: list[Mounter], sizes: Sizes) -> None:
-    say(f"{row.issue}  {row.title}{'' if row.slow else ' (a wire without limits)'}")
+    say(f"{row.issue}  {row.title}{'' if row.slow else ' (no limits on the wire)'}")
     results: Results = {}
     if row.loop:
         results["bare loop"] = field.loop(row)

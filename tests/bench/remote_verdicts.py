@@ -64,10 +64,16 @@ def sequential(ours: Result, peers: Results, sizes: Sizes) -> str:
     return f"{beside(ours, peers)} (reach 2), {share}, {per_gib(ours, sizes):.2f} s of CPU per GiB (reach 1.0)"
 
 
-def sequential_slow(ours: Result, peers: Results, sizes: Sizes) -> str:
-    share = ours.rate * 1e6 / (CONNECTIONS * RATE)
-    first = float(ours.notes[0].split()[2]) / 1000 / LATENCY_S
-    return f"{share:.2f} of {CONNECTIONS} connections (reach 0.9), first byte in {first:.1f} round trips (reach 2), {beside(ours, peers)}"
+def sequential_slow(times: float) -> Verdict:
+    """On a wire so many *times* slower than usual: at ten, not even a busy processor matters, only what is under way at once."""
+
+    def verdict(ours: Result, peers: Results, sizes: Sizes) -> str:
+        share = f"{ours.rate * 1e6 / (CONNECTIONS * RATE / times):.2f} of {CONNECTIONS} connections (reach 0.9)"
+        loop = f"{ours.rate / peers['bare loop'].rate:.2f} of the bare loop on so many"
+        first = float(ours.notes[0].split()[2]) / 1000 / (LATENCY_S * times)
+        return f"{share}, {loop}, first byte in {first:.1f} round trips (reach 2), {beside(ours, peers)}"
+
+    return verdict
 
 
 def per_gib(ours: Result, sizes: Sizes) -> float:
