@@ -139,7 +139,8 @@ class Walks:
     # -- flat -----------------------------------------------------------------------------
 
     def _start_flat(self, parent: str, walk: Walk, after: str, sought: str) -> Flight[Page]:
-        flight = self._asking.flat(parent, after, sought=sought if after else "")
+        # Only a page that begins before all of *sought* can tell that there is nothing of it.
+        flight = self._asking.flat(parent, after, sought=sought if "" < after < sought else "")
         walk.flying, walk.onward = flight, after
         walk.starts.append(sought)
         flight.when_landed(lambda page: self._judge(parent, walk, flight, page))

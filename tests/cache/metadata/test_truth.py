@@ -25,6 +25,7 @@ from s3mount.store.api import PAGE_KEYS, ObjectStore
 from s3mount.store.bucket import Bucket, File
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
+from tests.cache.metadata.kit import list_all, remembering
 
 T = TypeVar("T")
 
@@ -54,6 +55,11 @@ class Unsteady(Wrapper):
 
 
 State = dict[str, ETag]
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,17 @@ class World:
     def row(stem: str, key: str) -> str:
         inner, slash, _ = key[len(stem) :].partition("/")
         return stem + inner + slash
+
+
+@pytest.mark.parametrize("attributes", ["list", "full"])
+async def test_empty_directories_at_the_ends_of_flat_pages_stay(autojump_clock: MockClock, attributes: str) -> None:
+    keys = [f"p/d{n:04}/" for n in range(2100)]
+    async with remembering(keys, attributes=attributes, metadata_ttl_s=60.0) as (store, slow):
+        _, prefixes = await list_all(store, "p/")
+        for prefix in prefixes:
+            await list_all(store, prefix)
+        assert slow.counts["list"] < 20  # by flat pages
+        assert [prefix for prefix in keys if not (await store.find(prefix[:-1])).is_directory] == []
 
 
 async def live(attributes: str, seed: int, steps: int) -> None:
