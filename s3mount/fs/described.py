@@ -9,7 +9,7 @@ One with content that is not committed yet is not changed: its commit would undo
 
 from __future__ import annotations
 
-from s3mount.errors import Busy, NoAttribute, NotFound, NotPermitted, NotSupported, PreconditionFailed
+from s3mount.errors import Busy, Invalid, NoAttribute, NotFound, NotPermitted, NotSupported, PreconditionFailed, UsageError
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.volume import Volume
@@ -58,11 +58,14 @@ class Described:
         return info
 
     async def set(self, inode: Inode, name: str, value: str) -> None:
-        """Set an aspect that can be set. Raises NotSupported for a directory, Busy, NoAttribute, Stale, UsageError, StoreErrors."""
+        """Set an aspect that can be set. Raises NotSupported for a directory, Busy, Invalid, NoAttribute, Stale, StoreErrors."""
         if isinstance(inode, DirInode):
             raise NotSupported(f"The {name} of a directory cannot be set.")
-        while not await self._set(inode, name, value):
-            pass
+        try:
+            while not await self._set(inode, name, value):
+                pass
+        except UsageError as error:
+            raise Invalid(str(error)) from error
 
     async def remove(self, inode: Inode, name: str) -> None:
         """Take all tags away; a type and a class cannot be taken away. Raises NotPermitted, and as `set`."""
