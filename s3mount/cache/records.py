@@ -112,6 +112,7 @@ class DiskRecords(MemoryRecords):
                 if (whole := unpacked(missing[id_], value)) is not None:
                     self._held[id_] = value
                     found[whole.key] = whole
+            found |= self.held(info for info in missing.values() if info.key not in found)  # told meanwhile
         return found
 
     def put(self, infos: Sequence[ObjectInfo], *, own: bool = False) -> None:

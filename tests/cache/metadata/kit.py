@@ -84,9 +84,17 @@ async def remembering(keys: Iterable[str] = (), *, latency: float = LATENCY, **o
     memory = MemoryStore(LIKE_S3)
     fill(memory.bucket, keys)
     slow = Slow(memory, latency=latency)
-    store = Remembering(slow, CacheOptions(**{"attributes": "list", **options}))
-    try:
+    async with around(slow, **options) as store:
         yield store, slow
+
+
+@asynccontextmanager
+async def around(inner: ObjectStore, **options: Any) -> AsyncIterator[Remembering]:
+    """*inner*, remembered; its tables are sound at the end."""
+    store = Remembering(inner, CacheOptions(**{"attributes": "list", **options}))
+    try:
+        yield store
+        store.tables.check()
     finally:
         await store.aclose()
 

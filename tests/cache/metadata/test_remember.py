@@ -1,0 +1,108 @@
+"""What is corrected when, and what others are told."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3mount.errors import NotFound, OutcomeUnknown, PreconditionFailed
+from s3mount.model import Key
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Op
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+from tests.cache.metadata.kit import around, list_all, remembering
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def test_what_this_mount_changes_is_known_without_a_request(autojump_clock: MockClock) -> None:
+    async with remembering(["d/a", "d/b"], metadata_ttl_s=60.0) as (store, slow):
+        await list_all(store, "d/")
+        made = await store.put(Key("d/c"), b"new")
+        await store.delete(Key("d/a"))
+        slow.taken()
+        assert [info.key for info in (await list_all(store, "d/"))[0]] == ["d/b", "d/c"]
+        assert (await store.head(Key("d/c"))).etag == made.etag
+        assert (await store.find("d/a")).object is None
+        assert not slow.taken()
+
+
+async def test_others_changes_are_seen_after_the_time_to_live(autojump_clock: MockClock) -> None:
+    async with remembering(["d/a"], metadata_ttl_s=5.0) as (store, slow):
+        await list_all(store, "d/")
+        assert isinstance(slow.inner, MemoryStore)
+        other = slow.inner.another()
+        await other.put(Key("d/b"), b"x")
+        await other.delete(Key("d/a"))
+        await trio.sleep(4)
+        assert [info.key for info in (await list_all(store, "d/"))[0]] == ["d/a"]
+        await trio.sleep(2)
+        assert [info.key for info in (await list_all(store, "d/"))[0]] == ["d/b"]
+        assert (await store.find("d/a")).object is None
+
+
+async def test_a_mutation_whose_outcome_is_unknown_is_asked_about(autojump_clock: MockClock) -> None:
+    memory = MemoryStore(LIKE_S3)
+
+    def plan(op: Op) -> Fault:
+        return Fault(after=OutcomeUnknown("lost")) if op.verb == "put" else NOTHING
+
+    async with around(Faulty(memory, plan), metadata_ttl_s=60.0) as store:
+        assert await list_all(store, "d/") == ([], [])
+        with pytest.raises(OutcomeUnknown):
+            await store.put(Key("d/a"), b"x")
+        assert (await store.find("d/a")).object is not None
+        assert [info.key for info in (await list_all(store, "d/"))[0]] == ["d/a"]
+
+
+async def test_a_read_that_meets_another_version_makes_the_next_look_ask(autojump_clock: MockClock) -> None:
+    async with remembering(["d/a"], metadata_ttl_s=60.0) as (store, slow):
+        info = await store.head(Key("d/a"))
+        assert isinstance(slow.inner, MemoryStore)
+        made = await slow.inner.another().put(Key("d/a"), b"other")
+        pin = await store.pin(Key("d/a"), known=info)
+        assert (await store.head(Key("d/a"))).etag == info.etag
+        with pytest.raises(PreconditionFailed):
+            await pin.get_into(0, memoryview(bytearray(1)))
+        assert (await store.head(Key("d/a"))).etag == made.etag
+
+
+async def test_siblings_are_told_in_order_and_without_a_request(autojump_clock: MockClock) -> None:
+    async with remembering(["d/", *(f"d/f{n}" for n in range(9)), "d/sub/x"]) as (store, slow):
+        assert store.after("d/", 3) == []
+        await list_all(store, "d/")
+        slow.taken()
+        assert [info.key for info in store.after("d/", 3)] == ["d/f0", "d/f1", "d/f2"]
+        assert [info.key for info in store.after("d/f6", 9)] == ["d/f7", "d/f8"]
+        assert not slow.taken()
+
+
+async def test_a_time_to_live_of_zero_asks_each_time(autojump_clock: MockClock) -> None:
+    async with remembering(["d/a"], metadata_ttl_s=0.0) as (store, slow):
+        for _ in range(3):
+            await list_all(store, "d/")
+            await store.head(Key("d/a"))
+        assert slow.taken() == {"list": 3, "head": 3}
+        with pytest.raises(NotFound):
+            await store.head(Key("d/b"))
+
+
+async def test_files_removed_and_made_during_a_listing_neither_hide_nor_repeat_the_others(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:05}" for n in range(5000)]) as (store, _):
+        told: list[str] = []
+        after = ""
+        while True:
+            page = await store.list("d/", delimiter="/", after=after)
+            told += [info.key for info in page.objects]
+            if page.next is None:
+                break
+            after = page.next
+            for n in range(3, 5000, 500):
+                await store.delete(Key(f"d/f{n:05}"))
+                await store.put(Key(f"d/f{n:05}-new"), b"")
+        assert len(told) == len(set(told))
+        assert {f"d/f{n:05}" for n in range(5000) if n % 500 != 3} <= set(told)
