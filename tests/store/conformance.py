@@ -7,9 +7,9 @@ Plain functions that take a store; this module gathers them. A store's test modu
         await apply(check, store)
 """
 
-from tests.store import check_contents, check_listing, check_names, check_objects, check_replies, check_uploads
+from tests.store import check_aspects, check_contents, check_listing, check_names, check_objects, check_replies, check_uploads
 from tests.store.registry import CHECKS, Check, apply, lacking
 
-GATHERED = (check_objects, check_listing, check_contents, check_names, check_uploads, check_replies)
+GATHERED = (check_objects, check_listing, check_contents, check_names, check_uploads, check_replies, check_aspects)
 
 __all__ = ["CHECKS", "GATHERED", "Check", "apply", "lacking"]

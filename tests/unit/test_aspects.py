@@ -67,6 +67,7 @@ def test_versions_and_delete_markers_become_one_row_the_newest_first() -> None:
         {
             "Versions": [entry("a+b%2B", "v2", "02:00:00"), entry("a+b%2B", "v1", "01:00:00"), entry("c", "v4", "02:00:00", latest=True)],
             "DeleteMarkers": [entry("a+b%2B", "m2", "02:00:00", latest=True), entry("a+b%2B", "m1", "01:30:00")],
+            "EncodingType": "url",
             "IsTruncated": True,
             "NextKeyMarker": "c%2F",
             "NextVersionIdMarker": "v4",

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from s3mount.errors import StoreError, UsageError
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+
+from s3mount.errors import StoreError, Unavailable, Unsupported, UsageError
 from s3mount.model import Key
 from s3mount.store.aspects import tags_in, tags_out
 from s3mount.store.s3.answers import Asked
@@ -20,14 +23,40 @@ PRESIGNED_S = 3600
 
 async def tags(client: Client, bucket: str, key: Key) -> str | None:
     """The object's tags as a query string; None for none. Raises NotFound, AccessDenied, Unsupported."""
-    answer = await client("get_object_tagging", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key)
-    return tags_out(tuple((tag["Key"], tag["Value"]) for tag in answer.get("TagSet", ())))
+    try:
+        answer = await client("get_object_tagging", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key)
+    except Unavailable as error:
+        if _is_content(error.__cause__):
+            raise _no_tags() from error
+        raise
+    if "TagSet" not in answer:
+        raise _no_tags()
+    return tags_out(tuple((tag["Key"], tag["Value"]) for tag in answer["TagSet"]))
 
 
 async def set_tags(client: Client, bucket: str, key: Key, text: str) -> None:
-    """Replace the object's tags. Raises UsageError, NotFound, AccessDenied, Unsupported."""
-    tagging: dict[str, Any] = {"TagSet": [{"Key": name, "Value": value} for name, value in tags_in(text)]}
-    await client("put_object_tagging", Asked(bucket=bucket, key=key, mutates=True), Bucket=bucket, Key=key, Tagging=tagging)
+    """Replace the object's tags. Raises UsageError, NotFound, AccessDenied, Unsupported.
+
+    A service that does not know tags may take the request for a PUT of the object itself: so the present ones are asked for first.
+    """
+    pairs, asked = tags_in(text), Asked(bucket=bucket, key=key, mutates=True)
+    await tags(client, bucket, key)
+    if pairs:
+        tagging: dict[str, Any] = {"TagSet": [{"Key": name, "Value": value} for name, value in pairs]}
+        await client("put_object_tagging", asked, Bucket=bucket, Key=key, Tagging=tagging)
+    else:
+        await client("delete_object_tagging", asked, Bucket=bucket, Key=key)
+
+
+def _is_content(cause: BaseException | None) -> bool:
+    """Whether what could not be read as a document was the object itself; botocore makes a status 500 of most of those answers."""
+    if isinstance(cause, ClientError):
+        return "etag" in cause.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return isinstance(cause, ResponseParserError)
+
+
+def _no_tags() -> Unsupported:
+    return Unsupported("The store keeps no tags of objects.")
 
 
 async def presigned(client: Client, bucket: str, key: Key) -> str | None:

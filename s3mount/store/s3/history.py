@@ -10,6 +10,7 @@ have an entry of the same key, the later time comes first, and of two at the sam
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -19,6 +20,8 @@ from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.client import Answer, Client
 from s3mount.store.s3.headers import etag_in, iso_time
 from s3mount.store.s3.replies import given
+
+Decode = Callable[[str], str]
 
 
 async def versions(client: Client, bucket: str, prefix: str, *, after: VersionPlace | None) -> Versions:
@@ -30,26 +33,35 @@ async def versions(client: Client, bucket: str, prefix: str, *, after: VersionPl
 
 def versions_of(answer: Answer) -> Versions:
     """One page of an answer. Pure."""
-    rows = ([_version(entry) for entry in answer.get("Versions", ())], [_marker(entry) for entry in answer.get("DeleteMarkers", ())])
+    decode = unquote_plus if answer.get("EncodingType") == "url" else str
+    rows = (
+        [_version(entry, decode) for entry in answer.get("Versions", ())],
+        [_marker(entry, decode) for entry in answer.get("DeleteMarkers", ())],
+    )
     entries = tuple(heapq.merge(*rows, key=lambda version: (version.key.encode(), not version.latest, -version.mtime_ns)))
     if not answer.get("IsTruncated"):
         return Versions(entries, None)
-    return Versions(entries, VersionPlace(unquote_plus(answer["NextKeyMarker"]), answer["NextVersionIdMarker"]))
+    return Versions(entries, VersionPlace(decode(answer["NextKeyMarker"]), answer["NextVersionIdMarker"]))
 
 
-def _version(entry: dict[str, Any]) -> Version:
+def _version(entry: dict[str, Any], decode: Decode) -> Version:
     return _entry(
-        entry, marker=False, size=int(entry["Size"]), etag=etag_in(entry["ETag"]), storage_class=entry.get("StorageClass") or "STANDARD"
+        entry,
+        decode,
+        marker=False,
+        size=int(entry["Size"]),
+        etag=etag_in(entry["ETag"]),
+        storage_class=entry.get("StorageClass") or "STANDARD",
     )
 
 
-def _marker(entry: dict[str, Any]) -> Version:
-    return _entry(entry, marker=True, size=0, etag=ETag(""), storage_class="STANDARD")
+def _marker(entry: dict[str, Any], decode: Decode) -> Version:
+    return _entry(entry, decode, marker=True, size=0, etag=ETag(""), storage_class="STANDARD")
 
 
-def _entry(entry: dict[str, Any], *, marker: bool, size: int, etag: ETag, storage_class: str) -> Version:
+def _entry(entry: dict[str, Any], decode: Decode, *, marker: bool, size: int, etag: ETag, storage_class: str) -> Version:
     return Version(
-        Key(unquote_plus(entry["Key"])),
+        Key(decode(entry["Key"])),
         entry.get("VersionId") or NULL_VERSION,
         latest=bool(entry["IsLatest"]),
         marker=marker,
