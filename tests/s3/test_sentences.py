@@ -196,6 +196,28 @@ def test_an_archived_object_is_asked_back(said: Said, capsys: pytest.CaptureFixt
     assert "never archived" in said("restore", "local://bucket/key", status=2)
 
 
+def test_the_archived_objects_of_a_whole_prefix_are_asked_back(said: Said, capsys: pytest.CaptureFixture[str]) -> None:
+    def entry(key: str, storage_class: str) -> str:
+        rest = f"<Size>1</Size><ETag>e</ETag><LastModified>2026-11-21T00:00:00Z</LastModified><StorageClass>{storage_class}</StorageClass>"
+        return f"<Contents><Key>{key}</Key>{rest}</Contents>"
+
+    def answer(request: Request) -> Reply:
+        if request.method == "POST":
+            return Reply(202)
+        entries = [("p/cold", "GLACIER"), ("p/colder", "DEEP_ARCHIVE"), ("p/warm", "GLACIER_IR")] if "prefix=p%2F" in request.target else []
+        inside = "".join(entry(*pair) for pair in entries)
+        counts = f"<KeyCount>{len(entries)}</KeyCount><IsTruncated>false</IsTruncated>"
+        page = f"<ListBucketResult><Name>b</Name>{counts}{inside}</ListBucketResult>"
+        return Reply(200, page.encode(), {"Content-Type": "application/xml"})
+
+    with canned(answer) as (url, requests):
+        assert run(["restore", "-r", "s3://bucket/p", "--endpoint-url", url]) == 0
+        assert sorted(capsys.readouterr().out.splitlines()) == [f"s3://bucket/p/{key}: will be restored" for key in ("cold", "colder")]
+        assert "nothing below" in said("restore", "-r", "s3://bucket/q", "--endpoint-url", url)
+    asked = {request.target.partition("/bucket/")[2] for request in requests if request.method == "POST"}
+    assert asked == {"p/cold?restore", "p/colder?restore"}
+
+
 @pytest.mark.fuse
 @pytest.mark.parametrize(("bucket", "words"), [("missing", "no bucket 'missing'"), ("bucket", "have expired")])
 def test_a_mount_that_cannot_be_says_so_before_it_goes_into_the_background(
