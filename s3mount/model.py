@@ -115,7 +115,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class VersionPlace:
-    """Where a listing of versions goes on: behind *version_id* of *key*."""
+    """Where a listing of versions goes on: behind *version_id* of *key*, behind all of *key* where that is ""."""
 
     key: str
     version_id: str

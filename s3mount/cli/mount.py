@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +50,19 @@ def octal(text: str) -> int:
     return int(text, 8)
 
 
+def parse_moment(text: str) -> int:
+    """Nanoseconds since 1970 of an ISO 8601 time, local where it names no zone; without a fraction, the end of its second.
+
+    Raises UsageError.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        seconds = int(moment.replace(microsecond=0).timestamp())
+    except (ValueError, OverflowError):
+        raise UsageError(f"{text!r} is no time: write 2026-11-21T02:40, or with a zone 2026-11-21T02:40:00Z.") from None
+    return seconds * 10**9 + (moment.microsecond * 1000 or 10**9 - 1)
+
+
 @click.command(cls=ListedOptionsCommand)
 @click.argument("source")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
@@ -55,6 +70,12 @@ def octal(text: str) -> int:
 @click.option("-o", "kernel", multiple=True, metavar="OPT,OPT...", help="Options as mount(8) takes them: any of these, and the kernel's.")
 @click.option("--create", is_flag=True, help="Make the bucket if it is missing.")
 @click.option("--read-only", is_flag=True, help="Refuse every change.")
+@click.option(
+    "--versions-at",
+    type=parse_moment,
+    metavar="TIME",
+    help="Show the bucket as it was, if it keeps versions: 2026-11-21T02:40 (local time, or with a zone). Read-only.",
+)
 @click.option("--uid", type=click.IntRange(min=0), help="Owner of what has none recorded. Default: who mounts.")
 @click.option("--gid", type=click.IntRange(min=0), help="Group of what has none recorded. Default: that of who mounts.")
 @click.option("--umask", type=octal, default="022", show_default=True, help="Taken away from the next two.")
@@ -97,6 +118,7 @@ def mount(
     kernel: tuple[str, ...],
     create: bool,
     read_only: bool,
+    versions_at: int | None,
     uid: int | None,
     gid: int | None,
     umask: int,
@@ -120,6 +142,10 @@ def mount(
     SOURCE is s3://BUCKET[/PREFIX] or local://BUCKET[/PREFIX]. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
     """
     url = parse_url(source)
+    if versions_at is not None:
+        # What was does not change any more.
+        read_only, metadata_ttl, create = True, FOREVER_S, False
+        cache = replace(cache, metadata_ttl_s=FOREVER_S)
     dead = clear_dead(mountpoint)
     options = MountOptions(
         source=source,
@@ -149,7 +175,7 @@ def mount(
         log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))
         for former in dead:
             log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
-        run_mount(lambda: open_store(url, choice, create_bucket=create, cache=cache), options, ready=ready)
+        run_mount(lambda: open_store(url, choice, create_bucket=create, cache=cache, at_ns=versions_at), options, ready=ready)
 
     if foreground:
         work(lambda: None)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import trio
 
 from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
 from s3mount.cli.report import os_reason
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
@@ -25,6 +26,7 @@ from s3mount.engine.engine import Engine
 from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
 from s3mount.store.local import LocalStore
+from s3mount.store.past import Past
 from s3mount.store.wrap.traced import Traced
 
 if TYPE_CHECKING:
@@ -69,11 +71,12 @@ class Stores:
     """The stores that one command works on, each opened once; leaving the context closes them.
 
     *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets. *cache* (a mount's) is for
-    the stores behind a network.
+    the stores behind a network. *at_ns*: show buckets as they were then.
     """
 
-    def __init__(self, choice: Choice, *, create: bool = False, cache: CacheOptions | None = None) -> None:
+    def __init__(self, choice: Choice, *, create: bool = False, cache: CacheOptions | None = None, at_ns: int | None = None) -> None:
         self._choice = choice
+        self._at_ns = at_ns
         self._folder = data_folder(choice.data)
         self._create = create
         self._cache = cache
@@ -109,7 +112,8 @@ class Stores:
             await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
         except (NotFound, NoSuchBucket):
             raise NoSuchBucket(self._no_bucket(url)) from None
-        return LocalStore(engine, url.bucket)
+        store = LocalStore(engine, url.bucket)
+        return store if self._at_ns is None else Remembering(Past(store, self._at_ns), self._cache or CacheOptions())
 
     async def buckets(self, url: StoreUrl) -> Sequence[Bucket]:
         """All buckets of *url*'s kind of store."""
@@ -152,7 +156,7 @@ class Stores:
     def _remote(self) -> Remote:
         # Imported when it is wanted: aiobotocore takes longer to import than a command on the embedded store takes altogether.
         remote: ModuleType = importlib.import_module("s3mount.cli.remote")
-        service: Remote = remote.Remote(self._choice, self._cache)
+        service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns)
         return service
 
     def _no_bucket(self, url: StoreUrl) -> str:
@@ -179,14 +183,14 @@ def require_bucket_named(url: StoreUrl) -> None:
 
 @asynccontextmanager
 async def open_store(
-    url: StoreUrl, choice: Choice, *, create_bucket: bool = False, cache: CacheOptions | None = None
+    url: StoreUrl, choice: Choice, *, create_bucket: bool = False, cache: CacheOptions | None = None, at_ns: int | None = None
 ) -> AsyncIterator[ObjectStore]:
     """The store of *url*'s bucket for as long as the context lasts; *create_bucket* makes it where it is missing.
 
     Raises NoSuchBucket with the command that makes the bucket, StoreErrors that name the data folder or the service.
     """
     require_bucket_named(url)
-    async with Stores(choice, create=create_bucket, cache=cache) as stores:
+    async with Stores(choice, create=create_bucket, cache=cache, at_ns=at_ns) as stores:
         try:
             store = await stores.open(url)
         except NoSuchBucket:

@@ -3,7 +3,7 @@
 Owns: the order of the wrappers around S3Store, what a first look may change (the region), the sentence for a missing bucket.
 Must not know: what is done with a store, the embedded store.
 
-    cache (a mount's) -> Retrying -> Limited -> S3Store
+    cache (a mount's) -> Past (where it shows what was) -> Retrying -> Limited -> S3Store
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from s3mount.config import StoreUrl
 from s3mount.errors import Misdirected, NoSuchBucket
 from s3mount.model import Key, MiB
 from s3mount.store.api import ObjectStore
+from s3mount.store.past import Past
 from s3mount.store.s3 import buckets
 from s3mount.store.s3.answers import NotAllowed
 from s3mount.store.s3.client import Client, open_client
@@ -42,9 +43,13 @@ COMMAND_BYTES = 256 * MiB
 
 
 class Remote:
-    """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question)."""
+    """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question).
 
-    def __init__(self, choice: Choice, cache: CacheOptions | None = None) -> None:
+    *at_ns*: show buckets as they were then.
+    """
+
+    def __init__(self, choice: Choice, cache: CacheOptions | None = None, *, at_ns: int | None = None) -> None:
+        self._at_ns = at_ns
         self._options = choice.s3
         self._policy = Policy(budget=choice.retry_for_s)
         self._cache = cache
@@ -52,10 +57,13 @@ class Remote:
     async def open(self, url: StoreUrl) -> ObjectStore:
         """The store of *url*'s bucket, after a first look. Raises NoSuchBucket, Misdirected, AccessDenied and others."""
         store = await self._reach(url, self._options)
-        patient = Retrying(Limited(store, LIMITS), self._policy)
+        patient: ObjectStore = Retrying(Limited(store, LIMITS), self._policy)
+        identity = f"{store.client.endpoint}/{url.bucket}"
+        if self._at_ns is not None:
+            patient, identity = Past(patient, self._at_ns), f"{identity}@{self._at_ns}"
         if self._cache is None:
             return Blocks(patient, CacheOptions(memory_limit=COMMAND_BYTES))
-        return remembered(patient, replace(self._cache, identity=f"{store.client.endpoint}/{url.bucket}"))
+        return remembered(patient, replace(self._cache, identity=identity))
 
     async def _reach(self, url: StoreUrl, options: S3Options) -> S3Store:
         store = await open_s3(options, url.bucket, policy=self._policy)

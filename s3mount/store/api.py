@@ -189,6 +189,10 @@ class ObjectStore(Protocol):
         """One page of all versions and delete markers under *prefix*; where none are kept, each object is its only one."""
         ...
 
+    async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
+        """As `head`, of a version that `list_versions` told. Raises NotFound."""
+        ...
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -208,6 +212,10 @@ class ObjectStore(Protocol):
         *known* is what the caller has of the version that it wants (it implies *if_match*). A store that finds versions by ETag alone need
         not ask for it then: a version that is gone shows at the first `get_into`.
         """
+        ...
+
+    async def pin_version(self, info: ObjectInfo) -> Pin:
+        """Version `info.version_id` of `info.key` for reading, be it the current one or not. Raises NotFound, here or at a read."""
         ...
 
     # -- committing -------------------------------------------------------------------

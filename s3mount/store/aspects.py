@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from s3mount.errors import Unsupported, UsageError
 from s3mount.model import NO_METADATA, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
-from s3mount.store.api import PAGE_KEYS, Commit
+from s3mount.store.api import PAGE_KEYS, Commit, Pin
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
 STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
@@ -107,6 +107,9 @@ class Plain(Protocol):
     @abstractmethod
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo: ...
 
+    @abstractmethod
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin: ...
+
     async def aspect(self, key: Key, name: str) -> str | None:
         """As `ObjectStore.aspect`."""
         return told_by(await self.head(key), name)
@@ -123,6 +126,14 @@ class Plain(Protocol):
         """As `ObjectStore.list_versions`."""
         page = await self.list(prefix, after=after.key if after else "")
         return Versions(tuple(map(only_version, page.objects)), VersionPlace(page.next, NULL_VERSION) if page.next else None)
+
+    async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
+        """As `ObjectStore.head_version`."""
+        return await self.head(key)
+
+    async def pin_version(self, info: ObjectInfo) -> Pin:
+        """As `ObjectStore.pin_version`."""
+        return await self.pin(info.key, known=info)
 
 
 def only_version(info: ObjectInfo) -> Version:

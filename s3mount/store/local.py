@@ -56,7 +56,7 @@ from s3mount.model import (
     Versions,
 )
 from s3mount.store.api import EVERYTHING, PAGE_KEYS, Arrived, Commit, Failure
-from s3mount.store.aspects import TAGS, URL, Plain, tags_in, tags_out, url_of
+from s3mount.store.aspects import NULL_VERSION, TAGS, URL, Plain, tags_in, tags_out, url_of
 from s3mount.store.rules import changed
 
 T = TypeVar("T")
@@ -161,10 +161,14 @@ class LocalStore(Plain):
         return await super().aspect(key, name)
 
     async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
-        place = Place(after.key, after.version_id) if after else Place()
+        place = Place(after.key, after.version_id or None) if after else Place()
         page = await _in_thread(self._looks, partial(self._engine.version_page, self._bucket, prefix, after=place, limit=PAGE_KEYS))
         entries = tuple(map(_version, page.versions))
         return Versions(entries, VersionPlace(entries[-1].key, entries[-1].version_id) if page.next else None)
+
+    async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return self._engine.head_version(self._bucket, key, version_id)
 
     # -- reading ----------------------------------------------------------------------
 
@@ -190,6 +194,10 @@ class LocalStore(Plain):
         if reader is None:
             reader = await _in_thread(self._reads, partial(self._engine.open_object, self._bucket, key, if_match=if_match))
         return LocalPin(reader, self._reads)
+
+    async def pin_version(self, info: ObjectInfo) -> LocalPin:
+        ask = partial(self._engine.open_version, self._bucket, info.key, info.version_id or NULL_VERSION)
+        return LocalPin(await _in_thread(self._reads, ask), self._reads)
 
     # -- committing -------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ async def test_every_request_passes_the_seam() -> None:
     await store.set_aspect(K, "content-type", "text/plain", if_match=(await store.inner.head(K)).etag)
     assert await store.aspect(K, "content-type") == "text/plain"
     assert [version.key for version in (await store.list_versions("k")).entries] == [K]
+    await store.pin_version(await store.head_version(K, "null"))
     await store.copy(K, Key("copy"))
     await store.rename(Key("copy"), Key("d/copy"))
     await store.rename_prefix("d/", "e/")

@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_plus
 
-from s3mount.model import ETag, Key, Version, VersionPlace, Versions
+from s3mount.model import ETag, Key, ObjectInfo, Version, VersionPlace, Versions
 from s3mount.store.aspects import NULL_VERSION
 from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.client import Answer, Client
-from s3mount.store.s3.headers import etag_in, iso_time
-from s3mount.store.s3.replies import given
+from s3mount.store.s3.headers import etag_in, info_of, iso_time
+from s3mount.store.s3.replies import given, headers_of
 
 Decode = Callable[[str], str]
 
 
 async def versions(client: Client, bucket: str, prefix: str, *, after: VersionPlace | None) -> Versions:
     """As `ObjectStore.list_versions`. Keys come URL-encoded, as XML cannot carry all of them."""
-    where = {"KeyMarker": after.key, "VersionIdMarker": after.version_id} if after else {}
+    where = given(KeyMarker=after.key, VersionIdMarker=after.version_id) if after else {}
     answer = await client("list_object_versions", Asked(bucket=bucket), Bucket=bucket, EncodingType="url", **given(Prefix=prefix), **where)
     return versions_of(answer)
+
+
+async def head_version(client: Client, bucket: str, key: Key, version_id: str) -> ObjectInfo:
+    """As `ObjectStore.head_version`."""
+    answer = await client("head_object", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key, VersionId=version_id)
+    return replace(info_of(key, headers_of(answer)), version_id=version_id)
 
 
 def versions_of(answer: Answer) -> Versions:

@@ -196,3 +196,14 @@ class S3Pin:
 
     async def aclose(self) -> None:
         """Nothing is held."""
+
+
+class VersionPin(S3Pin):
+    """A version by its id, be it the current one or not."""
+
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
+        if buffer.nbytes:
+            info, span = self._info, ByteRange(offset, offset + buffer.nbytes)
+            await self._reading.read(
+                info.key, span, buffer, if_match=info.etag, version_id=info.version_id, size=info.size, arrived=arrived
+            )

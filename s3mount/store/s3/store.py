@@ -60,7 +60,7 @@ from s3mount.store.s3.headers import (
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.made import Made
 from s3mount.store.s3.options import S3Options
-from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, find
+from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, VersionPin, find
 from s3mount.store.s3.replies import (
     commit_id_of,
     commit_of,
@@ -143,6 +143,9 @@ class S3Store:
     async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
         return await history.versions(self.client, self.bucket, prefix, after=after)
 
+    async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
+        return await history.head_version(self.client, self.bucket, key, version_id)
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -152,6 +155,9 @@ class S3Store:
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> S3Pin:
         return await self._reading.pin(key, if_match=if_match, known=known)
+
+    async def pin_version(self, info: ObjectInfo) -> S3Pin:
+        return VersionPin(self._reading, info)
 
     # -- committing -------------------------------------------------------------------
 

@@ -35,9 +35,11 @@ KINDS: dict[str, Kind] = {
     "list": Kind.LOOK,
     "aspect": Kind.LOOK,
     "list_versions": Kind.LOOK,
+    "head_version": Kind.LOOK,
     "list_uploads": Kind.LOOK,
     "get_into": Kind.READ,
     "pin": Kind.READ,
+    "pin_version": Kind.READ,
     "pin.get_into": Kind.READ,
     "put": Kind.COMMIT,
     "adopt": Kind.COMMIT,
@@ -137,6 +139,9 @@ class Wrapper:
     async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
         return await self.around(Op("list_versions", prefix), lambda: self.inner.list_versions(prefix, after=after))
 
+    async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
+        return await self.around(Op("head_version", key), lambda: self.inner.head_version(key, version_id))
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(
@@ -146,6 +151,9 @@ class Wrapper:
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
         return WrappedPin(self, await self.around(Op("pin", key), lambda: self.inner.pin(key, if_match=if_match, known=known)))
+
+    async def pin_version(self, info: ObjectInfo) -> Pin:
+        return WrappedPin(self, await self.around(Op("pin_version", info.key), lambda: self.inner.pin_version(info)))
 
     # -- committing -------------------------------------------------------------------
 
