@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 import trio
 
 from s3mount.cache.options import CacheOptions
-from s3mount.cache.remember import Remembering
 from s3mount.cli.report import os_reason
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
@@ -26,7 +25,6 @@ from s3mount.engine.engine import Engine
 from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
 from s3mount.store.local import LocalStore
-from s3mount.store.past import Past
 from s3mount.store.wrap.traced import Traced
 
 if TYPE_CHECKING:
@@ -113,7 +111,11 @@ class Stores:
         except (NotFound, NoSuchBucket):
             raise NoSuchBucket(self._no_bucket(url)) from None
         store = LocalStore(engine, url.bucket)
-        return store if self._at_ns is None else Remembering(Past(store, self._at_ns), self._cache or CacheOptions())
+        if self._at_ns is None:
+            return store
+        # Imported when it is wanted, as `remote` is.
+        past: ObjectStore = importlib.import_module("s3mount.cli.as_it_was").as_it_was(store, self._at_ns, self._cache)
+        return past
 
     async def buckets(self, url: StoreUrl) -> Sequence[Bucket]:
         """All buckets of *url*'s kind of store."""
