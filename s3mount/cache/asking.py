@@ -118,23 +118,28 @@ class Asking:
     async def _fly_head(self, key: Key, flight: Flight[ObjectInfo | None]) -> None:
         try:
             async with self._limit:
-                await flight.fly(lambda: self._head(key), lambda info: None)
+                await flight.fly(lambda: self._head(key, flight.asked), lambda info: None)
         finally:
             if self._heads.get(key) is flight:
                 del self._heads[key]
 
-    async def _head(self, key: Key) -> ObjectInfo | None:
+    async def _head(self, key: Key, asked: Asked) -> ObjectInfo | None:
         try:
             info = await self._inner.head(key)
         except NotFound:
             return None
-        self.heard(info)
+        self._hear(info, asked)
         return info
+
+    def _hear(self, info: ObjectInfo, asked: Asked) -> None:
+        """Metadata may change without the ETag: what was asked for before this mount's last change is no news."""
+        if self._tables.made_since(info.key, asked) is None:
+            self.heard(info)
 
     async def head(self, key: Key) -> tuple[ObjectInfo | None, Asked]:
         """The object, None where there is none."""
         asked = self._tables.ask()
-        info = await self._head(key)
+        info = await self._head(key, asked)
         self._tables.told(key, info, asked)
         return info, asked
 
@@ -143,6 +148,6 @@ class Asking:
         found = await self._inner.find(name)
         for info in (found.object, found.marker):
             if info is not None and info.metadata is not None:
-                self.heard(info)
+                self._hear(info, asked)
         self._tables.found(name, found, asked)
         return found, asked

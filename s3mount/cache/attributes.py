@@ -20,6 +20,7 @@ from typing import Protocol
 from cachetools import LRUCache
 
 from s3mount.cache.asking import Asking, Flight
+from s3mount.cache.leaf import Asked, Mark
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import stem_of
@@ -123,7 +124,9 @@ class FullAttributes:
         missing = [info for info in infos if info.metadata is None]
         if not missing:
             return infos
-        known: dict[Key, ObjectInfo | None] = {**await self._records.get(missing)}
+        began = self._tables.ask()
+        records = await self._records.get(missing)
+        known = {key: self._latest(info, began) for key, info in records.items()}
         if len(infos) == 1 and missing[0].key not in known:
             self._look_ahead(missing[0].key)
         asked = [(info, self._asking.peek(info.key)) for info in missing if info.key not in known]
@@ -159,7 +162,14 @@ class FullAttributes:
         if told is None or told.etag != info.etag:
             self._tables.told(info.key, told, flight.asked)
             return told
-        return replace(info, metadata=told.metadata, content_type=told.content_type, version_id=told.version_id)
+        return self._latest(replace(info, metadata=told.metadata, content_type=told.content_type, version_id=told.version_id), flight.asked)
+
+    def _latest(self, told: ObjectInfo, asked: Asked) -> ObjectInfo | None:
+        """*told*, unless this mount has changed the object since that was asked for."""
+        made = self._tables.made_since(told.key, asked)
+        if made is Mark.ABSENT:
+            return None
+        return made if isinstance(made, ObjectInfo) and made.metadata is not None else told
 
     def shown(self, info: ObjectInfo) -> ObjectInfo:
         """A version that this mount has made: its record is written now, so that nobody need ask."""

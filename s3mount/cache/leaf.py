@@ -193,11 +193,11 @@ class Leaf:
         return Leaf(self.stem, self.lo, self.hi, there, asked, blank=self._blank)
 
     def fill(self, text: bytes, info: ObjectInfo) -> None:
-        """The attributes of the row under *text*, if it still is the version that *info* speaks of."""
+        """The attributes of the row under *text*, if it has none yet and still is the version that *info* speaks of."""
         at = self.at(text)
         if at < len(self) and self.text(at) == text:
             known = self.value(at)
-            if isinstance(known, ObjectInfo) and known.etag == info.etag and at not in self._odd:
+            if isinstance(known, ObjectInfo) and known.metadata is None and known.etag == info.etag and at not in self._odd:
                 self._aside[at] = _packed(info)
 
 

@@ -203,13 +203,13 @@ class Table:
             self._work_in(asked)
 
     def fill(self, infos: Iterable[ObjectInfo]) -> None:
-        """Attributes of rows, as long as they are the versions that *infos* speak of."""
+        """Attributes of rows that have none yet, as long as they are the versions that *infos* speak of."""
         changed: dict[bytes, int] = {}
         for info in infos:
             text = text_of(self.stem, info.key)
             note, leaf = self._notes.get(text), self._covering(text)
             if note is not None:
-                if isinstance(note.value, ObjectInfo) and note.value.etag == info.etag:
+                if isinstance(note.value, ObjectInfo) and note.value.metadata is None and note.value.etag == info.etag:
                     self._notes[text] = Known(info, note.asked)
             elif leaf is not None:
                 changed.setdefault(leaf.lo, leaf.cost)

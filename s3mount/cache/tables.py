@@ -206,6 +206,13 @@ class Tables:
             self._doubted = max(self._doubted, self._changes.popitem(last=False)[1].asked.number)
         self._apply(change)
 
+    def made_since(self, key: str, asked: Asked) -> ObjectInfo | Mark | None:
+        """What this mount has made of *key* since the request *asked* was sent; None: nothing."""
+        change = self._changes.get(key)
+        if change is not None and change.asked.number > asked.number:
+            return change.value
+        return Mark.UNKNOWN if asked.number < self._doubted else None
+
     def forget_all(self) -> None:
         """More has changed than one would name: nothing that is known counts any more, nor what is under way."""
         self._doubted = self.ask().number
