@@ -13,7 +13,7 @@ import trio
 from s3mount.cli import transfer
 from s3mount.cli.output import no_progress
 from s3mount.model import Content, Hole, Key, MiB, ObjectInfo, Staged
-from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.api import Arrived, Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 
 K = Key("a/b")
@@ -103,7 +103,7 @@ class BrokenPin:
     def view_nowait(self, offset: int, size: int) -> memoryview | None:
         return None
 
-    async def get_into(self, offset: int, buffer: memoryview) -> None:
+    async def get_into(self, offset: int, buffer: memoryview, *, arrived: Arrived | None = None) -> None:
         await trio.lowlevel.checkpoint()
         if offset:
             raise OSError("gone")

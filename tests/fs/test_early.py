@@ -290,7 +290,7 @@ async def test_an_emptied_file_leaves_no_upload(rig: Kit) -> None:
         assert rig.open_uploads == 1
         await content.truncate(0)
         await rig.quiet()
-        assert not rig.open_uploads
+        assert rig.open_uploads < 1
         await write_all(content, material(5 * PART, 2))
         await rig.parts_arrive(5)
         assert rig.open_uploads == 1

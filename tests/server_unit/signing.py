@@ -52,21 +52,21 @@ def sign_header(method: str, url: str, headers: Mapping[str, str] = NO_HEADERS, 
     request = AWSRequest(method, url, headers=dict(headers), data=body)
     with clock():
         S3SigV4Auth(Credentials(ACCESS_KEY, SECRET), "s3", region).add_auth(request)
-    return received(method, request.url, dict(request.headers.items()))
+    return received(method, request.url or url, dict(request.headers.items()))
 
 
 def sign_query(method: str, url: str, headers: Mapping[str, str] = NO_HEADERS, expires: int = 3600) -> S3Request:
     request = AWSRequest(method, url, headers=dict(headers))
     with clock():
         S3SigV4QueryAuth(Credentials(ACCESS_KEY, SECRET), "s3", "us-east-1", expires=expires).add_auth(request)
-    return received(method, request.url, dict(request.headers.items()))
+    return received(method, request.url or url, dict(request.headers.items()))
 
 
 def sign_v2_header(method: str, url: str, headers: Mapping[str, str] = NO_HEADERS, auth_path: str | None = None) -> S3Request:
     request = AWSRequest(method, url, headers=dict(headers), auth_path=auth_path)
     with clock():
         HmacV1Auth(Credentials(ACCESS_KEY, SECRET)).add_auth(request)
-    return received(method, request.url, dict(request.headers.items()), bases=("s3.example.com",))
+    return received(method, request.url or url, dict(request.headers.items()), bases=("s3.example.com",))
 
 
 def sign_v2_query(method: str, url: str, headers: Mapping[str, str] = NO_HEADERS, expires: int = 3600) -> S3Request:
@@ -74,4 +74,4 @@ def sign_v2_query(method: str, url: str, headers: Mapping[str, str] = NO_HEADERS
     request = AWSRequest(method, url, headers=dict(headers))
     with clock():
         HmacV1QueryAuth(Credentials(ACCESS_KEY, SECRET), expires=expires).add_auth(request)
-    return received(method, request.url, {})
+    return received(method, request.url or url, {})
