@@ -21,7 +21,7 @@ DATA = bytes(range(256)) * 1000
 CHUNK = 64 * 1024
 
 
-class _Streaming(S3SigV4Auth):  # botocore has no types
+class _Streaming(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
     def payload(self, request: AWSRequest) -> str:
         return SENTINEL
 

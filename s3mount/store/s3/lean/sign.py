@@ -54,7 +54,7 @@ class Signer:
         return [*request.headers.items(), *self._unsigned.items()]
 
 
-class _Keys(S3SigV4Auth):
+class _Keys(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
     """botocore's signer for one set of credentials, with the day's signing key remembered."""
 
     def __init__(self, credentials: Any, scope: Scope) -> None:
