@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from s3mount.cache.options import CacheOptions
 from s3mount.cli import main, mount
 from s3mount.cli import open_store as opener
 from s3mount.cli.store_options import Choice
@@ -41,8 +41,8 @@ def plan(op: Op) -> Fault:
 
 
 @asynccontextmanager
-async def open_faulty(url: StoreUrl, choice: Choice, *, create_bucket: bool, cache: CacheOptions) -> AsyncIterator[ObjectStore]:
-    async with opener.open_store(url, choice, create_bucket=create_bucket, cache=cache) as store:
+async def open_faulty(url: StoreUrl, choice: Choice, **options: Any) -> AsyncIterator[ObjectStore]:
+    async with opener.open_store(url, choice, **options) as store:
         yield Faulty(store, plan)
 
 
