@@ -354,6 +354,7 @@ def test_an_interrupted_copy_leaves_nothing(s3mount: Command, bucket: str, data:
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=data,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell ignores it in what runs in its background
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
