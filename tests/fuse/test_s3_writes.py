@@ -93,7 +93,7 @@ def test_cp_tar_and_rsync_put_each_file_once(mount: Mount, front: Front, tree: P
     """Beside the files: a marker, its times, and a few listings, whatever the number of files."""
     for name, command in {
         "cp": f"cp -a {tree} {mount.path}/cp",
-        "tar": f"mkdir {mount.path}/tar && tar c --format=posix -C {tree} . | tar x -C {mount.path}/tar",
+        "tar": f"mkdir {mount.path}/tar && tar c --format=posix -C {tree} . | tar xp -C {mount.path}/tar",
     }.items():
         front.reset()
         subprocess.run(command, shell=True, check=True)
