@@ -22,11 +22,15 @@ from tests.server.serving import ACCESS_KEY, SECRET_KEY, environment, served
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where it listens; whether it judges the conditions of writes; the checks of the conformance suite that it fails, and why."""
+    """Where it listens; whether it judges the conditions of writes; the checks of the conformance suite that it fails, and why.
+
+    `lane`: whether the store may have its lean lane there, or the client does everything, as it does behind a proxy.
+    """
 
     url: str
     ca: Path | None = None
     conditions: bool = True
+    lane: bool = True
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -38,6 +42,12 @@ class Service:
 def ours(folder: Path) -> Iterator[Service]:
     with served(folder, "--auth") as server:
         yield Service(server.url)
+
+
+@contextmanager
+def ours_by_client(folder: Path) -> Iterator[Service]:
+    with served(folder, "--auth") as server:
+        yield Service(server.url, lane=False)
 
 
 @contextmanager
@@ -129,6 +139,13 @@ RCLONE_LACKS = {
             "every_prefix_and_page_size_lists_everything_once",
             "find_tells_object_marker_and_what_lies_below",
             "find_of_the_top_is_a_directory",
+            "a_key_is_taken_literally",
+            "a_key_is_deleted_literally",
+            "a_key_is_copied_literally",
+            "what_an_object_says_of_itself_is_set_literally",
+            "tags_are_set_literally",
+            "an_upload_is_of_its_key_literally",
+            "an_absent_key_is_not_its_neighbour",
         ),
         NO_PATH,
     ),
@@ -153,6 +170,7 @@ RCLONE_LACKS = {
 SERVICES: dict[str, Callable[[Path], AbstractContextManager[Service]]] = {
     "ours": ours,
     "ours-tls": ours_with_tls,
+    "ours-by-client": ours_by_client,
     "moto": moto,
     "rclone": rclone,
 }

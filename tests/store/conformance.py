@@ -7,9 +7,18 @@ Plain functions that take a store; this module gathers them. A store's test modu
         await apply(check, store)
 """
 
-from tests.store import check_aspects, check_contents, check_listing, check_names, check_objects, check_replies, check_uploads
+from tests.store import (
+    check_aspects,
+    check_contents,
+    check_listing,
+    check_names,
+    check_objects,
+    check_replies,
+    check_uploads,
+    check_verbatim,
+)
 from tests.store.registry import CHECKS, Check, apply, lacking
 
-GATHERED = (check_objects, check_listing, check_contents, check_names, check_uploads, check_replies, check_aspects)
+GATHERED = (check_objects, check_listing, check_contents, check_names, check_uploads, check_replies, check_aspects, check_verbatim)
 
 __all__ = ["CHECKS", "GATHERED", "Check", "apply", "lacking"]

@@ -49,9 +49,16 @@ def _entry(entry: dict[str, Any]) -> ObjectInfo:
     )
 
 
-def upload_of(entry: dict[str, Any]) -> Upload:
-    """An upload under way, of a listing asked for with encoding-type=url."""
-    return Upload(Key(unquote_plus(entry["Key"])), entry["UploadId"], iso_time(entry["Initiated"]))
+def uploads_of(answer: Answer) -> tuple[list[Upload], dict[str, str]]:
+    """The uploads under way of one page, and where the next one begins ({}: this was the last).
+
+    Keys are asked for in percents; a service that does not say that it did so did not.
+    """
+    decode = unquote_plus if answer.get("EncodingType") == "url" else str
+    uploads = [Upload(Key(decode(entry["Key"])), entry["UploadId"], iso_time(entry["Initiated"])) for entry in answer.get("Uploads", ())]
+    if not answer.get("IsTruncated"):
+        return uploads, {}
+    return uploads, {"KeyMarker": decode(answer["NextKeyMarker"]), "UploadIdMarker": answer["NextUploadIdMarker"]}
 
 
 def etag_of(answer: Answer) -> ETag:

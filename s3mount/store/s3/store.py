@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
 
 import trio
 
@@ -71,7 +70,7 @@ from s3mount.store.s3.replies import (
     given,
     require_part,
     said_at,
-    upload_of,
+    uploads_of,
 )
 from s3mount.store.s3.together import together
 from s3mount.store.s3.uploading import Uploading
@@ -385,10 +384,10 @@ class S3Store:
         marker: dict[str, Any] = {}
         while True:
             answer = await self.client("list_multipart_uploads", self._asked(), Bucket=self.bucket, EncodingType="url", **marker)
-            uploads += [upload_of(entry) for entry in answer.get("Uploads", ())]
-            if not answer.get("IsTruncated"):
+            page, marker = uploads_of(answer)
+            uploads += page
+            if not marker:
                 return uploads
-            marker = {"KeyMarker": unquote_plus(answer["NextKeyMarker"]), "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     # -- the medium -------------------------------------------------------------------
 
