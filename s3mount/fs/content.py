@@ -42,6 +42,7 @@ from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, E
 from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
 from s3mount.fs.extents import Extent, Kind
+from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.staging import StagingArea
 from s3mount.fs.turn import Turn
@@ -196,11 +197,37 @@ class FileContent:
             if self._store.capabilities.versions:
                 await self.open()
                 return
-            for extent in [extent for extent in self._layers.table if extent.kind is Kind.KEPT]:
-                stop = min(extent.stop, extent.start + limit)
-                for start in range(extent.start, stop, FETCH_BYTES):
-                    await self._layers.fetch(start, min(start + FETCH_BYTES, stop))
-                limit -= max(0, stop - extent.start)
+            await self._fetch_kept(limit)
+
+    async def _fetch_kept(self, limit: int) -> None:
+        for extent in [extent for extent in self._layers.table if extent.kind is Kind.KEPT]:
+            stop = min(extent.stop, extent.start + limit)
+            for start in range(extent.start, stop, FETCH_BYTES):
+                await self._layers.fetch(start, min(start + FETCH_BYTES, stop))
+            limit -= max(0, stop - extent.start)
+
+    async def hand_over(self, target: Target, keep: Keep, *, reason: str, fetch: int) -> None:
+        """Have *keep* keep what no commit took, as the next commit would have sent it. Raises StoreError where it cannot.
+
+        Of what still lies with the base, up to *fetch* bytes are fetched first; whatever does not come stays a piece of the base.
+        """
+        async with self._committing:
+            if not self._state.changed:
+                return
+            try:
+                await self._fetch_kept(fetch)
+            except S3MountError as error:
+                log.info("The rest of %r stays where it is: %s", target.key, error)
+            frozen = self._layers.freeze()
+            try:
+                await self._layers.written(frozen)
+                content = self._pieces(frozen)
+                overwrites = self._state.overwrites and content.base is None
+                condition = self._condition(target, overwrites=overwrites)
+                commit = replace(target.commit, condition=condition, commit_id=self._doubt.commit_id if self._doubt else "")
+                await keep(Uncommitted(key=target.key, content=content, commit=commit, reason=reason))
+            finally:
+                self._layers.thaw()
 
     async def aclose(self) -> None:
         """Release the pin and the staged bytes; what was not committed is lost.
@@ -336,12 +363,15 @@ class FileContent:
         return info
 
     async def _send_pieces(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
-        pieces = tuple(self._piece(extent) for extent in sending.layers.table.committed(self._layers.settled))
-        keeps = any(isinstance(piece, Kept) for piece in pieces)
-        content = Content(sending.layers.table.size, pieces, self._layers.base if keeps else None)
+        content = self._pieces(sending.layers)
+        keeps = content.base is not None
         info = await self._deliver(sending, target, lambda key, commit: self._store.adopt(key, content, commit), keeps=keeps)
         await self._layers.settle()
         return info
+
+    def _pieces(self, frozen: FrozenLayers) -> Content:
+        pieces = tuple(self._piece(extent) for extent in frozen.table.committed(self._layers.settled))
+        return Content(frozen.table.size, pieces, self._layers.base if any(isinstance(piece, Kept) for piece in pieces) else None)
 
     def _piece(self, extent: Extent) -> Piece:
         length = extent.stop - extent.start

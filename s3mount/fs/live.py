@@ -29,7 +29,7 @@ class Live:
     """Content and attributes of one inode, shared by all its handles.
 
     `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `in_doubt`: a request under way may change the version.
-    `since_ns`: no write of this content was earlier.
+    `since_ns`: no write of this content was earlier. `failed_ns`: since when commits of it fail (0: they do not), `tries` of them.
     """
 
     __slots__ = (
@@ -38,16 +38,19 @@ class Live:
         "content",
         "content_type",
         "exclusive",
+        "failed_ns",
         "foreign",
         "fresh",
         "holders",
         "in_flight",
         "links",
         "reserved",
+        "riding",
         "saving",
         "settled",
         "since_ns",
         "storage_class",
+        "tries",
         "unsaved",
     )
 
@@ -65,6 +68,9 @@ class Live:
         self.unsaved = base is None
         self.holders = 0
         self.in_flight = 0
+        self.riding: Attributes | None = None
+        self.failed_ns = 0
+        self.tries = 0
         self.saving: trio.Event | None = None
         self.since_ns = attributes.ctime_ns
         self.settled = True
@@ -97,6 +103,15 @@ class Live:
         self.unsaved = True
         if self._attributes.mode & SET_ID and self.settled and not privileged:
             self._attributes = replace(self._attributes, mode=without_set_id(self._attributes.mode))
+
+    def succeeded(self) -> None:
+        """A commit went through."""
+        self.failed_ns = self.tries = 0
+
+    def failed(self, now_ns: int) -> None:
+        """A commit did not."""
+        self.failed_ns = self.failed_ns or now_ns
+        self.tries += 1
 
     @property
     def in_doubt(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from s3mount.fs.kept import Keep
 from s3mount.model import KEY_BYTES, Attr
 
 
@@ -42,6 +43,8 @@ class FsOptions:
     """New files get the Content-Type that their name promises; else they are bytes."""
     journal: Path | None = None
     """Where renames are written down that the store cannot do at once; None where it can."""
+    keep: Keep | None = None
+    """Who keeps what could not be committed; None: it is lost with the last holder, or with the mount."""
 
     def __post_init__(self) -> None:
         if self.root and not self.root.endswith("/"):

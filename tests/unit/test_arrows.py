@@ -100,6 +100,7 @@ PURE = [
     "s3mount.cache.streams",
     "s3mount.cache.file_walk",
     "s3mount.fs.options",
+    "s3mount.fs.kept",
     "s3mount.fs.names",
     "s3mount.fs.virtual",
     "s3mount.fs.attrs",
