@@ -1,0 +1,160 @@
+"""Random lives of files on real mounts, compared with a directory of the disk after each operation, byte for byte.
+
+CHECKER_SEED and CHECKER_OPERATIONS repeat one; CHECKER_SHORTEN=1 then looks for the shortest part of it that fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s3mount.model import MiB
+from tests.checker.lockstep import Difference, Lockstep, shortened
+from tests.checker.operations import LARGE, Operation, Scope, plan
+from tests.fuse.mounting import Mount
+from tests.s3.services import Service, ours
+from tests.server.serving import environment as alone
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+EMBEDDED = Scope(remounts=250)
+REMOTE = Scope(remounts=250, links=False)
+SHORTENING_TRIES = 400
+# A soak takes as long as its operations; each has a new seed.
+SOAK_LIVES = 8
+SOAK_OPERATIONS = 4000
+
+
+def operations(default: int) -> int:
+    return int(os.environ.get("CHECKER_OPERATIONS", default))
+
+
+def seeds(*default: int) -> Sequence[int]:
+    given = os.environ.get("CHECKER_SEED")
+    return default if given is None else [int(given)]
+
+
+def fresh_seed() -> int:
+    return seeds(random.SystemRandom().randrange(1 << 30))[0]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with ours(tmp_path_factory.mktemp("served")) as service:
+        yield service
+
+
+@contextmanager
+def mounted(mount: Mount) -> Iterator[Mount]:
+    try:
+        yield mount.start()
+        mount.stop()
+    finally:
+        mount.clean_up()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Mount]:
+    with mounted(Mount(tmp_path / "embedded")) as mount:
+        yield mount
+
+
+@pytest.fixture
+def remote(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    """A bucket of its own, mounted with the caches that one gets by default."""
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    mount = Mount(tmp_path / "remote", "--endpoint-url", service.url)
+    mount.url = f"s3://checker-{random.SystemRandom().randrange(1 << 30)}"
+    with mounted(mount):
+        yield mount
+
+
+def check(mount: Mount, tmp_path: Path, seed: int, count: int, scope: Scope) -> Lockstep:
+    """One life, in a directory of its own on either side."""
+    folders = itertools.count()
+
+    def live(part: Sequence[Operation]) -> Lockstep:
+        name = f"seed {seed} {next(folders)}"
+        sides = [tmp_path / "disk" / name, mount.path / name]
+        for side in sides:
+            side.mkdir(parents=True)
+        with mount.guarded():
+            life = Lockstep(sides[0], sides[1], mount.again)
+            life.run(part, title=f"CHECKER_SEED={seed} CHECKER_OPERATIONS={count}")
+        return life
+
+    whole = plan(seed, count, scope)
+    try:
+        return live(whole)
+    except Difference:
+        if "CHECKER_SHORTEN" not in os.environ:
+            raise
+        live(shortened(whole, lambda part: differs(live, part), tries=SHORTENING_TRIES))
+        raise
+
+
+def differs(live: Callable[[Sequence[Operation]], object], part: Sequence[Operation]) -> bool:
+    try:
+        live(part)
+    except Difference:
+        return True
+    return False
+
+
+# -- what `make test` runs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", seeds(1, 2))
+def test_a_life_on_the_embedded_store_is_that_on_a_disk(embedded: Mount, tmp_path: Path, seed: int) -> None:
+    check(embedded, tmp_path, seed, operations(700), EMBEDDED)
+
+
+@pytest.mark.parametrize("seed", seeds(1, 2))
+def test_a_life_on_s3_is_that_on_a_disk(remote: Mount, tmp_path: Path, seed: int) -> None:
+    life = check(remote, tmp_path, seed, operations(700), REMOTE)
+    assert life.done["done"] > life.done["refused"], "most of it was refused, which proves little"
+
+
+@pytest.mark.parametrize("seed", seeds(1))
+def test_a_life_of_large_files_on_s3_is_that_on_a_disk(remote: Mount, tmp_path: Path, seed: int) -> None:
+    check(remote, tmp_path, seed, operations(200), LARGE)
+
+
+def test_many_lives_at_once_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: Path) -> None:
+    """Each in a directory of its own: what is one's must not touch another's. No remounts, as they would come to all."""
+    scope = replace(REMOTE, remounts=0)
+    with ThreadPoolExecutor(6) as pool:
+        lives = [pool.submit(check, remote, tmp_path, seed, operations(150), scope) for seed in range(100, 106)]
+        for life in lives:
+            life.result()
+
+
+# -- what `make soak` runs --------------------------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("life", range(SOAK_LIVES))
+def test_long_lives_on_the_embedded_store_are_those_on_a_disk(embedded: Mount, tmp_path: Path, life: int) -> None:
+    check(embedded, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS), EMBEDDED)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("life", range(SOAK_LIVES))
+def test_long_lives_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: Path, life: int) -> None:
+    check(remote, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS), REMOTE)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("life", range(SOAK_LIVES))
+def test_long_lives_of_large_files_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: Path, life: int) -> None:
+    check(remote, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS // 4), replace(LARGE, reach=64 * MiB))
