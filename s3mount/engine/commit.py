@@ -30,7 +30,6 @@ from s3mount.engine.bodies import Bodies
 from s3mount.engine.codec import Buffer
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.index import Index, translated
-from s3mount.engine.layout import SEQ_DIGITS, Layout
 from s3mount.engine.lock import WouldWait, WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
@@ -131,7 +130,6 @@ class Commits:
     def __init__(
         self,
         *,
-        layout: Layout,
         lock: WriteLock,
         log: Log,
         index: Index,
@@ -140,7 +138,6 @@ class Commits:
         spare: Spare,
         clock_ns: Callable[[], int],
     ) -> None:
-        self._log_folder = str(layout.log)
         self._lock = lock
         self._log = log
         self._index = index
@@ -148,6 +145,7 @@ class Commits:
         self._sync = sync
         self._spare = spare
         self._clock_ns = clock_ns
+        self._applied: Position | None = None
 
     def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, frees: bool = False) -> T:
         """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
@@ -210,14 +208,17 @@ class Commits:
                 inline_at, record, end = position
                 apply(db, record, end.seq, inline_at)
                 self._index.set_position(db, end)
+                self._applied = end
             older = self._older_unsynced(transaction) if durable else set()
             return self._finish(db, answer), older
         except (sqlite3.DatabaseError, OSError) as error:
+            self._applied = None
             _roll_back(db)
             if position is None:
                 raise
             raise OutcomeUnknown(f"The change is in the log, but the index could not follow: {error}.") from error
         except BaseException:
+            self._applied = None
             _roll_back(db)
             raise
 
@@ -227,24 +228,14 @@ class Commits:
         return result
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
-        position = self._index.position(db)
-        if position != self._log.end() or self._others_appended(position):
-            if self._lock.hurried:
-                raise WouldWait
-            catch_up(self._log, db)
-
-    def _others_appended(self, end: Position) -> bool:
-        """Whether something stands behind *end*. Two stat calls: this is asked before every commit."""
-        try:
-            if os.stat(self._segment(end.segment)).st_size != end.offset:
-                return True
-        except FileNotFoundError:
-            return end.seq > 0
-        return end.seq + 1 != end.segment and os.path.exists(self._segment(end.seq + 1))
-
-    def _segment(self, first_seq: int) -> str:
-        """As `Layout.segment`, ten times as fast."""
-        return f"{self._log_folder}/{first_seq:0{SEQ_DIGITS}d}.log"
+        """Only who appends moves the index on: where nobody did since our last commit, it stands where that left it."""
+        followed = self._applied == self._log.end() or self._index.position(db) == self._log.end()
+        if followed and self._log.is_at_end():
+            return
+        if self._lock.hurried:
+            raise WouldWait
+        self._applied = None
+        catch_up(self._log, db)
 
     def _append(self, transaction: Transaction) -> tuple[tuple[int, int] | None, Record, Position]:
         record = transaction.record()

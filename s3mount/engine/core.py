@@ -50,7 +50,6 @@ class Core:
         self.clock_ns = clock_ns
         self.spare = Spare(self.layout.folder / SPARE_NAME)
         self.commits = Commits(
-            layout=parts.layout,
             lock=parts.lock,
             log=parts.log,
             index=parts.index,

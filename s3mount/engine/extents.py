@@ -43,12 +43,12 @@ class Extents:
 
     def clear(self, file: int) -> None:
         """Drop all of it."""
-        rows = self._db.execute("SELECT body, count(*) FROM extent WHERE file = ? GROUP BY body", (file,)).fetchall()
+        rows = self._db.execute("SELECT body FROM extent WHERE file = ?", (file,)).fetchall()
         if not rows:
             return
         self._db.execute("DELETE FROM extent WHERE file = ?", (file,))
-        for body, count in rows:
-            self._refer(body, -count)
+        for (body,) in rows:
+            self._refer(body, -1)
 
     def copy(self, source: int, target: int) -> None:
         """Give *target*, which has none, the content of *source*."""
@@ -152,13 +152,13 @@ class Extents:
         )
 
     def _settle_old(self, body: int, change: int) -> None:
+        if change < 0:
+            dying = self._db.execute("SELECT name, size FROM body WHERE id = ? AND refs <= ?", (body, -change)).fetchone()
+            if dying is not None:
+                self._db.execute("DELETE FROM body WHERE id = ?", (body,))
+                self._bury(*dying)
+                return
         self._db.execute("UPDATE body SET refs = refs + ? WHERE id = ?", (change, body))
-        if change > 0:
-            return
-        row = self._db.execute("SELECT name, size FROM body WHERE id = ? AND refs <= 0", (body,)).fetchone()
-        if row is not None:
-            self._db.execute("DELETE FROM body WHERE id = ?", (body,))
-            self._bury(row[0], row[1])
 
     def _bury(self, name: str | None, size: int) -> None:
         if name:

@@ -20,6 +20,8 @@ from s3mount.engine.values import Versioning
 
 NULL_VERSION = ""
 
+_CURRENT = "SELECT n.file, n.version, b.versioning FROM name n JOIN bucket b ON b.id = n.bucket WHERE n.bucket = ? AND n.key = ?"
+
 
 class Names:
     """The names that one record changes. *make_id* numbers what the engine makes itself."""
@@ -66,20 +68,22 @@ class Names:
 
     def retire(self, bucket: int, key: bytes) -> bool:
         """Take away what *key* names now, keeping it as a version where the bucket does that; whether there was anything."""
-        row = self._db.execute("SELECT file, version FROM name WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
+        row = self._db.execute(_CURRENT, (bucket, key)).fetchone()
         if row is None:
             return False
-        if self._keeps(bucket, row[1]):
-            self._archive(bucket, key, *row)
+        file, version, self._versioning[bucket] = row
+        if self._keeps(bucket, version):
+            self._archive(bucket, key, file, version)
         self._db.execute("DELETE FROM name WHERE bucket = ? AND key = ?", (bucket, key))
-        self._unlink(row[0])
+        self._unlink(file)
         return True
 
     def _unlink(self, file: int) -> None:
         """One name or history row less; a file without any goes."""
-        self._db.execute("UPDATE file SET links = links - 1 WHERE id = ?", (file,))
-        if self._db.execute("DELETE FROM file WHERE id = ? AND links <= 0", (file,)).rowcount:
+        if self._db.execute("DELETE FROM file WHERE id = ? AND links <= 1", (file,)).rowcount:
             self._extents.clear(file)
+        else:
+            self._db.execute("UPDATE file SET links = links - 1 WHERE id = ?", (file,))
 
     def remove(self, bucket: int, key: bytes, time_ns: int, *, mark: bool = False) -> None:
         """What a delete of *key* without a version id does; nothing where it names nothing, unless a *mark* is to stand there."""

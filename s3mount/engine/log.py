@@ -136,6 +136,31 @@ class Log:
         """Behind the last record that this process has scanned or appended."""
         return self._end
 
+    def is_at_end(self) -> bool:
+        """Whether nothing stands behind `end`. Two quick system calls: this is asked before every commit."""
+        end = self._end
+        with self._changed:
+            fd = self._writers.get(end.segment)
+            if fd is None:
+                return self._is_end_by_name(end)
+            status = os.fstat(fd)
+        return status.st_size == end.offset and status.st_nlink > 0 and not self._continues(end)
+
+    def _is_end_by_name(self, end: Position) -> bool:
+        try:
+            size = os.stat(self._segment(end.segment)).st_size
+        except FileNotFoundError:
+            return end.seq == 0
+        return size == end.offset and not self._continues(end)
+
+    def _continues(self, end: Position) -> bool:
+        """Whether there is a segment that begins behind *end*."""
+        return end.seq + 1 != end.segment and os.access(self._segment(end.seq + 1), os.F_OK)
+
+    def _segment(self, first_seq: int) -> str:
+        """As `Layout.segment`, ten times as fast."""
+        return f"{self._folder}/{first_seq:0{SEQ_DIGITS}d}.log"
+
     def scan(self, after: Position | None) -> Iterator[Entry]:
         """The records behind *after* (None: from the first). Under the write lock; when it is through, `append` goes on from there.
 
@@ -265,7 +290,7 @@ class Log:
 
     def open_segment(self, segment: int) -> int:
         """A new descriptor for reading inline bodies; the caller closes it. Raises FileNotFoundError: compaction dropped it."""
-        return os.open(f"{self._folder}/{segment:0{SEQ_DIGITS}d}.log", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self._segment(segment), os.O_RDONLY | os.O_CLOEXEC)
 
     # -- appending --------------------------------------------------------------------
 

@@ -297,13 +297,12 @@ class Objects(Core):
         raw = key_bytes(key)
 
         def decide(tx: Transaction) -> Answer[None]:
-            where = queries.require_bucket(tx.db, bucket).id
-            file, etag = self.named(tx, where, raw)
+            where, file, etag = queries.named_in(tx.db, bucket, raw)
             if file and if_match is not None and etag != if_match:
                 raise changed(key)
             if file:
                 tx.ops.append(Remove(where, (raw,), tx.time_ns))
-            return lambda db: None
+            return _nothing
 
         self.commits.run(decide, durable=durable, frees=True)
 
@@ -355,6 +354,10 @@ class Objects(Core):
             return info
 
         return answer
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """The answer to who asks for none."""
 
 
 def is_quick_edit(content: Content) -> bool:

@@ -24,6 +24,10 @@ Row = Sequence[Any]
 
 _COLUMNS = "n.key, f.size, f.etag, f.mtime_ns, f.content_type, f.storage_class, f.metadata, f.id, f.links, n.version, f.extra"
 _BUCKET = "(SELECT id FROM bucket WHERE name = ?)"
+_NAMED_IN = (
+    "SELECT b.id, f.id, f.etag FROM bucket b LEFT JOIN name n ON n.bucket = b.id AND n.key = ? LEFT JOIN file f ON f.id = n.file "
+    "WHERE b.name = ?"
+)
 _HEAD = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = {_BUCKET} AND n.key = ?"
 _RANGE = (
     f"SELECT {_COLUMNS} FROM name n CROSS JOIN file f ON f.id = n.file WHERE n.bucket = {{}} AND n.key >= ? AND n.key < ? ORDER BY n.key"
@@ -82,6 +86,15 @@ def require_bucket(db: sqlite3.Connection, bucket: str) -> BucketInfo:
 
 
 # -- objects --------------------------------------------------------------------------
+
+
+def named_in(db: sqlite3.Connection, bucket: str, key: bytes) -> tuple[int, int, str]:
+    """The bucket, and file and ETag that *key* names in it: 0 and "" for none. Raises NoSuchBucket."""
+    row = db.execute(_NAMED_IN, (key, bucket)).fetchone()
+    if row is None:
+        raise NoSuchBucket(f"There is no bucket {bucket!r}.")
+    where, file, etag = row
+    return where, file or 0, etag or ""
 
 
 def head(db: sqlite3.Connection, bucket: str, key: str) -> ObjectInfo:
