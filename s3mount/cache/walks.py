@@ -5,20 +5,23 @@ Must not know: how large directories are listed, who walks.
 
 Directories beside each other are entered, one after another: somebody walks. Two ways to be ahead of him:
 
-    flat    pages of all keys below their parent, in one listing without delimiter. A page of a thousand keys tells of many small
+    flat    pages of all keys below one directory, in one listing without delimiter. A page of a thousand keys tells of many small
             directories, and of all that lies below them. Tried where the directories seen were small; kept where a page was worth
-            `WORTH` directories.
+            `WORTH` directories. Listed is the highest directory from which the walker came down, reading each on his way: pages that
+            begin at the same place tell the same, and those of the higher one go on into the next branch.
     beside  the first pages of the next directories, several at a time; more each time one of them is entered.
 
     UNTRIED --`ENTERED` entered, small on average--> (a page) --told of `WORTH` directories--> GOOD --a page did not--> BAD
                                                               --did not--> BAD
 
-A parent whose children were walked flat suggests the same for its other children, from their beginning.
+A walker who came down two levels is believed one directory sooner. A parent whose children were walked flat suggests the same for its
+other children, from their beginning.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -27,7 +30,7 @@ from s3mount.cache.attributes import Attributes
 from s3mount.cache.leaf import Mark
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
-from s3mount.cache.texts import behind, just_before, parent_of, text_of
+from s3mount.cache.texts import behind, just_before, parent_of, stem_of, text_of
 from s3mount.model import Page
 from s3mount.store.api import PAGE_KEYS
 
@@ -52,9 +55,13 @@ class Flat(Enum):
 
 @dataclass(slots=True)
 class Walk:
-    """What was seen of the directories in one parent. `starts` are where the latest flat pages begin; `onward` continues them."""
+    """What was seen of the directories in one parent: the one entered last, and the one last read from its beginning.
+
+    `starts` are where the latest flat pages begin; `onward` continues them.
+    """
 
     last: str = ""
+    read: str = ""
     entered: int = 0
     rows: int = 0
     listed: int = 0
@@ -81,6 +88,7 @@ class Walks:
         self._background = background
         self._walks: OrderedDict[str, Walk] = OrderedDict()
         self._beside = 0
+        self._top_read = False
 
     def __repr__(self) -> str:
         return f"<Walks {dict(self._walks)!r}>"
@@ -93,13 +101,24 @@ class Walks:
         return walk
 
     def _enter(self, stem: str) -> Walk:
-        walk = self._walk(parent_of(stem))
+        parent = parent_of(stem)
+        for above in above_of(parent):
+            if above in self._walks:
+                self._walks.move_to_end(above)
+        walk = self._walk(parent)
         if stem > walk.last:
-            walk.entered += 1
+            walk.entered += 1 + (not walk.entered and parent != "" and self._was_read(parent) and self._was_read(parent_of(parent)))
         elif stem < walk.last:
             walk.entered, walk.window, walk.ahead = 1, 1, ""
         walk.last = stem
         return walk
+
+    def _was_read(self, stem: str) -> bool:
+        """Whether *stem* is the directory, of those beside it, that somebody read last."""
+        if not stem:
+            return self._top_read
+        walk = self._walks.get(parent_of(stem))
+        return walk is not None and walk.read == stem
 
     # -- what happens -------------------------------------------------------------------
 
@@ -108,12 +127,17 @@ class Walks:
         if not stem:
             return self._asking.page(stem)
         walk = self._enter(stem)
+        if (above := self._flat_above(stem)) is not None:
+            good = self._walk(above)
+            if good.flying is not None and good.onward is not None and good.onward < stem:
+                return good.flying
+            return self._start_flat(above, good, just_before(stem), stem)
         if walk.flat is Flat.UNTRIED and walk.children_flat:
             return self._start_flat(stem, self._walk(stem), "", stem)
-        if walk.flat is Flat.GOOD or (walk.flat is Flat.UNTRIED and walk.entered >= ENTERED and walk.looks_small):
-            if walk.flying is not None and walk.onward is not None and walk.onward < stem:
-                return walk.flying
-            return self._start_flat(parent_of(stem), walk, just_before(stem), stem)
+        if walk.flat is Flat.UNTRIED and walk.entered >= ENTERED and walk.looks_small:
+            walk.flat = Flat.BAD  # unless a page proves the contrary: of the directory above or of this one, it would be the same page
+            above = self._came_down_from(parent_of(stem))
+            return self._start_flat(above, self._walk(above), just_before(stem), stem, trying=walk)
         flight = self._asking.page(stem)
         flight.when_landed(lambda page: self._weigh(walk, page))
         self._list_beside(stem, walk)
@@ -121,41 +145,61 @@ class Walks:
 
     def next(self, stem: str, after: str) -> Flight[Page]:
         """Ask for how *stem* goes on behind *after*: flat where a flat page ended there."""
-        walk = self._walks.get(parent_of(stem)) if stem else None
-        if walk is not None and walk.flat is Flat.GOOD and walk.onward is not None and walk.onward.startswith(stem):
-            return walk.flying or self._start_flat(parent_of(stem), walk, walk.onward, stem)
+        if (above := self._flat_above(stem)) is not None:
+            walk = self._walk(above)
+            if walk.onward is not None and walk.onward.startswith(stem):
+                return walk.flying or self._start_flat(above, walk, walk.onward, stem)
         return self._asking.page(stem, after)
 
     def visited(self, stem: str) -> None:
         """*stem* is listed, from its beginning; it may have been known."""
         if not stem:
+            self._top_read = True
             return
         walk = self._enter(stem)
-        if walk.flat is Flat.GOOD:
-            self._go_on(parent_of(stem), walk, stem)
+        walk.read = stem
+        if (above := self._flat_above(stem)) is not None:
+            self._go_on(above, self._walk(above), stem)
         elif walk.entered >= ENTERED and walk.ahead:
             self._list_beside(stem, walk)
 
     # -- flat -----------------------------------------------------------------------------
 
-    def _start_flat(self, parent: str, walk: Walk, after: str, sought: str) -> Flight[Page]:
+    def _flat_above(self, stem: str) -> str | None:
+        """The highest directory above *stem* that is listed flat."""
+        good = [above for above in above_of(stem) if above in self._walks and self._walks[above].flat is Flat.GOOD]
+        return good[-1] if good else None
+
+    def _came_down_from(self, stem: str) -> str:
+        """The highest directory from which on somebody read each one down to *stem*."""
+        for above in above_of(stem):
+            walk = self._walks.get(above)
+            if not self._was_read(above) or walk is None or walk.flat is Flat.BAD:
+                break
+            stem = above
+        return stem
+
+    def _start_flat(self, parent: str, walk: Walk, after: str, sought: str, *, trying: Walk | None = None) -> Flight[Page]:
         # Only a page that begins before all of *sought* can tell that there is nothing of it.
         flight = self._asking.flat(parent, after, sought=sought if "" < after < sought else "")
         walk.flying, walk.onward = flight, after
         walk.starts.append(sought)
-        flight.when_landed(lambda page: self._judge(parent, walk, flight, page))
+        flight.when_landed(lambda page: self._judge(parent, walk, flight, page, trying))
         return flight
 
-    def _judge(self, parent: str, walk: Walk, flight: Flight[Page], page: Page | None) -> None:
-        """Whether the page was worth it, and from where to go on."""
+    def _judge(self, parent: str, walk: Walk, flight: Flight[Page], page: Page | None, trying: Walk | None) -> None:
+        """Whether the page was worth it, and from where to go on; *trying* is the walk for whose sake it was asked for."""
         if walk.flying is not flight:
             return
         walk.flying = None
         if page is None:
             walk.onward = None
+            if trying is not None:
+                trying.flat = Flat.UNTRIED
             return
-        told = len({key[: key.find("/", len(parent)) + 1] for info in page.objects if "/" in (key := info.key)[len(parent) :]})
-        worth = page.next is None or told > WORTH
+        worth = page.next is None or len({stem_of(info.key) for info in page.objects} - {parent}) > WORTH
+        if worth and trying is not None:
+            trying.flat = Flat.UNTRIED
         walk.flat = Flat.GOOD if worth else Flat.BAD
         walk.onward = page.next if worth else None
         if worth and parent:
@@ -198,3 +242,10 @@ class Walks:
     def _landed_beside(self, walk: Walk, page: Page | None) -> None:
         self._beside -= 1
         self._weigh(walk, page)
+
+
+def above_of(stem: str) -> Iterator[str]:
+    """The directories above *stem*, the nearest first."""
+    while stem:
+        stem = parent_of(stem)
+        yield stem

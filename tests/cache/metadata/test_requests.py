@@ -96,6 +96,23 @@ async def test_a_walk_over_small_directories_finds_out_that_a_flat_listing_is_ch
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("top", ["top/", ""])
+async def test_a_walk_over_a_deep_tree_is_listed_from_where_it_began(autojump_clock: MockClock, top: str) -> None:
+    keys = [f"{top}{a:02}/{b:02}/f{n:02}" for a in range(25) for b in range(20) for n in range(20)]
+    async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
+        assert [info.key async for info in walk(store)] == keys
+        assert slow.counts["list"] <= 15
+
+
+async def test_what_lies_beyond_a_directory_that_somebody_walks_is_not_listed(autojump_clock: MockClock) -> None:
+    keys = [f"top/{a}/{b:02}/f{n:02}" for a in range(3) for b in range(20) for n in range(20)] + [f"zzz/{n:05}/f" for n in range(5000)]
+    async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
+        assert (await store.find("top")).is_directory
+        assert len([info async for info in walk(store, "top/")]) == 1200
+        assert slow.counts["list"] <= 7
+
+
+@pytest.mark.slow
 async def test_a_walk_over_large_directories_lists_each_once_and_the_next_ones_ahead(autojump_clock: MockClock) -> None:
     keys = [f"top/d{d:03}/f{n:03}" for d in range(50) for n in range(900)]
     async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
