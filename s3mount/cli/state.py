@@ -1,6 +1,6 @@
-"""Where a mount keeps what must outlive it: renames that a crash interrupted.
+"""Where a mount keeps what must outlive it: renames that a crash interrupted, files that could not be stored.
 
-Owns: the folder's place.
+Owns: the folders' places.
 Must not know: what is written there.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from s3mount.cli.open_store import data_folder
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 
@@ -21,7 +22,34 @@ def journal_folder(url: StoreUrl, choice: Choice) -> Path | None:
     """
     if url.scheme != "s3":
         return None
+    return state_home() / "renames" / _hashed(f"{choice.s3.endpoint or 'aws'}/{url.bucket}")
+
+
+def pending_folders() -> Path:
+    """The folder whose folders hold, for each bucket, what could not be stored."""
+    return state_home() / "pending"
+
+
+def pending_folder(url: StoreUrl, choice: Choice) -> Path:
+    """The folder of *url*'s bucket for what could not be stored (or is not yet); nobody need have made it."""
+    if url.scheme == "local":
+        where = f"local:{data_folder(choice.data)}"
+    else:
+        where = endpoint_of(choice) or f"profile:{choice.s3.profile or os.environ.get('AWS_PROFILE', '')}"
+    return pending_folders() / _hashed(f"{where}/{url.bucket}")
+
+
+def state_home() -> Path:
+    """This program's folder in the user's state directory (XDG)."""
     base = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state"
-    where = f"{choice.s3.endpoint or 'aws'}/{url.bucket}"
-    return home / "s3mount" / "renames" / hashlib.blake2b(where.encode(), digest_size=12).hexdigest()
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "s3mount"
+
+
+def endpoint_of(choice: Choice) -> str | None:
+    """The service's URL as the options or the environment say it; None where a profile or AWS itself does."""
+    environment = os.environ
+    return choice.s3.endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None
+
+
+def _hashed(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=12).hexdigest()
