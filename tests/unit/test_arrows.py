@@ -23,10 +23,20 @@ ROOT = Path(__file__).parents[2]
 # Rooms: the longest name that begins a module's name decides. SHARED is for all.
 SHARED = ("s3mount.model", "s3mount.config", "s3mount.errors")
 ROOMS: dict[str, tuple[str, ...]] = {
-    "s3mount.cli": ("s3mount.cli", "s3mount.fuse", "s3mount.fs", "s3mount.cache", "s3mount.store", "s3mount.engine", "s3mount.server"),
+    "s3mount.cli": (
+        "s3mount.cli",
+        "s3mount.fuse",
+        "s3mount.fs",
+        "s3mount.cache",
+        "s3mount.writeback",
+        "s3mount.store",
+        "s3mount.engine",
+        "s3mount.server",
+    ),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
     "s3mount.fs": ("s3mount.fs", "s3mount.store.api", "s3mount.store.aspects"),
     "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.rules", "s3mount.store.wrap"),
+    "s3mount.writeback": ("s3mount.writeback", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.rules", "s3mount.store.wrap"),
     "s3mount.store": ("s3mount.store",),
     "s3mount.store.api": (),
     "s3mount.store.aspects": ("s3mount.store.api",),
@@ -44,6 +54,7 @@ WHY_ROOMS: dict[str, str] = {
     "s3mount.fuse": "the shell translates between the kernel and fs, and must work over any store",
     "s3mount.fs": "POSIX semantics must hold over any store and be tested without a kernel",
     "s3mount.cache": "what is remembered of a store must not depend on which store it is, nor on who asks",
+    "s3mount.writeback": "what is pending must not depend on which store it is for, nor on who asks",
     "s3mount.store": "a store must not know who uses it, and only store.local knows the engine",
     "s3mount.store.api": "the protocol must not know its implementations",
     "s3mount.store.aspects": "what an object can say is the same for every store",
@@ -58,6 +69,7 @@ STRANGERS: list[tuple[str, frozenset[str], str]] = [
     ("s3mount.fs", frozenset({"pyfuse3"}), "fs is tested without a kernel; translate in s3mount/fuse"),
     ("s3mount.fs", frozenset({"aiobotocore", "botocore", "boto3", "httpx2"}), "fs speaks ObjectStore; requests belong into s3mount/store"),
     ("s3mount.cache", frozenset({"pyfuse3", "aiobotocore", "botocore", "httpx2"}), "a cache is a store around any store, for any user"),
+    ("s3mount.writeback", frozenset({"pyfuse3", "aiobotocore", "botocore"}), "write-back is a store around any store, for any user"),
     ("s3mount.store", frozenset({"pyfuse3"}), "a store must not know that a kernel asks"),
     ("s3mount.engine", frozenset({"trio", "anyio", "asyncio"}), "the engine is synchronous: a server on another event loop uses it too"),
     (
@@ -99,6 +111,7 @@ PURE = [
     "s3mount.cache.splitter",
     "s3mount.cache.streams",
     "s3mount.cache.file_walk",
+    "s3mount.writeback.records",
     "s3mount.fs.options",
     "s3mount.fs.kept",
     "s3mount.fs.names",

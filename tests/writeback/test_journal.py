@@ -1,0 +1,225 @@
+"""The journal: what is in it after it was closed, killed, visited, and swept."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s3mount.errors import Busy, Corrupt, NewerFormat, NotFound
+from s3mount.model import Absent, ETag, Hole, Kept, Key, Matches, ObjectInfo
+from s3mount.writeback.journal import Amend, Enter, Journal, Leave, Wish
+from s3mount.writeback.records import Op, Record, State, Stored, compose, pieces_from_text, pieces_to_text
+from tests.store.registry import InMemory, pattern
+
+BASE = ObjectInfo(Key("k"), 100, ETag("e"), 7)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal.open(tmp_path / "j", about={"url": "s3://bucket"}) as journal:
+        yield journal
+        if journal.owned:
+            journal.check()
+
+
+def put(key: str, commit_id: str, body: str = "", size: int = 3) -> Record:
+    pieces = (Stored(0, size, body, 0),) if body else ()
+    return Record(key=Key(key), op=Op.PUT, commit_id=commit_id, size=size if body else 0, pieces=pieces, created_ns=5)
+
+
+def test_what_was_entered_is_there_again_as_it_was(journal: Journal) -> None:
+    record = Record(
+        key=Key("a/ü"),
+        op=Op.PUT,
+        condition=Matches(ETag("x y")),
+        commit_id="c1",
+        size=20,
+        pieces=(Stored(0, 3, "b", 0), Kept(3, 7), Hole(10, 10)),
+        base=BASE,
+        metadata={"mode": "33188", "name": "ü"},
+        content_type="text/plain",
+        storage_class="GLACIER",
+        created_ns=1,
+        updated_ns=2,
+        attempts=3,
+        reason="Because.",
+        error="Unavailable",
+    )
+    (number,) = journal.apply([Enter(record, {"b": b"abc"})])
+    folder = journal.folder
+    journal.close()
+    with Journal.open(folder) as again:
+        (found,) = again.records()
+        assert replace(found, base=None) == replace(record, id=number, base=None)
+        assert found.base is not None
+        assert (found.base.key, found.base.size, found.base.etag, found.base.mtime_ns) == ("k", 100, "e", 7)
+        assert again.inline("b") == b"abc"
+        assert again.about["url"] == "s3://bucket"
+
+
+@pytest.mark.parametrize("condition", [None, Absent(), Matches(ETag("wb-1"))])
+def test_conditions_are_kept(journal: Journal, condition: Absent | Matches | None) -> None:
+    journal.apply([Enter(replace(put("k", "c"), condition=condition))])
+    assert [record.condition for record in journal.records()] == [condition]
+
+
+def test_a_body_goes_with_the_last_record_that_names_it(journal: Journal) -> None:
+    data = pattern(300_000)
+    length = journal.take("big", InMemory(data))
+    assert length == 300_000
+    one, two = journal.apply([Enter(put("a", "1", "big", 300_000), {"big": length}), Enter(put("b", "2", "big", 300_000))])
+    journal.check()
+    journal.apply([Leave((one,))])
+    buffer = bytearray(10)
+    journal.read_into("big", 299_990, memoryview(buffer))
+    assert bytes(buffer) == data[-10:]
+    journal.apply([Leave((two,))])
+    assert not journal.path_of("big").exists()
+    with pytest.raises(NotFound):
+        journal.inline("big")
+
+
+def test_a_replaced_record_goes_in_the_transaction_that_enters_its_successor(journal: Journal) -> None:
+    (one,) = journal.apply([Enter(put("a", "1", "x"), {"x": b"old"})])
+    journal.apply([Enter(put("a", "2", "y"), {"y": b"new"}, replaces=(one,))])
+    assert [record.commit_id for record in journal.records()] == ["2"]
+    journal.check()
+
+
+def test_an_amended_record_gives_back_the_bodies_that_it_does_not_name_any_more(journal: Journal) -> None:
+    (number,) = journal.apply([Enter(put("a", "1", "x"), {"x": b"old"})])
+    journal.apply([Amend(replace(put("a", "1"), id=number, reason="No."))])
+    assert [(record.size, record.reason) for record in journal.records()] == [(0, "No.")]
+
+
+def test_only_one_process_owns_a_folder_and_others_may_visit_it(journal: Journal) -> None:
+    with pytest.raises(Busy, match="Another process"):
+        Journal.open(journal.folder)
+    with Journal.visit(journal.folder) as visitor:
+        journal.apply([Enter(put("a", "1"))])
+        assert [record.key for record in visitor.records()] == ["a"]
+        assert visitor.busy
+        assert not visitor.owned
+    folder = journal.folder
+    journal.close()
+    with Journal.visit(folder) as visitor:
+        assert not visitor.busy
+
+
+def test_there_is_nothing_to_visit_where_nobody_ever_wrote(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        Journal.visit(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_could_not_be_committed_is_kept_by_a_visitor(tmp_path: Path) -> None:
+    with Journal.visit(tmp_path / "j", create=True) as visitor:
+        big, small = pattern(200_000, 1), b"small"
+        pieces = (Stored(0, 200_000, "f1", 0), Stored(200_000, 5, "f2", 0), Kept(200_005, 10))
+        base = replace(BASE, size=300_000)
+        number = visitor.keep(
+            Key("k"), 200_015, pieces, {"f1": InMemory(big), "f2": InMemory(small)}, reason="Refused.", error="AccessDenied", base=base
+        )
+        visitor.check()
+    with Journal.open(tmp_path / "j") as journal:
+        (record,) = journal.records()
+        assert (record.id, record.state, record.reason, record.error) == (number, State.KEPT, "Refused.", "AccessDenied")
+        assert journal.inline("f2") == small
+        assert journal.path_of("f1").read_bytes() == big
+        journal.check()
+
+
+def test_a_staged_file_of_the_same_medium_is_linked_and_not_copied(journal: Journal) -> None:
+    path = journal.staging / "x.staged"
+    path.write_bytes(pattern(500_000))
+
+    class Source:
+        length = 500_000
+
+        def __init__(self) -> None:
+            self.path: Path | None = path
+
+        def read_into(self, position: int, buffer: memoryview) -> None:
+            raise AssertionError("it need not be read")
+
+    journal.take("b", Source())
+    assert os.stat(journal.path_of("b")).st_ino == os.stat(path).st_ino
+    journal.forget("b")
+
+
+def test_an_owner_sweeps_what_a_former_one_left_half_done(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j") as journal:
+        journal.take("orphan", InMemory(pattern(200_000)))
+        (journal.staging / "x.staged").write_bytes(b"x")
+        held = journal.take("held", InMemory(pattern(200_000)))
+        journal.apply([Enter(put("a", "1", "held", 200_000), {"held": held})])
+    with Journal.open(tmp_path / "j") as journal:
+        assert [path.name for path in (journal.folder / "bodies").iterdir()] == ["held"]
+        assert list(journal.staging.iterdir()) == []
+        journal.check()
+
+
+def test_wishes_reach_the_owner_once(journal: Journal) -> None:
+    one, two, three = journal.apply(
+        [Enter(replace(put(key, key), state=State.FAILED, reason="No.")) for key in ("a", "b")] + [Enter(put("c", "c"))]
+    )
+    with Journal.visit(journal.folder) as visitor:
+        visitor.wish("retry", [one])
+        visitor.wish("discard", [two, three, 99])
+    wishes = journal.take_wishes()
+    assert wishes == [Wish("retry", one), Wish("discard", two), Wish("discard", three), Wish("discard", 99)]
+    assert journal.take_wishes() == []
+    assert [record.id for record in journal.fulfil(wishes)] == [one]
+    assert [(record.key, record.state, record.reason) for record in journal.records()] == [
+        ("a", State.QUEUED, ""),
+        ("c", State.QUEUED, ""),
+    ]
+
+
+def test_progress_is_what_was_said_last(journal: Journal) -> None:
+    assert journal.progress == {}
+    journal.note({"pending": 3})
+    journal.note({"pending": 2})
+    with Journal.visit(journal.folder) as visitor:
+        assert visitor.progress == {"pending": 2}
+
+
+def test_nobody_else_may_look_into_the_folder(journal: Journal) -> None:
+    for path in [journal.folder, *journal.folder.iterdir()]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j") as journal:
+        journal._base.execute("PRAGMA user_version = 9")
+    with pytest.raises(NewerFormat):
+        Journal.open(tmp_path / "j")
+
+
+def test_a_file_that_is_no_journal_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "j").mkdir()
+    (tmp_path / "j/journal.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(Corrupt, match="journal"):
+        Journal.open(tmp_path / "j")
+
+
+def test_pieces_are_written_and_read_again() -> None:
+    pieces = (Stored(0, 3, "b", 9), Kept(3, 7), Hole(10, 10))
+    assert pieces_from_text(pieces_to_text(pieces)) == pieces
+
+
+def test_a_content_over_another_names_the_bodies_of_both() -> None:
+    below = (Stored(0, 10, "old", 5), Hole(10, 10), Kept(20, 10))
+    over = (Kept(0, 4), Stored(4, 2, "new", 0), Kept(6, 20))
+    assert compose(over, below) == (
+        Stored(0, 4, "old", 5),
+        Stored(4, 2, "new", 0),
+        Stored(6, 4, "old", 11),
+        Hole(10, 10),
+        Kept(20, 6),
+    )
