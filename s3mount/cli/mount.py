@@ -21,7 +21,7 @@ from s3mount.cli.cache_options import cache_options
 from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
-from s3mount.cli.pending_places import aside_for
+from s3mount.cli.pending_keeper import keeper_for
 from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder
 from s3mount.cli.store_options import Choice, store_options
@@ -165,7 +165,7 @@ def mount(
             content_types=not no_content_type,
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
             journal=journal_folder(url, choice),
-            keep=None if read_only else aside_for(url, choice),
+            keep=None if read_only else keeper_for(url, choice),
         ),
         allow_other=allow_other,
         kernel=kernel,

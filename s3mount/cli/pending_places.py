@@ -4,7 +4,7 @@ Owns: `bucket.json` in each folder; finding folders again, also of buckets that 
 Must not know: what is kept in the folders.
 
     $XDG_STATE_HOME/s3mount/pending/<hash of service and bucket>/bucket.json     the URL and the options of the mount, none of them secret
-                                                                 kept/           see fs.aside
+                                                                 journal.sqlite  and more, see writeback.journal
 
 Credentials are never written down: whoever deals with a file later has the profile or the environment for it.
 """
@@ -23,12 +23,10 @@ from s3mount.cli.state import endpoint_of, pending_folder, pending_folders
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl, parse_url
 from s3mount.errors import S3MountError
-from s3mount.fs.aside import Aside
 from s3mount.store.s3.options import S3Options
 
 FORMAT = 1
 NAME = "bucket.json"
-KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +37,10 @@ class PendingPlace:
     url: StoreUrl
     choice: Choice
 
-    @property
-    def kept(self) -> Path:
-        return self.folder / KEPT
-
 
 def place_of(url: StoreUrl, choice: Choice) -> PendingPlace:
     """That of *url*'s bucket; nothing of it need be there."""
     return PendingPlace(pending_folder(url, choice), StoreUrl(url.scheme, url.bucket), _explicit(url, choice))
-
-
-def aside_for(url: StoreUrl, choice: Choice) -> Aside:
-    """Who keeps what a mount of *url* could not store."""
-    place = place_of(url, choice)
-    return Aside(place.kept, first=lambda: describe(place))
 
 
 def describe(place: PendingPlace) -> None:

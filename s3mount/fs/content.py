@@ -206,8 +206,8 @@ class FileContent:
                 await self._layers.fetch(start, min(start + FETCH_BYTES, stop))
             limit -= max(0, stop - extent.start)
 
-    async def hand_over(self, target: Target, keep: Keep, *, reason: str, fetch: int) -> None:
-        """Have *keep* keep what no commit took, as the next commit would have sent it. Raises StoreError where it cannot.
+    async def hand_over(self, target: Target, keep: Keep, *, error: S3MountError | None, fetch: int) -> None:
+        """Have *keep* keep what no commit took (for *error*), as the next commit would have sent it. Raises StoreError where it cannot.
 
         Of what still lies with the base, up to *fetch* bytes are fetched first; whatever does not come stays a piece of the base.
         """
@@ -216,8 +216,8 @@ class FileContent:
                 return
             try:
                 await self._fetch_kept(fetch)
-            except S3MountError as error:
-                log.info("The rest of %r stays where it is: %s", target.key, error)
+            except S3MountError as missing:
+                log.info("The rest of %r stays where it is: %s", target.key, missing)
             frozen = self._layers.freeze()
             try:
                 await self._layers.written(frozen)
@@ -225,7 +225,7 @@ class FileContent:
                 overwrites = self._state.overwrites and content.base is None
                 condition = self._condition(target, overwrites=overwrites)
                 commit = replace(target.commit, condition=condition, commit_id=self._doubt.commit_id if self._doubt else "")
-                await keep(Uncommitted(key=target.key, content=content, commit=commit, reason=reason))
+                await keep(Uncommitted(key=target.key, content=content, commit=commit, error=error))
             finally:
                 self._layers.thaw()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from s3mount.errors import S3MountError
 from s3mount.model import Content, Key
 from s3mount.store.api import Commit
 
@@ -22,12 +23,18 @@ class Uncommitted:
     """A content as its commit would have sent it: `commit.condition` is that of the request that was to be sent.
 
     `commit.commit_id` names a request that may have been carried out although no reply came; "" where there is none.
+    `error` is why it was not committed; None: nothing failed, the mount ended.
     """
 
     key: Key
     content: Content
     commit: Commit
-    reason: str
+    error: S3MountError | None
+
+    @property
+    def reason(self) -> str:
+        """For the user."""
+        return str(self.error or "The mount ended before it was committed.")
 
 
 class Keep(Protocol):

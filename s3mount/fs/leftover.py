@@ -44,14 +44,14 @@ class Leftover:
 
         *reachable*: the store answers, so that the rest of an edited file can be asked for.
         """
-        keep, reason = self._volume.options.keep, str(error or "The mount ended before it was committed.")
+        keep, reason = self._volume.options.keep, error or "the mount ended."
         if keep is None:
             log.error("%r is given up uncommitted: %s", target.key, reason)
             return
         fetch = FETCH_BYTES if self._volume.can.versions else FETCH_REMOTE_BYTES if reachable else 0
         try:
             with trio.CancelScope(shield=True):
-                await live.content.hand_over(target, keep, reason=reason, fetch=fetch)
+                await live.content.hand_over(target, keep, error=error, fetch=fetch)
         except S3MountError as failure:
             log.error("%r is given up uncommitted: %s It could not be kept either: %s", target.key, reason, failure)
             return

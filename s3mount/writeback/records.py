@@ -205,14 +205,14 @@ def condition_from_text(text: str) -> Condition:
 
 
 def base_to_text(base: ObjectInfo | None) -> str:
-    return "" if base is None else json.dumps([base.key, base.size, base.etag, base.mtime_ns])
+    return "" if base is None else json.dumps([base.key, base.size, base.etag, base.mtime_ns, base.version_id])
 
 
 def base_from_text(text: str) -> ObjectInfo | None:
     if not text:
         return None
-    key, size, etag, mtime_ns = json.loads(text)
-    return ObjectInfo(Key(key), size, ETag(etag), mtime_ns)
+    key, size, etag, mtime_ns, version_id = json.loads(text)
+    return ObjectInfo(Key(key), size, ETag(etag), mtime_ns, version_id=version_id)
 
 
 def metadata_to_text(metadata: Mapping[str, str]) -> str:
