@@ -12,7 +12,7 @@ live         what an inode carries while somebody holds it
 volume       what all share: store, table, gate, and what only this mount knows
 gate         keeps commits off names that move; tells answers that came too late
 namespace    looking: name -> object -> inode -> stat
-files        handles and commits
+files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange
 metadata     setattr, extended attributes, times of directories

@@ -25,7 +25,7 @@ import trio
 from s3mount.errors import NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import ObjectStore
+from s3mount.store.api import Commit, ObjectStore
 
 T = TypeVar("T")
 
@@ -38,14 +38,18 @@ AT_ONCE = 32
 UNDO_SECONDS = 30.0
 
 Copied = Callable[[Move, ObjectInfo], Awaitable[None]]
-"""Told of each copy, as soon as it is there."""
+"""Told of each copy when all are there, before the sources go."""
+
+Described = Callable[[Move], Commit | None]
+"""What a copy is to say of itself, asked when it is about to be made; None: what its source says."""
 
 
 class Carrier:
     """Moves keys of *store*; *folder* holds the journal (None: none is kept, as for a store that only tests use)."""
 
-    def __init__(self, store: ObjectStore, folder: Path | None) -> None:
+    def __init__(self, store: ObjectStore, folder: Path | None, described: Described = lambda move: None) -> None:
         self._store = store
+        self._described = described
         self._journal = Journal(folder) if folder is not None else None
 
     async def carry(self, moves: Sequence[Move], copied: Copied, *, replaces: bool) -> None:
@@ -54,9 +58,9 @@ class Carrier:
         Raises StoreError: then nothing was moved, or all is there under both names.
         """
         record = await self._begun(moves)
-        copies: dict[int, ETag] = {}
+        copies: dict[int, ObjectInfo] = {}
         try:
-            await self._copy_all(moves, copies, record, copied)
+            await self._copy_all(moves, copies, record)
         except BaseException:
             with trio.move_on_after(UNDO_SECONDS, shield=True):
                 if not replaces:
@@ -65,6 +69,8 @@ class Carrier:
             _leave(record)
             raise
         try:
+            for number, info in copies.items():
+                await copied(moves[number], info)
             await _each(moves[:-1], self._delete_source)
             await self._delete_source(moves[-1])
             await self._end(record)
@@ -102,21 +108,20 @@ class Carrier:
         if record is not None:
             await trio.to_thread.run_sync(record.done)
 
-    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ETag], record: Record | None, copied: Copied) -> None:
+    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ObjectInfo], record: Record | None) -> None:
         async def copy(number: int) -> None:
             move = moves[number]
-            info = await self._store.copy(move.source, move.target, if_match=move.etag)
-            copies[number] = info.etag
+            info = await self._store.copy(move.source, move.target, if_match=move.etag, commit=self._described(move))
+            copies[number] = info
             if record is not None:
                 record.copied(number, info.etag)
-            await copied(move, info)
 
         await _each(range(len(moves)), copy)
 
-    async def _undo(self, moves: Sequence[Move], copies: dict[int, ETag]) -> None:
+    async def _undo(self, moves: Sequence[Move], copies: dict[int, ObjectInfo]) -> None:
         async def remove(number: int) -> None:
             try:
-                await self._store.delete(moves[number].target, if_match=self._guard(copies[number]))
+                await self._store.delete(moves[number].target, if_match=self._guard(copies[number].etag))
             except StoreError as error:
                 log.warning("%r is a copy left over from a rename that failed: %s", moves[number].target, error)
 

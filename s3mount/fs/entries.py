@@ -241,14 +241,20 @@ class Entries:
                 await self._files.release_reservation(sight.fresh.live)
         if sight.object is not None:
             inode = self._namespace.known_file(key, sight.object)
-            if inode is not None and inode.live is not None:
-                await inode.live.content.localise(LOCAL_BYTES)
+            await self.localise(inode)
             if key.endswith("/"):
                 await self._store.put(key, b"", Commit(metadata=sight.object.metadata or NO_METADATA))  # its directory stays
             else:
                 await self._store.delete(key)
             self.unnamed(key, links_left=sight.object.links - 1)
+            if inode is not None:
+                await self._files.retire_if_idle(inode)
         volume.mutated(key)
+
+    async def localise(self, inode: FileInode | None) -> None:
+        """The object of *inode* is about to go: see that whoever holds it keeps its content."""
+        if inode is not None and inode.live is not None and inode.live.holders:
+            await inode.live.content.localise(LOCAL_BYTES)
 
     def unnamed(self, key: str, *, links_left: int) -> None:
         """The store has removed *key*."""

@@ -10,10 +10,8 @@ empty object first); at fsync and sync, everything; at the last release, whateve
 A failure stays with the content and is told by every flush and fsync until a commit succeeds. When nobody holds the file any more, what
 may still succeed is tried again (background, sync, aclose); what cannot (base replaced, name taken) is given up, with a log line.
 
-Attributes of a changed content ride with its commit; otherwise they are written at once (see attributes). A large file whose parts went
-while it was written has those of the upload's beginning: what was changed since is written after the commit, unless it is only the time of
-the last write, which nobody set. A copy of gigabytes within the store is too much for that: the file then says when its sending began.
-Commits pass the gate, so that none is under way on a key that is being renamed or removed.
+Changed attributes of a file whose content is not are saved at once or before long (see deferred): such a file is live with nobody who
+holds it. What goes to the store is told in `saving`.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import trio
 
@@ -32,21 +29,23 @@ from s3mount.errors import (
     BadHandle,
     InvalidName,
     IsADirectory,
-    NotFound,
     PreconditionFailed,
     S3MountError,
     Stale,
     TooLarge,
 )
-from s3mount.fs.attrs import Attributes, decode, encode
 from s3mount.fs.content import FileContent, Target
+from s3mount.fs.deferred import Deferred
 from s3mount.fs.inodes import FileInode, Inode, Standing
+from s3mount.fs.kept import Outstanding
+from s3mount.fs.leftover import Leftover
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, require_live, stale
 from s3mount.fs.options import Opened
+from s3mount.fs.saving import Saving
 from s3mount.fs.volume import Volume
-from s3mount.model import Absent, Caller, Condition, Key, Matches, Metadata, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit
+from s3mount.model import Caller, Key, ObjectInfo
+from s3mount.store.api import Commit
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +66,9 @@ class Files:
         self._handles: dict[int, FileInode] = {}
         self._privileged: set[int] = set()
         self._numbers = itertools.count(1)
+        self._leftover = Leftover(volume)
+        self._saving = Saving(volume)
+        self.deferred = Deferred(self._save_deferred)
 
     # -- holding ----------------------------------------------------------------------
 
@@ -87,6 +89,33 @@ class Files:
             await self.let_go(inode)
             raise
         return live
+
+    async def enliven_idle(self, inode: FileInode) -> None:
+        """Make *inode* live with nobody who holds it, unless it is; for a change that follows without a checkpoint. Raises Stale."""
+        info = await self._namespace.current(inode)
+        if inode.live is None and info is not None and inode.key == info.key:
+            self.enliven(inode, info)
+
+    async def settled(self, inode: FileInode) -> ObjectInfo | None:
+        """The object of *inode*, while no change of its attributes is under way; None where there is none. Raises Stale."""
+        while True:
+            while inode.live is not None and inode.live.saving is not None:
+                await inode.live.saving.wait()
+            info = await self._namespace.current(inode)
+            if info is not None or inode.live is None or inode.live.saving is None:
+                return info
+
+    async def change_later(self, inode: FileInode) -> None:
+        """The attributes of *inode* have changed: have them saved before long; at once where nothing runs in the background."""
+        if self.defers:
+            await self.deferred.add(inode)
+        else:
+            await self.save(inode)
+
+    @property
+    def defers(self) -> bool:
+        """Whether changes of attributes wait for company: where each is a request, and nobody nearer takes it."""
+        return self.deferred.running and self._volume.can.durable and not self._volume.can.cheap_metadata
 
     async def _pin(self, inode: FileInode, live: Live) -> None:
         changes = self._volume.changes
@@ -111,7 +140,7 @@ class Files:
 
         def target() -> Target | None:
             wanted = inode.live is not None and inode.standing is not Standing.UNLINKED
-            return self._target(inode, inode.live) if wanted and inode.live is not None else None
+            return self._saving.target(inode, inode.live) if wanted and inode.live is not None else None
 
         return FileContent(self._store, volume.staging, volume.buffers, base=base, uploads=volume.uploads, target=target)
 
@@ -120,6 +149,12 @@ class Files:
         live = require_live(inode)
         live.holders -= 1
         if not live.holders and not self._is_wanted(inode, live):
+            await self._retire(inode, live)
+
+    async def retire_if_idle(self, inode: FileInode) -> None:
+        """The file may have lost its name: nobody need write what waited."""
+        live = inode.live
+        if live is not None and not live.holders and not self._is_wanted(inode, live):
             await self._retire(inode, live)
 
     @asynccontextmanager
@@ -223,17 +258,22 @@ class Files:
                 if self._volume.options.sync == "close":
                     await self._sync(inode)
         except FINAL as error:
-            self._give_up(inode, live, error)
+            await self._give_up(inode, live, error)
             raise
         finally:
             with trio.CancelScope(shield=True):
                 await self.let_go(inode)
 
-    def _give_up(self, inode: FileInode, live: Live, error: S3MountError) -> None:
-        """What waits will never be committed: the file goes with its last holder."""
+    async def _give_up(self, inode: FileInode, live: Live, error: S3MountError) -> None:
+        """What waits will never be committed: it is kept aside, and the file goes with its last holder."""
         if live.holders > 1:
             return
-        log.error("%r is given up uncommitted: %s", inode.key, error)
+        if not live.content.changed:
+            live.unsaved = False
+            return
+        await self._leftover.keep(live, self._saving.target(inode, live), error, reachable=True)
+        if live.holders > 1 or inode.standing is Standing.UNLINKED:
+            return
         if live.fresh:
             self._volume.fresh.pop(inode.key, None)
             self._volume.inodes.unname(inode.key, links_left=False)
@@ -258,109 +298,25 @@ class Files:
         live.holders += 1
         try:
             if self._is_wanted(inode, live) and live.content.changed:
-                await self._commit(inode, live)
+                await self._saving.commit(inode, live)
             if self._is_wanted(inode, live) and not live.content.changed:
-                await self._save_attributes(inode, live)
+                await self._saving.save_attributes(inode, live)
         finally:
             await self.let_go(inode)
 
-    async def _commit(self, inode: FileInode, live: Live) -> None:
-        sent = None
-        key = await self._volume.gate.wait_free(lambda: inode.key)
-        if inode.standing is Standing.UNLINKED:
-            return
+    async def _save_deferred(self, inode: FileInode) -> None:
+        if inode.live is not None and not inode.live.content.changed:
+            for error in await self._try_save(inode):
+                log.warning("The attributes of %r are not saved yet: %s", inode.key, error)
 
-        def target() -> Target:
-            nonlocal sent
-            sent = live.attributes
-            return self._target(inode, live)
+    def described(self, inode: FileInode) -> Commit | None:
+        """See `Saving.described`."""
+        return self._saving.described(inode)
 
-        live.in_flight += 1
-        try:
-            with self._volume.gate.using(key):
-                info = await live.content.commit(target)
-                self._committed(inode, live, info)
-        finally:
-            live.in_flight -= 1
-        if live.attributes is sent and sent is not None and info.metadata is not None:
-            self._compare(live, sent, info.metadata)
-
-    def _compare(self, live: Live, sent: Attributes, got: Metadata) -> None:
-        """Whether an object that was to have *sent* has that; the metadata *got* may be those of the beginning of its upload."""
-        has = {name: value for name, value in got.items() if name != COMMIT_ID}
-        if has == encode(sent, live.foreign):
-            live.unsaved = False
-            return
-        early = decode(got, directory=False, mtime_ns=sent.mtime_ns, defaults=self._volume.defaults)
-        as_early = replace(sent, atime_ns=early.atime_ns, mtime_ns=early.mtime_ns, ctime_ns=early.ctime_ns)
-        nobody_set_them = live.since_ns <= min(sent.mtime_ns, sent.atime_ns) and sent.mtime_ns <= self._volume.clock_ns()
-        if nobody_set_them and has == encode(as_early, live.foreign):
-            live.took(as_early)
-
-    def _target(self, inode: FileInode, live: Live) -> Target:
-        condition: Condition = Absent() if live.fresh and live.exclusive and self._volume.can.conditional_put else None
-        if inode.standing is Standing.UNNAMED and live.content.committed is not None:
-            condition = Matches(live.content.committed.etag)
-        commit = Commit(
-            condition=condition,
-            metadata=encode(live.attributes, live.foreign),
-            content_type=live.content_type,
-            storage_class=live.storage_class,
-            file_id=inode.file_id,
-        )
-        return Target(Key(inode.key), commit)
-
-    def _committed(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
-        volume = self._volume
-        if live.fresh:
-            volume.fresh.pop(inode.key, None)
-            live.fresh = live.exclusive = False
-            live.reserved = None if live.reserved == inode.key else live.reserved
-        inode.saw(info)
-        live.links = info.links
-        inode.file_id = info.file_id or inode.file_id
-        if inode.standing in (Standing.DISPLACED, Standing.UNNAMED):
-            volume.inodes.name(inode, info.key)
-        volume.mutated(inode.key)
-
-    async def _save_attributes(self, inode: FileInode, live: Live) -> None:
-        """Write the attributes alone; one request at a time, and again where they change meanwhile."""
-        while live.saving is not None:
-            await live.saving.wait()
-        if not live.unsaved or live.content.changed or live.content.committed is None:
-            return
-        live.saving = trio.Event()
-        try:
-            await self._update(inode, live, live.content.committed)
-        finally:
-            live.saving.set()
-            live.saving = None
-
-    async def _update(self, inode: FileInode, live: Live, committed: ObjectInfo) -> None:
-        volume = self._volume
-        key = await volume.gate.wait_free(lambda: inode.key)
-        if inode.standing not in (Standing.NAMED, Standing.UNNAMED):
-            live.unsaved = False  # there is no object left that could have them
-            return
-        sent = live.attributes
-        live.in_flight += 1
-        try:
-            with volume.gate.using(key):
-                metadata = encode(sent, live.foreign)
-                info = await self._store.update(Key(key), metadata, if_match=committed.etag, file_id=inode.file_id)
-                inode.saw(info)
-                await live.content.rebase(info, former=committed.etag)
-                volume.mutated(key)
-        except (PreconditionFailed, NotFound):
-            if live.content.committed is not committed:
-                return  # a commit of ours was faster, and took the attributes along
-            volume.inodes.displace(inode)
-            live.unsaved = False
-            raise stale() from None
-        finally:
-            live.in_flight -= 1
-        if live.attributes is sent:
-            live.unsaved = False
+    async def carried(self, inode: FileInode, info: ObjectInfo) -> None:
+        """The object of *inode* was copied, and the copy *info* goes on as it."""
+        await self._saving.carried(inode, info)
+        await self.retire_if_idle(inode)
 
     async def save_all(self, prefix: str = "") -> list[S3MountError]:
         """Commit everything below *prefix*, several at a time; the reasons of those that failed."""
@@ -388,7 +344,7 @@ class Files:
         except S3MountError as error:
             failures.append(error)
             if isinstance(error, FINAL):
-                self._give_up(inode, live, error)
+                await self._give_up(inode, live, error)
         finally:
             with trio.CancelScope(shield=True):
                 await self.let_go(inode)
@@ -400,10 +356,18 @@ class Files:
             await self._try_save(inode)
 
     async def aclose(self) -> None:
-        """Drop every content; what is not committed is lost."""
+        """Drop every content; what is not committed is kept aside, or lost."""
         for inode in list(self._volume.live):
-            if inode.live is not None:
-                await self._retire(inode, inode.live)
+            if (live := inode.live) is None:
+                continue
+            if live.content.changed and self._is_wanted(inode, live) and self._volume.options.keep is not None:
+                await self._leftover.keep(live, self._saving.target(inode, live), live.content.error, reachable=False)
+            await self._retire(inode, live)
+
+    def outstanding(self) -> Outstanding:
+        """What is not committed now."""
+        uncommitted = [inode for inode in self._volume.live if inode.live is not None and self._is_wanted(inode, inode.live)]
+        return self._leftover.outstanding(uncommitted, open_files=len(self._handles))
 
     def check(self) -> None:
         holders: dict[FileInode, int] = {}

@@ -29,6 +29,7 @@ from s3mount.fs.dirs import Directories
 from s3mount.fs.entries import TARGET_BYTES, Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import ROOT, DirInode, FileInode
+from s3mount.fs.kept import Outstanding
 from s3mount.fs.metadata import Metadata
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.options import DirEntry, FsOptions, Invalidate, Opened
@@ -108,7 +109,7 @@ class Filesystem:
 
     async def readlink(self, ino: int) -> bytes:
         inode = self._inodes.get(ino)
-        info = await self._namespace.current(inode) if isinstance(inode, FileInode) else None
+        info = await self._files.settled(inode) if isinstance(inode, FileInode) else None
         if info is None or not stat.S_ISLNK(self._volume.file_attributes(info).mode) or info.size > TARGET_BYTES:
             raise Invalid("That is not a symbolic link.")
         target = bytearray(info.size)
@@ -210,6 +211,7 @@ class Filesystem:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_soon)
             nursery.start_soon(self._tidy)
+            await nursery.start(self._files.deferred.run)
             if self._volume.uploads is not None:
                 await nursery.start(self._volume.uploads.run)
             task_status.started()
@@ -234,12 +236,16 @@ class Filesystem:
                 pass  # they stay with their directories until next time
 
     async def aclose(self) -> None:
-        """Commit what is open, sync, drop everything. What could not be committed is lost, and raised as one. The store stays open."""
+        """Commit what is open, sync, drop everything. What could not be committed is kept aside, and raised as one."""
         try:
             await self.sync()
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.aclose()
+
+    def outstanding(self) -> Outstanding:
+        """What is not in the store yet, as far as this mount knows; asked at any time, waits for nothing."""
+        return self._files.outstanding()
 
     def check(self) -> None:
         """Assert the invariants; for tests."""

@@ -3,9 +3,9 @@
 Owns: where such a change goes: along with the next commit, into the object at once, or into a directory's marker.
 Must not know: handles, names.
 
-A file with uncommitted content takes the change with its commit. Any other object is updated at once, under the ETag that was seen, so
-that nobody's new version gets old attributes. A directory without a marker gets one; the top of a bucket cannot have one, its attributes
-last as long as the mount.
+A file with uncommitted content takes the change with its commit. Any other object is updated under the ETag that was seen, so that nobody's
+new version gets old attributes: at once where that is cheap, else before long (see deferred), together with what comes in between. A
+directory without a marker gets one; the top of a bucket cannot have one, its attributes last as long as the mount.
 """
 
 from __future__ import annotations
@@ -86,13 +86,15 @@ class Metadata:
         while True:
             if inode.live is not None:
                 return await self._change_live(inode, inode.live, edit)
-            if (attr := await self._change_cold(inode, edit)) is not None:
+            if self._files.defers:
+                await self._files.enliven_idle(inode)
+            elif (attr := await self._change_cold(inode, edit)) is not None:
                 return attr
 
     async def _change_live(self, inode: FileInode, live: Live, edit: Edit) -> Attr:
         live.attributes = edit(live.attributes)
         if not live.content.changed and inode.standing is not Standing.UNLINKED:
-            await self._files.save(inode)
+            await self._files.change_later(inode)
         return live_attr(inode, live)
 
     async def _change_cold(self, inode: FileInode, edit: Edit) -> Attr | None:
@@ -220,6 +222,7 @@ class Metadata:
             raise Invalid("The attribute has no name.")
         if virtual.is_virtual(name):
             self._require_xattrs()
+            await self._save_waiting(inode)
             await self._described.set(inode, virtual.settable(name), virtual.text_of(value))
             return
         present = name in await self.xattrs(inode)
@@ -232,10 +235,16 @@ class Metadata:
     async def removexattr(self, inode: Inode, name: bytes) -> None:
         self._volume.require_writable()
         if virtual.is_virtual(name):
+            await self._save_waiting(inode)
             await self._described.remove(inode, virtual.settable(name))
             return
         await self.getxattr(inode, name)
         await self._edit_xattrs(inode, lambda held: {known: value for known, value in held.items() if known != name})
+
+    async def _save_waiting(self, inode: Inode) -> None:
+        """What objects say of themselves is changed behind what waits to be saved."""
+        if isinstance(inode, FileInode) and inode.live is not None and not inode.live.content.changed:
+            await self._files.save(inode)
 
     async def _edit_xattrs(self, inode: Inode, edit: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
         now = self._volume.clock_ns()

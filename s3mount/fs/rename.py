@@ -7,6 +7,8 @@ Must not know: handles, how a store carries a rename out.
     file                        one rename of the key; content that is being edited goes on, under the new key
     directory                   one rename of the prefix; new files below it have no object yet and simply go along
     target that is open         keeps its content for its handles, as with unlink
+    attributes that wait to be  ride with the copy, where a rename is one
+    saved
 
 The gate holds commits below both names meanwhile, and waits for those under way. Where the store cannot rename (no `atomic_rename`) keys
 are carried over (see carry): none is ever lost, but others see the steps.
@@ -31,7 +33,7 @@ from s3mount.errors import (
     NotSupported,
 )
 from s3mount.fs.carry import Carrier
-from s3mount.fs.entries import LOCAL_BYTES, Entries
+from s3mount.fs.entries import Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
 from s3mount.fs.journal import Move
@@ -40,6 +42,7 @@ from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
 from s3mount.fs.volume import Volume
 from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import Commit
 
 # renameat2(2)
 NOREPLACE = 1
@@ -64,7 +67,7 @@ class Renames:
         self._entries = entries
         self._metadata = metadata
         self._store = volume.store
-        self._carrier = Carrier(volume.store, volume.options.journal)
+        self._carrier = Carrier(volume.store, volume.options.journal, self._described)
 
     async def recover(self) -> None:
         """Finish what a former mount could not."""
@@ -145,6 +148,7 @@ class Renames:
         self._renamed_file(source, target, replaced, after)
         if replaced is not None and replaced.live is not None:
             await self._files.release_reservation(replaced.live)
+            await self._files.retire_if_idle(replaced)
 
     async def _set_aside(self, after: Sight) -> FileInode | None:
         """The file that is about to be replaced, if anybody knows it; its content is safe for those who hold it."""
@@ -153,8 +157,7 @@ class Renames:
         if after.object is None:
             return None
         inode = self._namespace.known_file(after.key, after.object)
-        if inode is not None and inode.live is not None:
-            await inode.live.content.localise(LOCAL_BYTES)
+        await self._entries.localise(inode)
         return inode
 
     async def _carry_file(self, source: Key, target: Key, etag: ETag, *, replace: bool) -> None:
@@ -171,14 +174,16 @@ class Renames:
             self._volume.changes.note(source)
             raise NoEntry("There is no such name.") from None
 
+    def _described(self, move: Move) -> Commit | None:
+        """What the copy is to say of itself, where the inode has attributes that its object lacks."""
+        inode = self._volume.inodes.file_at(move.source)
+        return None if inode is None or inode.etag != move.etag else self._files.described(inode)
+
     async def _copied(self, move: Move, info: ObjectInfo) -> None:
         """The inode of *move* goes with the copy."""
-        moved = self._volume.inodes.file_at(move.source)
-        if moved is not None:
-            former = moved.etag
-            moved.saw(info)
-            if moved.live is not None:
-                await moved.live.content.rebase(info, former=former)
+        inode = self._volume.inodes.file_at(move.source)
+        if inode is not None:
+            await self._files.carried(inode, info)
 
     def _renamed_file(self, source: Key, target: Key, replaced: FileInode | None, after: Sight) -> None:
         inodes, volume = self._volume.inodes, self._volume

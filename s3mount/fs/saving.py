@@ -1,0 +1,177 @@
+"""Sending to the store what one live file has for it: its content, or its attributes alone.
+
+Owns: what a commit says beside the bytes, and what the inode and its `Live` are afterwards.
+Must not know: who holds the file, when it is time to commit (see files), bytes (see content).
+
+Every commit passes the gate, so that none is under way on a key that is being renamed or removed.
+
+Attributes of a changed content ride with its commit; those of any other file are written by an update of the object, or by the copy that a
+rename makes of it (`described`, `carried`). A large file whose parts went while it was written has those of the upload's beginning: what
+was changed since is written after the commit, unless it is only the time of the last write, which nobody set. A copy of gigabytes within the
+store is too much for that: the file then says when its sending began.
+
+An update may make a version with an ETag of its own. After a lost reply the commit id tells that it has the same content (`_goes_on`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from s3mount.errors import NotFound, PreconditionFailed, S3MountError
+from s3mount.fs.attrs import Attributes, decode, encode
+from s3mount.fs.content import Target
+from s3mount.fs.inodes import FileInode, Standing
+from s3mount.fs.live import Live
+from s3mount.fs.namespace import stale
+from s3mount.fs.volume import Volume
+from s3mount.model import Absent, Condition, Key, Matches, Metadata, ObjectInfo
+from s3mount.store.api import COMMIT_ID, Commit
+
+
+class Saving:
+    """Commits and updates of one volume's files."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._store = volume.store
+
+    async def commit(self, inode: FileInode, live: Live) -> None:
+        sent = None
+        key = await self._volume.gate.wait_free(lambda: inode.key)
+        if inode.standing is Standing.UNLINKED:
+            return
+
+        def target() -> Target:
+            nonlocal sent
+            sent = live.attributes
+            return self.target(inode, live)
+
+        live.in_flight += 1
+        try:
+            with self._volume.gate.using(key):
+                info = await live.content.commit(target)
+                self._committed(inode, live, info)
+        except S3MountError:
+            live.failed(self._volume.clock_ns())
+            raise
+        finally:
+            live.in_flight -= 1
+        if live.attributes is sent and sent is not None and info.metadata is not None:
+            self._compare(live, sent, info.metadata)
+
+    def _compare(self, live: Live, sent: Attributes, got: Metadata) -> None:
+        """Whether an object that was to have *sent* has that; the metadata *got* may be those of the beginning of its upload."""
+        has = {name: value for name, value in got.items() if name != COMMIT_ID}
+        if has == encode(sent, live.foreign):
+            live.unsaved = False
+            return
+        early = decode(got, directory=False, mtime_ns=sent.mtime_ns, defaults=self._volume.defaults)
+        as_early = replace(sent, atime_ns=early.atime_ns, mtime_ns=early.mtime_ns, ctime_ns=early.ctime_ns)
+        nobody_set_them = live.since_ns <= min(sent.mtime_ns, sent.atime_ns) and sent.mtime_ns <= self._volume.clock_ns()
+        if nobody_set_them and has == encode(as_early, live.foreign):
+            live.took(as_early)
+
+    def target(self, inode: FileInode, live: Live) -> Target:
+        condition: Condition = Absent() if live.fresh and live.exclusive and self._volume.can.conditional_put else None
+        if inode.standing is Standing.UNNAMED and live.content.committed is not None:
+            condition = Matches(live.content.committed.etag)
+        commit = Commit(
+            condition=condition,
+            metadata=encode(live.attributes, live.foreign),
+            content_type=live.content_type,
+            storage_class=live.storage_class,
+            file_id=inode.file_id,
+        )
+        return Target(Key(inode.key), commit)
+
+    def _committed(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
+        volume = self._volume
+        if live.fresh:
+            volume.fresh.pop(inode.key, None)
+            live.fresh = live.exclusive = False
+            live.reserved = None if live.reserved == inode.key else live.reserved
+        inode.saw(info)
+        live.succeeded()
+        live.links = info.links
+        inode.file_id = info.file_id or inode.file_id
+        if inode.standing in (Standing.DISPLACED, Standing.UNNAMED):
+            volume.inodes.name(inode, info.key)
+        volume.mutated(inode.key)
+
+    async def save_attributes(self, inode: FileInode, live: Live) -> None:
+        """Write the attributes alone; one request at a time, and again where they change meanwhile."""
+        while live.saving is not None:
+            await live.saving.wait()
+        if not live.unsaved or live.content.changed or live.content.committed is None:
+            return
+        live.saving = trio.Event()
+        try:
+            while live.unsaved and not live.content.changed:
+                await self._update(inode, live)
+        finally:
+            live.saving.set()
+            live.saving = None
+
+    async def _update(self, inode: FileInode, live: Live) -> None:
+        volume = self._volume
+        key = await volume.gate.wait_free(lambda: inode.key)
+        if inode.standing not in (Standing.NAMED, Standing.UNNAMED):
+            live.unsaved = False  # there is no object left that could have them
+        sent, committed = live.attributes, live.content.committed
+        if committed is None or not live.unsaved or live.content.changed:
+            return  # a rename or a commit took them along
+        live.in_flight += 1
+        try:
+            with volume.gate.using(key):
+                metadata = encode(sent, live.foreign)
+                info = await self._store.update(Key(key), metadata, if_match=committed.etag, file_id=inode.file_id)
+                inode.saw(info)
+                await live.content.rebase(info, former=committed.etag)
+                volume.mutated(key)
+        except (PreconditionFailed, NotFound):
+            if live.content.committed is not committed or await self._goes_on(inode, live, committed):
+                return  # a commit of ours was faster, or a copy whose reply was lost
+            volume.inodes.displace(inode)
+            live.unsaved = False
+            raise stale() from None
+        finally:
+            live.in_flight -= 1
+        if live.attributes is sent:
+            live.unsaved = False
+
+    async def _goes_on(self, inode: FileInode, live: Live, former: ObjectInfo) -> bool:
+        """Whether the object is still what the commit of *former* made, though it is another version: its attributes were changed."""
+        try:
+            info = await self._store.head(former.key)
+        except NotFound:
+            return False
+        if not _commit_id(info) or (_commit_id(info), info.size) != (_commit_id(former), former.size):
+            return False
+        inode.saw(info)
+        await live.content.rebase(info, former=former.etag)
+        return True
+
+    def described(self, inode: FileInode) -> Commit | None:
+        """What the object of *inode* is to say where it is copied: None if it says so already, or will by the commit of its content."""
+        live = inode.live
+        if live is None or not live.unsaved or live.content.changed or live.content.committed is None:
+            return None
+        live.riding = live.attributes
+        commit = self.target(inode, live).commit
+        return replace(commit, condition=None, commit_id=_commit_id(live.content.committed))
+
+    async def carried(self, inode: FileInode, info: ObjectInfo) -> None:
+        """The object of *inode* was copied, and the copy *info* goes on as it."""
+        former = inode.etag
+        inode.saw(info)
+        if (live := inode.live) is not None:
+            await live.content.rebase(info, former=former)
+            if live.attributes is live.riding and not live.content.changed:
+                live.unsaved = False
+            live.riding = None
+
+
+def _commit_id(info: ObjectInfo) -> str:
+    return (info.metadata or {}).get(COMMIT_ID, "")
