@@ -7,7 +7,9 @@ All that read sequentially now share alike. One that has not read for a while do
 protection: it stays until somebody needs the room.
 
 No reader is given more than the line brings in HORIZON seconds: on a slow line many requests side by side would only delay the one whose
-bytes are read next. The line's speed is what came while anything large was under way; small requests tell of its latency alone.
+bytes are read next. The line's speed is what came while any large answer was coming. The time to its first byte does not count: counted, a
+line whose connections are each slow would be taken for slow as long as few of them are open, and few would be opened because of that (at
+300 ms and 9 MB/s a gigabyte took 10.4 s instead of 7). Small requests tell of latency alone.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ MEMORY_SECONDS = 4.0
 
 
 class Line:
-    """How fast bytes come while large requests are under way."""
+    """How fast bytes come while large requests are being answered."""
 
     def __init__(self) -> None:
-        self._running = 0
+        self._under_way = 0
+        self._coming = 0
         self._since = 0.0
         self._seconds = 0.0
         self._bytes = 0.0
@@ -56,29 +59,73 @@ class Line:
         if size < LARGE_BYTES:
             yield lambda count: None
             return
-        most = 0
-
-        def brought(count: int) -> None:
-            nonlocal most
-            self._bytes += max(0, count - most)
-            most = max(count, most)
-
-        self._pass()
-        self._running += 1
+        self._under_way += 1
+        answer = _Answer(self, size, beside=self._under_way)
         try:
-            yield brought
+            yield answer.brought
         finally:
-            self._pass()
-            self._running -= 1
+            answer.end()
+            self._under_way -= 1
+
+    def begins(self, count: int) -> None:
+        """An answer has begun, with *count* bytes."""
+        self._pass()
+        self._coming += 1
+        self._bytes += count
+
+    def goes_on(self, count: int) -> None:
+        self._pass()
+        self._bytes += count
+
+    def ends(self) -> None:
+        self._pass()
+        self._coming -= 1
+
+    def came_at_once(self, count: int, seconds: float, *, beside: int) -> None:
+        """Nothing was said before all was there: it took its part of the *seconds*, the wait for its first byte among them.
+
+        *beside*: how many were under way when it began, itself among them.
+        """
+        self._bytes += count
+        self._seconds += seconds / max(beside, self._under_way)
 
     def _pass(self) -> None:
         now = trio.current_time()
-        if self._running:
+        if self._coming:
             self._seconds += now - self._since
         self._since = now
         if self._seconds > MEMORY_SECONDS:
             self._bytes *= MEMORY_SECONDS / self._seconds
             self._seconds = MEMORY_SECONDS
+
+
+class _Answer:
+    """One large answer on *line*, from its first byte on."""
+
+    def __init__(self, line: Line, size: int, *, beside: int) -> None:
+        self._line = line
+        self._size = size
+        self._beside = beside
+        self._asked = trio.current_time()
+        self._most = 0
+        self._coming = False
+
+    def brought(self, count: int) -> None:
+        """*count* bytes have come so far."""
+        more, self._most = count - self._most, max(count, self._most)
+        if more <= 0:
+            return
+        if self._coming:
+            self._line.goes_on(more)
+        elif count < self._size:
+            self._coming = True
+            self._line.begins(count)
+        else:
+            self._line.came_at_once(count, trio.current_time() - self._asked, beside=self._beside)
+
+    def end(self) -> None:
+        if self._coming:
+            self._line.ends()
 
 
 class Reader(Protocol):

@@ -34,10 +34,11 @@ from s3mount.store.api import ObjectStore, Pin
 
 logger = logging.getLogger(__name__)
 
-# With 30 ms to the first byte and 90 MB/s for each connection, 8 MiB take 120 ms: 24 such requests carry what 18 connections can, and the
-# turns beyond are for those who wait.
-REQUESTS = 32
-AHEAD = 24
+# With 30 ms to the first byte and 90 MB/s for each connection, 8 MiB take 120 ms, of which 90 carry bytes: 32 such requests carry what 24
+# connections can, so that a gigabyte, with its beginning in small requests, still takes what 16 could. The turns beyond are for those who
+# wait. A store admits as many (cli.remote).
+REQUESTS = 48
+AHEAD = 32
 
 
 class Fetcher:

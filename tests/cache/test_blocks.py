@@ -54,16 +54,19 @@ async def test_the_first_byte_comes_within_two_round_trips_of_open(autojump_cloc
     await blocks.aclose()
 
 
+@pytest.mark.parametrize("slower", [1, 3, 10])
 @pytest.mark.parametrize("request_size", [pytest.param(128 * KiB, marks=pytest.mark.slow), 1 * MiB])
-async def test_a_gigabyte_in_sequence_takes_nine_tenths_of_what_16_connections_carry(autojump_clock: MockClock, request_size: int) -> None:
-    remote = await remote_of({})
+async def test_a_gigabyte_in_sequence_takes_nine_tenths_of_what_16_connections_carry(
+    autojump_clock: MockClock, request_size: int, slower: int
+) -> None:
+    remote = await remote_of({}, latency=LATENCY * slower, bandwidth=BANDWIDTH / slower)
     remote.hollow = True
     blocks = rig(remote, memory=512 * MiB)
     pin = await blocks.pin(A, known=ObjectInfo(A, 1 * GiB, ETag("e"), 0))
     then = trio.current_time()
     await skim(pin, size=request_size, rate=request_size / 3e9)
 
-    assert 1 * GiB / (trio.current_time() - then) >= 0.9 * 16 * BANDWIDTH
+    assert 1 * GiB / (trio.current_time() - then) >= 0.95 * 16 * BANDWIDTH / slower
     assert len(remote.gets) <= 160
     assert remote.bytes_sent == 1 * GiB
     assert remote.most_running <= REQUESTS
@@ -361,7 +364,7 @@ async def test_on_a_slow_line_little_is_on_its_way_and_no_read_waits_long(autoju
         await bytes_at(pin, offset, 128 * KiB)
         longest = max(longest, trio.current_time() - then)
 
-    assert longest < 10
+    assert longest < 6
     assert remote.bytes_sent < 10 * MiB + 8 * MiB
     await pin.aclose()
     await blocks.aclose()
