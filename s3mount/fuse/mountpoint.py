@@ -19,6 +19,8 @@ from pathlib import Path
 from s3mount.errors import Busy, NotPermitted, S3MountError, Unavailable, UsageError
 
 FSTYPE = "fuse.s3mount"
+# What lies where a mount is to appear as soon as somebody goes there (x-systemd.automount, automount(8)).
+AUTOMOUNT = "autofs"
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 # umount2(2)
@@ -84,9 +86,14 @@ def clear_dead(path: Path) -> list[Mounted]:
 
 
 def require_fit(path: Path, *, nonempty: bool) -> Path:
-    """*path* resolved, if a mount may go there. Raises UsageError or Busy, with the sentence to print."""
+    """*path* resolved, if a mount may go there. Raises UsageError or Busy, with the sentence to print.
+
+    An automount waits for us: looking into it would wait for the mount that it asked for. It is covered by the mount, and empty.
+    """
     place = resolve(path)
     mounted = mounted_at(place)
+    if mounted is not None and mounted.fstype == AUTOMOUNT:
+        return place
     try:
         is_directory = place.is_dir()
         empty = is_directory and next(os.scandir(place), None) is None

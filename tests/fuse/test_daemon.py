@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,32 @@ def test_a_place_that_is_mounted_already_is_refused(place: Path) -> None:
     assert mount_in_background(place, "--create").returncode == 0
     refused(mount_in_background(place), 1, "mounted already", "s3mount umount")
     assert s3mount("umount", place).returncode == 0
+
+
+@contextmanager
+def automount(place: Path) -> Iterator[None]:
+    """What systemd lays over a mount point: whoever looks into it waits until something is mounted there, our own process group excepted."""
+    asked, asks = os.pipe()
+    options = f"fd={asks},pgrp={os.getpgrp()},direct,minproto=5,maxproto=5"
+    subprocess.run(["mount", "-i", "-t", "autofs", "-o", options, "systemd-1", str(place)], check=True, pass_fds=[asks])
+    os.close(asks)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-i", str(place)], check=True)
+        os.close(asked)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root lays an automount")
+def test_an_automount_that_waits_for_the_mount_is_no_hindrance(place: Path) -> None:
+    if "autofs" not in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has no autofs")
+    with automount(place):
+        mounting = [sys.executable, "-m", "s3mount", "mount", URL, str(place), "--data", str(place.parent / "data"), "--create"]
+        done = subprocess.run(mounting, capture_output=True, text=True, timeout=60, env=environment(), start_new_session=True)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+        (place / "file").write_text("text")
+        assert s3mount("umount", place).returncode == 0
 
 
 def test_bad_options_are_usage_errors(place: Path) -> None:
