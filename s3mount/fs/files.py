@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import trio
@@ -248,13 +248,16 @@ class Files:
         await self._sync(inode)
 
     async def release(self, fh: int) -> None:
-        """The last one commits what is left. Raises as a commit does; the handle is gone in any case."""
+        """The last one commits what is left. Raises as a commit does; the handle is gone in any case.
+
+        It comes some time after close(2), when a program may be busy with the attributes already: those go on waiting.
+        """
         inode, live = self.inode_of(fh), self._live_of(fh)
         del self._handles[fh]
         self._privileged.discard(fh)
         try:
             if live.holders == 1 and self._is_wanted(inode, live):
-                await self.save(inode)
+                await (self.save(inode) if live.content.changed else self.change_later(inode))
                 if self._volume.options.sync == "close":
                     await self._sync(inode)
         except FINAL as error:
@@ -272,8 +275,11 @@ class Files:
             live.unsaved = False
             return
         await self._leftover.keep(live, self._saving.target(inode, live), error, reachable=True)
-        if live.holders > 1 or inode.standing is Standing.UNLINKED:
-            return
+        if live.holders <= 1 and inode.standing is not Standing.UNLINKED:
+            self._abandon(inode, live)
+
+    def _abandon(self, inode: FileInode, live: Live) -> None:
+        """Nothing of it is ever committed; whatever has its name is found there from now on."""
         if live.fresh:
             self._volume.fresh.pop(inode.key, None)
             self._volume.inodes.unname(inode.key, links_left=False)
@@ -363,6 +369,24 @@ class Files:
             if live.content.changed and self._is_wanted(inode, live) and self._volume.options.keep is not None:
                 await self._leftover.keep(live, self._saving.target(inode, live), live.content.error, reachable=False)
             await self._retire(inode, live)
+
+    async def retry(self, keys: Collection[str]) -> dict[str, str]:
+        """Try again now what failed before, of *keys*; the reasons of those that failed again."""
+        waiting = [inode for inode in self._volume.live if inode.key in keys and inode.live is not None and inode.live.failed_ns]
+        return {inode.key: str(failures[0]) for inode in waiting if (failures := await self._try_save(inode))}
+
+    async def discard(self, keys: Collection[str]) -> list[str]:
+        """Let go of what failed before, of *keys*, where nobody has the file open; which that was."""
+        discarded: list[str] = []
+        for inode in list(self._volume.live):
+            live = inode.live
+            if live is None or inode.key not in keys or live.holders or not live.failed_ns or not live.content.changed:
+                continue
+            discarded.append(inode.key)
+            live.holders += 1
+            self._abandon(inode, live)
+            await self.let_go(inode)
+        return discarded
 
     def outstanding(self) -> Outstanding:
         """What is not committed now."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 
 import trio
 
@@ -242,6 +242,14 @@ class Filesystem:
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.aclose()
+
+    async def retry(self, keys: Collection[str]) -> dict[str, str]:
+        """Commit now what could not be committed before, of *keys*; why some of them still cannot."""
+        return await self._files.retry(keys)
+
+    async def discard(self, keys: Collection[str]) -> list[str]:
+        """Give up what could not be committed, of *keys*, where nobody has it open; which that was."""
+        return await self._files.discard(keys)
 
     def outstanding(self) -> Outstanding:
         """What is not in the store yet, as far as this mount knows; asked at any time, waits for nothing."""

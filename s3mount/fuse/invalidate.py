@@ -6,7 +6,7 @@ Must not know: why something is to be forgotten.
 The kernel answers such a call only when no request for the same directory or inode is under way, and may first write dirty pages back
 through us. So it is never made from the event loop, which would have to serve the very request it waits for.
 
-I1  `entry` and `inode` never wait and never fail; order is kept.
+I1  `entry`, `inode` and `attributes` never wait and never fail; order is kept.
 I2  After `close` no call is under way in the kernel, or `close` has said so by returning False: then the session must not be freed.
 """
 
@@ -42,6 +42,10 @@ class Invalidator:
     def inode(self, ino: int) -> None:
         """Forget the attributes and pages of *ino*."""
         self._put(lambda: pyfuse3.invalidate_inode(ino))
+
+    def attributes(self, ino: int) -> None:
+        """Forget the attributes of *ino*; its pages stay."""
+        self._put(lambda: pyfuse3.invalidate_inode(ino, attr_only=True))
 
     def close(self, *, patience_s: float) -> bool:
         """Drop what is queued and end the thread; False when it is still inside the kernel after *patience_s* seconds."""

@@ -40,11 +40,15 @@ EXIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a mount's process ended. `finished` False: it was killed, or runs still. `error`: what could not be committed."""
+    """How a mount's process ended. `finished` False: it was killed, or runs still. `error`: what could not be committed.
+
+    `kept`: how many files are pending now, of those that this mount could not store.
+    """
 
     pid: int
     finished: bool
     error: str | None
+    kept: int = 0
 
 
 class Record:
@@ -58,11 +62,11 @@ class Record:
         """Say what is mounted; called once, by the process that will serve it."""
         self._write({"pid": os.getpid(), "source": source, "mountpoint": str(mountpoint), "finished": False, "error": None})
 
-    def finish(self, error: str | None) -> None:
+    def finish(self, error: str | None, *, kept: int = 0) -> None:
         """Leave *error* behind, or nothing when all went well, and let waiters go on."""
         if self._fd < 0:
             return
-        self._write({"pid": os.getpid(), "finished": True, "error": error})
+        self._write({"pid": os.getpid(), "finished": True, "error": error, "kept": kept})
         if error is None:
             self.path.unlink(missing_ok=True)
         os.close(self._fd)
@@ -99,7 +103,8 @@ class Watch:
         """What the record says now. One that makes no sense says nothing: it may be somebody else's."""
         try:
             values = json.loads(os.pread(self._fd, RECORD_BYTES, 0))
-            return Outcome(pid=int(values["pid"]), finished=values["finished"] is True, error=values["error"] and str(values["error"]))
+            error = values["error"] and str(values["error"])
+            return Outcome(int(values["pid"]), finished=values["finished"] is True, error=error, kept=int(values.get("kept", 0)))
         except (OSError, ValueError, LookupError, TypeError):
             return Outcome(pid=0, finished=False, error=None)
 
@@ -109,7 +114,7 @@ class Watch:
 
 def claim(mountpoint: Path) -> Record:
     """The record of a new mount of *mountpoint* (resolved). Waits up to a minute for a former one to end. Raises Busy, AccessDenied."""
-    path = _own_folder() / _name(mountpoint)
+    path = _own_folder() / name_of(mountpoint)
     deadline = time.monotonic() + PREDECESSOR_S
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -126,7 +131,7 @@ def watch(mountpoint: Path, *, owner: int) -> Watch | None:
     found: Watch | None = None
     for folder in folders(owner):
         try:
-            candidate = Watch(os.open(folder / _name(mountpoint), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+            candidate = Watch(os.open(folder / name_of(mountpoint), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
         except OSError:
             continue
         if found is not None and not candidate.is_alive():
@@ -154,7 +159,7 @@ def folders(uid: int) -> list[Path]:
 
 def log_fallback(mountpoint: Path) -> Path:
     """Where the mount's process may log if there is no better place."""
-    return _own_folder() / f"{_name(mountpoint)}.log"
+    return _own_folder() / f"{name_of(mountpoint)}.log"
 
 
 def _own_folder() -> Path:
@@ -178,7 +183,8 @@ def _require_private(folder: Path) -> None:
         raise Unavailable(f"{folder} is not private to this user")
 
 
-def _name(mountpoint: Path) -> str:
+def name_of(mountpoint: Path) -> str:
+    """What the files of the mount at *mountpoint* (resolved) are called."""
     return hashlib.blake2b(os.fsencode(mountpoint), digest_size=16).hexdigest()
 
 

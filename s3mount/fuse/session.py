@@ -24,11 +24,13 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyfuse3
@@ -38,6 +40,7 @@ from s3mount.errors import Busy, S3MountError, Unavailable
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
 from s3mount.fuse import mountpoint, runtime, tuning, utab
+from s3mount.fuse.control import Answer, Control, path_in
 from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
@@ -78,6 +81,10 @@ class MountOptions:
     allow_other: bool = False
     kernel: tuple[str, ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
+    about: Mapping[str, object] = field(default_factory=dict)
+    """What else whoever asks the mount is told of how it was made; nothing secret."""
+    tell: Callable[[ObjectStore], Mapping[str, object]] = lambda store: {}
+    """What whoever asks is told of the store."""
 
 
 def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[], None]) -> None:
@@ -87,7 +94,7 @@ def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[
     """
     record = runtime.claim(options.mountpoint)
     record.describe(source=options.source, mountpoint=options.mountpoint)
-    mount = Mount(options, ready=ready)
+    mount = Mount(options, ready=ready, control=path_in(record.path.parent, options.mountpoint))
     failure: str | None = None
     try:
         trio.run(mount.run, open_store)
@@ -98,16 +105,19 @@ def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[
         raise
     finally:
         utab.forget(options.mountpoint)
-        record.finish(failure)
+        record.finish(failure, kept=mount.kept)
 
 
 class Mount:
-    """The life of one mount. `was_ready` says whether it ever answered."""
+    """The life of one mount. `was_ready` says whether it ever answered, `kept` how many files it could not store and has kept aside."""
 
-    def __init__(self, options: MountOptions, *, ready: Callable[[], None]) -> None:
+    def __init__(self, options: MountOptions, *, ready: Callable[[], None], control: Path) -> None:
         self.was_ready = False
+        self.kept = 0
         self._options = options
         self._ready = ready
+        self._control = control
+        self._began_ns = time.time_ns()
         self._finishing = False
         self._detached = False
         self._stop_now = trio.CancelScope()
@@ -126,6 +136,7 @@ class Mount:
         fs = Filesystem(store, self._options.fs, invalidate=invalidator)
         async with trio.open_nursery() as attendants:
             attendants.start_soon(self._heed_signals, attendants)
+            attendants.start_soon(Control(self._control, self._verbs(fs, store)).serve)
             try:
                 await fs.recover()
                 async with trio.open_nursery() as background:
@@ -135,7 +146,10 @@ class Mount:
             finally:
                 self._finishing = True
                 attendants.start_soon(_ask_for_patience)
-                await fs.aclose()
+                try:
+                    await fs.aclose()
+                finally:
+                    self.kept = fs.outstanding().kept
             attendants.cancel_scope.cancel()
 
     async def _serve(self, fs: Filesystem, invalidator: Invalidator) -> None:
@@ -166,6 +180,34 @@ class Mount:
         self.was_ready = True
         self._ready()
         notify(READY="1", STATUS=f"{self._options.source} on {path}")
+
+    # -- questions ------------------------------------------------------------------------
+
+    def _verbs(self, fs: Filesystem, store: ObjectStore) -> dict[str, Answer]:
+        """What may be asked of this mount, by the word for it."""
+
+        async def status(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {**self._standing(), **asdict(fs.outstanding()), "store": self._options.tell(store)}
+
+        async def retry(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"failed": await fs.retry(request["keys"])}
+
+        async def discard(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            return {"discarded": await fs.discard(request["keys"])}
+
+        return {"status": status, "retry": retry, "discard": discard}
+
+    def _standing(self) -> dict[str, object]:
+        options = self._options
+        return {
+            "source": options.source,
+            "mountpoint": str(options.mountpoint),
+            "pid": os.getpid(),
+            "began_ns": self._began_ns,
+            "ending": self._finishing,
+            "read_only": options.fs.read_only,
+            "options": dict(options.about),
+        }
 
     # -- the end --------------------------------------------------------------------------
 

@@ -1,0 +1,178 @@
+"""A way to a mount's process beside the kernel: a socket next to its runtime record, for questions and small errands.
+
+Owns: the socket, one line of JSON in, one line of JSON out, who may ask.
+Must not know: what is asked, pyfuse3.
+
+Through the kernel one learns nothing of a mount that is just ending, or stands still; this way answers until the last commit is over. The
+socket lies in a folder that is its owner's alone, and both sides look whom they speak to: the mount answers its own user and root, and who
+asks believes nobody else.
+
+    asker                                     mount
+      | -- {"do": "status"} ------------------> |
+      | <------- {"done": {...}} -------------- |    or {"failed": "a sentence"}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from s3mount.errors import S3MountError, Unavailable
+from s3mount.fuse import runtime
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+# A request is one short line: keys and a verb. An answer may list some thousand files.
+REQUEST_BYTES = 1024 * 1024
+# Whoever connects and says nothing is not waited for; whoever is asked has nothing to wait for.
+PATIENCE_S = 10.0
+
+
+class Control:
+    """The mount's side. `serve` answers by *verbs* until it is cancelled."""
+
+    def __init__(self, path: Path, verbs: Mapping[str, Answer]) -> None:
+        self._path = path
+        self._verbs = verbs
+
+    async def serve(self) -> None:
+        """Never fails: a mount without it is still a mount."""
+        try:
+            listening = _listening(self._path)
+        except OSError as error:
+            log.warning("Nobody will be able to ask this mount anything: %s: %s", self._path, error.strerror)
+            return
+        try:
+            await trio.serve_listeners(self._converse, [trio.SocketListener(trio.socket.from_stdlib_socket(listening))])
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(PATIENCE_S):
+            try:
+                if _peer(stream.socket) in (0, os.getuid()):
+                    answer = await self._answer(await _line(stream))
+                    await stream.send_all(json.dumps(answer).encode() + b"\n")
+            except (trio.BrokenResourceError, OSError):
+                pass
+            finally:
+                await trio.aclose_forcefully(stream)
+
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            request = json.loads(line)
+            verb = self._verbs[request["do"]]
+        except (ValueError, LookupError, TypeError):
+            return {"failed": "The mount does not understand that; it may be of another version of s3mount."}
+        try:
+            return {"done": await verb(request)}
+        except S3MountError as error:
+            return {"failed": str(error)}
+        except Exception:
+            log.exception("A question could not be answered")
+            return {"failed": "The mount could not answer; its log says why."}
+
+
+def ask(mountpoint: Path, *, owner: int, do: str, **more: Any) -> dict[str, Any] | None:
+    """What the mount at *mountpoint* (resolved) of user *owner* answers; None where nobody listens. Blocks.
+
+    Raises Unavailable with its sentence where it refuses, or does not answer in time.
+    """
+    for folder in runtime.folders(owner):
+        try:
+            with _connected(path_in(folder, mountpoint)) as channel:
+                if _peer(channel) not in (owner, os.getuid(), 0):
+                    continue
+                channel.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
+                said = _all_of(channel)
+        except TimeoutError:
+            raise Unavailable(f"The mount of {mountpoint} does not answer.") from None
+        except OSError:
+            continue
+        return _heard(said)
+    return None
+
+
+def path_in(folder: Path, mountpoint: Path) -> Path:
+    """Where the socket of *mountpoint* lies in *folder*."""
+    return folder / f"{runtime.name_of(mountpoint)}.sock"
+
+
+def _heard(said: bytes) -> dict[str, Any] | None:
+    if not said:
+        return None
+    try:
+        answer = json.loads(said)
+        done: dict[str, Any] | None = answer.get("done")
+    except (ValueError, AttributeError):
+        raise Unavailable("The mount's answer makes no sense.") from None
+    if done is None:
+        raise Unavailable(str(answer.get("failed")))
+    return done
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    said = b""
+    while b"\n" not in said and len(said) < REQUEST_BYTES and (more := await stream.receive_some()):
+        said += more
+    return said
+
+
+def _all_of(channel: socket.socket) -> bytes:
+    parts = []
+    while part := channel.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+# -- sockets ------------------------------------------------------------------------------------
+# Their names may have 107 bytes and paths may not: a folder's descriptor stands for the folder.
+
+
+@contextmanager
+def _in_folder(path: Path) -> Iterator[str]:
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _listening(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _in_folder(path) as name:
+            listening.bind(name)
+        path.chmod(0o600)
+        listening.listen(16)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+        channel.settimeout(PATIENCE_S)
+        with _in_folder(path) as name:
+            channel.connect(name)
+        yield channel
+
+
+def _peer(channel: Any) -> int:
+    """The user at the other end (SO_PEERCRED: pid, uid, gid)."""
+    uid: int = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[1]
+    return uid

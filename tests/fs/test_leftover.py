@@ -1,0 +1,235 @@
+"""What no commit took: handed over whole when its file is given up or the mount ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from s3mount.errors import AccessDenied, NoSpace, OutcomeUnknown, Stale, StoreError
+from s3mount.fs.kept import Uncommitted
+from s3mount.model import Kept, Key, Staged
+from s3mount.store.api import EVERYTHING
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Kind, Op
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+from tests.conftest import ExpectLogs
+from tests.fs.mounted import Mounted, body
+
+KEPT_LINE = "is kept aside"
+
+
+class Hands:
+    """Keeps what it is given in memory; or refuses."""
+
+    def __init__(self, refuse: StoreError | None = None) -> None:
+        self.kept: list[Uncommitted] = []
+        self.bytes: list[bytes] = []
+        self._refuse = refuse
+
+    async def __call__(self, uncommitted: Uncommitted) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._refuse is not None:
+            raise self._refuse
+        whole = bytearray(uncommitted.content.size)
+        for piece in uncommitted.content.pieces:
+            if isinstance(piece, Staged):
+                piece.source.read_into(piece.position, memoryview(whole)[piece.offset : piece.offset + piece.length])
+        self.kept.append(uncommitted)
+        self.bytes.append(bytes(whole))
+
+    @property
+    def only(self) -> Uncommitted:
+        (one,) = self.kept
+        return one
+
+    @property
+    def only_bytes(self) -> bytes:
+        """The staged ones, zeros for all else."""
+        (one,) = self.bytes
+        return one
+
+
+@pytest.fixture(params=["everything", "like S3"])
+def store(request: pytest.FixtureRequest) -> MemoryStore:
+    return MemoryStore(EVERYTHING if request.param == "everything" else LIKE_S3)
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+def refusing(reason: str = "No.") -> Callable[[Op], Fault]:
+    return lambda op: Fault(before=AccessDenied(reason)) if op.kind is Kind.COMMIT else NOTHING
+
+
+# -- when it is handed over -----------------------------------------------------------------
+
+
+async def test_an_edit_of_what_somebody_replaced_is_kept_whole_when_its_last_handle_goes(
+    store: MemoryStore, hands: Hands, expect_logs: ExpectLogs
+) -> None:
+    expect_logs(KEPT_LINE)
+    mount = Mounted(store, keep=hands)
+    base = bytes(range(256)) * 1000
+    await store.put(Key("a"), base)
+    fh = await mount.open("a")
+    assert bytes(await mount.fs.read(fh, 0, len(base))) == base
+    await mount.fs.write(fh, 1000, b"edit")
+    await store.another().put(Key("a"), b"theirs")
+    with pytest.raises(Stale):
+        await mount.close(fh)
+    file = hands.only
+    assert (file.key, file.content.size) == ("a", len(base))
+    assert file.commit.condition is not None
+    assert "replaced" in file.reason
+    assert mount.fs.outstanding().kept == 1
+    assert await mount.read("a") == b"theirs"
+    if store.capabilities.versions:
+        assert hands.only_bytes == base[:1000] + b"edit" + base[1004:]
+    else:
+        # Nobody has the rest any more: the record says how much that is, and of which version.
+        assert [type(piece) for piece in file.content.pieces] == [Kept, Staged, Kept]
+        assert file.content.base is not None
+    await mount.fs.aclose()
+
+
+async def test_a_file_that_was_being_retried_is_kept_when_the_mount_ends(store: MemoryStore, hands: Hands, expect_logs: ExpectLogs) -> None:
+    expect_logs(KEPT_LINE)
+    mount = Mounted(Faulty(store, refusing("Not with these rights.")), keep=hands)
+    fh = await mount.create("dir-less", mode=0o640)
+    await mount.fs.write(fh, 0, b"precious")
+    with pytest.raises(AccessDenied):
+        await mount.close(fh)
+    (waiting,) = mount.fs.outstanding().waiting
+    assert (waiting.key, waiting.size, waiting.reason, waiting.tries) == ("dir-less", 8, "Not with these rights.", 2)
+    assert waiting.since_ns > 0
+    with pytest.raises(AccessDenied):
+        await mount.fs.aclose()
+    file = hands.only
+    assert hands.only_bytes == b"precious"
+    assert file.reason == "Not with these rights."
+    assert file.commit.metadata["mode"] == str(0o100640)
+    assert mount.fs.outstanding().kept == 1
+
+
+async def test_what_a_commit_took_at_last_is_not_kept(store: MemoryStore, hands: Hands) -> None:
+    refused = [True]
+    faulty = Faulty(store, lambda op: refusing()(op) if refused[0] else NOTHING)
+    mount = Mounted(faulty, keep=hands)
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"precious")
+    with pytest.raises(AccessDenied):
+        await mount.fs.flush(fh)
+    refused[0] = False
+    await mount.fs.release(fh)
+    assert mount.fs.outstanding().waiting == ()
+    await mount.fs.aclose()
+    assert await body(store, "a") == b"precious"
+    assert hands.kept == []
+
+
+async def test_what_was_removed_while_it_waited_is_not_kept(store: MemoryStore, hands: Hands) -> None:
+    mount = Mounted(Faulty(store, refusing()), keep=hands)
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"x")
+    with pytest.raises(AccessDenied):
+        await mount.close(fh)
+    await mount.unlink("a")
+    await mount.fs.aclose()
+    assert hands.kept == []
+
+
+async def test_a_mount_that_is_stopped_at_once_keeps_what_is_open(store: MemoryStore, hands: Hands, expect_logs: ExpectLogs) -> None:
+    """As after a second signal: nothing is sent any more, and nothing is lost."""
+    expect_logs(KEPT_LINE)
+    mount = Mounted(store, keep=hands)
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"open")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await mount.fs.aclose()
+    file = hands.only
+    assert (hands.only_bytes, file.reason) == (b"open", "The mount ended before it was committed.")
+
+
+async def test_a_request_whose_outcome_is_unknown_is_kept_with_its_id(store: MemoryStore, hands: Hands, expect_logs: ExpectLogs) -> None:
+    expect_logs(KEPT_LINE)
+
+    def gone(op: Op) -> Fault:
+        return Fault(after=OutcomeUnknown("Lost.")) if op.kind is Kind.COMMIT else Fault(before=OutcomeUnknown("Lost."))
+
+    lost = [False]
+    mount = Mounted(Faulty(store, lambda op: gone(op) if lost[0] else NOTHING), keep=hands)
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"x")
+    lost[0] = True
+    with pytest.raises(OutcomeUnknown):
+        await mount.close(fh)
+    with pytest.raises((OutcomeUnknown, ExceptionGroup)):
+        await mount.fs.aclose()
+    file = hands.only
+    head = await store.head(Key("a"))
+    assert head.metadata is not None
+    assert file.commit.commit_id == head.metadata["s3mount-commit"]
+
+
+async def test_where_it_cannot_be_kept_either_the_log_says_both_reasons(store: MemoryStore, expect_logs: ExpectLogs) -> None:
+    expect_logs(r"given up uncommitted: Denied\. It could not be kept either: Full\.")
+    mount = Mounted(Faulty(store, refusing("Denied.")), keep=Hands(NoSpace("Full.")))
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"x")
+    with pytest.raises(AccessDenied):
+        await mount.close(fh)
+    with pytest.raises(AccessDenied):
+        await mount.fs.aclose()
+
+
+# -- while the mount lives --------------------------------------------------------------------
+
+
+async def refused_file(mount: Mounted, key: str) -> None:
+    fh = await mount.create(key)
+    await mount.fs.write(fh, 0, b"precious")
+    with pytest.raises(AccessDenied):
+        await mount.close(fh)
+
+
+async def test_what_waits_is_tried_again_on_demand(store: MemoryStore) -> None:
+    refused = {"a", "b", "c"}
+    mount = Mounted(Faulty(store, lambda op: refusing()(op) if op.key in refused else NOTHING))
+    for key in sorted(refused):
+        await refused_file(mount, key)
+    refused.discard("a")
+    refused.discard("c")
+    assert await mount.fs.retry(["a", "b"]) == {"b": "No."}
+    assert [one.key for one in mount.fs.outstanding().waiting] == ["b", "c"]
+    assert await body(store, "a") == b"precious"
+    await mount.fs.discard(["b"])
+    await mount.fs.aclose()
+
+
+async def test_what_waits_is_discarded_on_demand_and_what_has_its_name_shows_again(store: MemoryStore) -> None:
+    await store.put(Key("old"), b"before")
+    mount = Mounted(Faulty(store, refusing()))
+    await refused_file(mount, "new")
+    await refused_file(mount, "old")
+    assert (await mount.stat("old")).size == 8
+    assert sorted(await mount.fs.discard(["new", "old", "none"])) == ["new", "old"]
+    assert mount.fs.outstanding().waiting == ()
+    assert await mount.names() == ["old"]
+    assert await mount.read("old") == b"before"
+    await mount.fs.aclose()
+
+
+async def test_what_somebody_has_open_is_not_discarded(store: MemoryStore) -> None:
+    mount = Mounted(Faulty(store, refusing()))
+    await refused_file(mount, "a")
+    fh = await mount.open("a")
+    assert await mount.fs.discard(["a"]) == []
+    with pytest.raises(AccessDenied):
+        await mount.close(fh)
+    assert await mount.fs.discard(["a"]) == ["a"]
+    await mount.fs.aclose()
