@@ -43,6 +43,8 @@ class Line:
         self._since = 0.0
         self._seconds = 0.0
         self._bytes = 0.0
+        # Seconds that each answer would have had by now, had it been under way all the time and shared them fairly.
+        self._share = 0.0
 
     def __repr__(self) -> str:
         return f"<Line {self.rate / MiB:.1f} MiB/s>"
@@ -59,12 +61,14 @@ class Line:
         if size < LARGE_BYTES:
             yield lambda count: None
             return
+        self._pass()
+        answer = _Answer(self, size, self._share)
         self._under_way += 1
-        answer = _Answer(self, size, beside=self._under_way)
         try:
             yield answer.brought
         finally:
             answer.end()
+            self._pass()
             self._under_way -= 1
 
     def begins(self, count: int) -> None:
@@ -81,18 +85,18 @@ class Line:
         self._pass()
         self._coming -= 1
 
-    def came_at_once(self, count: int, seconds: float, *, beside: int) -> None:
-        """Nothing was said before all was there: it took its part of the *seconds*, the wait for its first byte among them.
-
-        *beside*: how many were under way when it began, itself among them.
-        """
+    def came_at_once(self, count: int, began: float) -> None:
+        """Nothing was said before all was there: it took its part of the time since the mark *began*, the wait for its first byte too."""
+        self._pass()
         self._bytes += count
-        self._seconds += seconds / max(beside, self._under_way)
+        self._seconds += self._share - began
 
     def _pass(self) -> None:
         now = trio.current_time()
         if self._coming:
             self._seconds += now - self._since
+        if self._under_way:
+            self._share += (now - self._since) / self._under_way
         self._since = now
         if self._seconds > MEMORY_SECONDS:
             self._bytes *= MEMORY_SECONDS / self._seconds
@@ -102,11 +106,10 @@ class Line:
 class _Answer:
     """One large answer on *line*, from its first byte on."""
 
-    def __init__(self, line: Line, size: int, *, beside: int) -> None:
+    def __init__(self, line: Line, size: int, began: float) -> None:
         self._line = line
         self._size = size
-        self._beside = beside
-        self._asked = trio.current_time()
+        self._began = began
         self._most = 0
         self._coming = False
 
@@ -121,7 +124,7 @@ class _Answer:
             self._coming = True
             self._line.begins(count)
         else:
-            self._line.came_at_once(count, trio.current_time() - self._asked, beside=self._beside)
+            self._line.came_at_once(count, self._began)
 
     def end(self) -> None:
         if self._coming:
