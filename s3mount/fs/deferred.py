@@ -7,7 +7,7 @@ Where attributes are changed by having the object copied onto itself, a chmod an
 (rsync: write aside, close, chmod, utimens, rename) is a copy in any case, which carries them. So a change is shown at once and saved
 
     - by the copy of a rename, by a commit of the content,
-    - by flush, fsync and sync, before they return,
+    - by fsync and sync, before they return (not by close: rsync opens the file once more for an fchmod),
     - else here, `WAIT_S` after the first change that waits.
 
 What was never synced may be lost in a crash. Whoever changes more files than can wait is held up until there is room.

@@ -236,7 +236,7 @@ class Files:
         inode, live = self.inode_of(fh), self._live_of(fh)
         live.settled = True
         if self._is_wanted(inode, live) and not live.content.untouched:
-            await self.save(inode)
+            await self._save_content(inode, live)
             if self._volume.options.sync == "close":
                 await self._sync(inode)
 
@@ -248,16 +248,13 @@ class Files:
         await self._sync(inode)
 
     async def release(self, fh: int) -> None:
-        """The last one commits what is left. Raises as a commit does; the handle is gone in any case.
-
-        It comes some time after close(2), when a program may be busy with the attributes already: those go on waiting.
-        """
+        """The last one commits what is left. Raises as a commit does; the handle is gone in any case."""
         inode, live = self.inode_of(fh), self._live_of(fh)
         del self._handles[fh]
         self._privileged.discard(fh)
         try:
             if live.holders == 1 and self._is_wanted(inode, live):
-                await (self.save(inode) if live.content.changed else self.change_later(inode))
+                await self._save_content(inode, live)
                 if self._volume.options.sync == "close":
                     await self._sync(inode)
         except FINAL as error:
@@ -266,6 +263,10 @@ class Files:
         finally:
             with trio.CancelScope(shield=True):
                 await self.let_go(inode)
+
+    async def _save_content(self, inode: FileInode, live: Live) -> None:
+        """For close: commit the content. What else has changed goes with it, or goes on waiting: after fchmod(2) comes a close as well."""
+        await (self.save(inode) if live.content.changed else self.change_later(inode))
 
     async def _give_up(self, inode: FileInode, live: Live, error: S3MountError) -> None:
         """What waits will never be committed: it is kept aside, and the file goes with its last holder."""

@@ -97,6 +97,10 @@ class Live:
         self._attributes, self._written_ns = attributes, 0
         self.unsaved = False
 
+    def show(self, attributes: Attributes) -> None:
+        """Until there is something to save, show *attributes*; then they are saved too."""
+        self._attributes, self._written_ns = attributes, 0
+
     def written(self, now_ns: int, *, privileged: bool) -> None:
         """Somebody wrote into the content; *privileged* writers leave the set-id bits where they are, as on Linux."""
         self._written_ns = now_ns

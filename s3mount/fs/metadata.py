@@ -92,10 +92,24 @@ class Metadata:
                 return attr
 
     async def _change_live(self, inode: FileInode, live: Live, edit: Edit) -> Attr:
-        live.attributes = edit(live.attributes)
-        if not live.content.changed and inode.standing is not Standing.UNLINKED:
+        edited = edit(live.attributes)
+        if self._is_nothing(live.attributes, edited):
+            live.show(edited)
+        else:
+            live.attributes = edited
+        attr = live_attr(inode, live)
+        if live.unsaved and not live.content.changed and inode.standing is not Standing.UNLINKED:
             await self._files.change_later(inode)
-        return live_attr(inode, live)
+            attr = live_attr(inode, live)
+        await self._files.retire_if_idle(inode)
+        return attr
+
+    def _is_nothing(self, former: Attributes, edited: Attributes) -> bool:
+        """Whether a change is not worth a copy of the object: it only says when it was made.
+
+        So says a chmod to the mode that a file has, and so does the kernel after each rename.
+        """
+        return not self._volume.can.cheap_metadata and replace(edited, ctime_ns=former.ctime_ns) == former
 
     async def _change_cold(self, inode: FileInode, edit: Edit) -> Attr | None:
         """None where the inode became live meanwhile, or changed: look again."""

@@ -7,8 +7,8 @@ Every commit passes the gate, so that none is under way on a key that is being r
 
 Attributes of a changed content ride with its commit; those of any other file are written by an update of the object, or by the copy that a
 rename makes of it (`described`, `carried`). A large file whose parts went while it was written has those of the upload's beginning: what
-was changed since is written after the commit, unless it is only the time of the last write, which nobody set. A copy of gigabytes within the
-store is too much for that: the file then says when its sending began.
+was changed since is written after the commit, unless it is only the time of the last write, which nobody set. A copy of gigabytes within
+the store is too much for that: the file then says when its sending began.
 
 An update may make a version with an ETag of its own. After a lost reply the commit id tells that it has the same content (`_goes_on`).
 """

@@ -31,9 +31,9 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         yield front
 
 
-@pytest.fixture(scope="module")
-def bucket(front: Front) -> Iterator[Any]:
-    client = boto3.client(
+def boto(front: Front) -> Any:
+    """Another client of the bucket."""
+    return boto3.client(
         "s3",
         endpoint_url=front.url,
         config=Config(s3={"addressing_style": "path"}),
@@ -41,6 +41,11 @@ def bucket(front: Front) -> Iterator[Any]:
         aws_secret_access_key=SECRET_KEY,
         region_name="us-east-1",
     )
+
+
+@pytest.fixture(scope="module")
+def bucket(front: Front) -> Iterator[Any]:
+    client = boto(front)
     client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="known.txt", Body=b"x", ContentType="image/x-own")
     yield client
@@ -113,6 +118,51 @@ def test_rsync_of_an_unchanged_tree_changes_and_asks_nothing_of_the_files(mount:
     assert told == ""
     assert (seen["PUT"].requests, seen["COPY"].requests, seen["HEAD"].requests) == (0, 0, 0)
     assert_kept(mount.path / "rsync", tree)
+
+
+def test_rsync_puts_copies_and_deletes_each_file_once(mount: Mount, front: Front, bucket: Any, tree: Path) -> None:
+    """The time and the mode that it sets after closing ride with the copy of its rename."""
+    front.reset()
+    subprocess.run(["rsync", "-a", f"{tree}/", f"{mount.path}/anew"], check=True)
+    os.sync()
+    seen = front.counts()
+    assert (seen["PUT"].requests, seen["DELETE"].requests) == (FILES + 1, FILES), seen
+    assert seen["COPY"].requests <= FILES + 4, seen
+    assert seen["HEAD"].requests <= 10, seen
+    assert_kept(mount.path / "anew", tree)
+    metadata = synced_metadata(mount, bucket, "anew/file07")
+    assert (metadata["mtime"], int(metadata["mode"]) & 0o7777) == ("1000000000.000000007", 0o607)
+
+
+def synced_metadata(mount: Mount, bucket: Any, key: str) -> dict[str, str]:
+    """What another client sees, once this mount has synced."""
+    fd = os.open(mount.path / key, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+    return dict(bucket.head_object(Bucket=BUCKET, Key=key)["Metadata"])
+
+
+def test_chmod_and_touch_of_a_file_are_one_copy_that_fsync_waits_for(mount: Mount, front: Front, bucket: Any) -> None:
+    path = mount.path / "described"
+    path.write_bytes(b"x" * 1000)
+    front.reset()
+    path.chmod(0o604)
+    os.utime(path, ns=(10**18, 10**18 + 9))
+    os.setxattr(path, "user.colour", b"blue")
+    assert (path.stat().st_mode & 0o7777, path.stat().st_mtime_ns) == (0o604, 10**18 + 9)
+    metadata = synced_metadata(mount, bucket, "described")
+    assert front.counts()["COPY"].requests == 1
+    assert (metadata["mtime"], int(metadata["mode"]) & 0o7777) == ("1000000000.000000009", 0o604)
+    assert path.read_bytes() == b"x" * 1000
+
+
+def test_what_waits_to_be_saved_is_saved_by_umount(mount: Mount, front: Front) -> None:
+    for number in range(20):
+        (mount.path / f"late{number}").write_bytes(b"x")
+    for number in range(20):
+        (mount.path / f"late{number}").chmod(0o640)
+    mount.again()
+    assert {(mount.path / f"late{number}").stat().st_mode & 0o7777 for number in range(20)} == {0o640}
 
 
 def test_a_large_file_is_sent_while_it_is_written(mount: Mount, front: Front, bucket: Any) -> None:
