@@ -3,12 +3,13 @@
 Owns: the double fork, the pipe to the process that the user started, standard input and output.
 Must not know: mounts, stores, how a failure is put into words.
 
-    caller ----fork---> middle ----fork---> daemon     (middle ends at once: the daemon has no terminal and no parent that waits)
+    caller ----fork---> middle ----fork---> daemon     (middle ends at once: the daemon has no parent that waits)
        |<------- "P<pid>" "R" or "E<status> <sentence>" -|
 
 The caller returns with the daemon's first word: `ready`, or the sentence for why not. Until then the daemon keeps standard error, so that
 whatever libraries print is seen; afterwards it holds nothing of the terminal. Fork before there are threads, an event loop or a database:
-all of those are opened by *work*, in the daemon.
+all of those are opened by *work*, in the daemon. Until its first word it stays in the caller's process group, too: an automount (autofs)
+lets the group that it asked to mount go to the mount point, and has everybody else wait for the mount.
 """
 
 from __future__ import annotations
@@ -75,7 +76,6 @@ def _heed(messages: list[bytes]) -> None:
 def _daemonise(work: Work, explain: Explain, writing: int) -> NoReturn:
     status = 1
     try:
-        os.setsid()
         if os.fork() != 0:
             os._exit(0)
         _leave_the_terminal(writing)
@@ -107,6 +107,7 @@ class _Caller:
 
     def ready(self) -> None:
         """Give the terminal back, and let the caller go."""
+        os.setsid()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (1, 2):
             os.dup2(nowhere, stream)

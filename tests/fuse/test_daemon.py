@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,29 +100,44 @@ def test_a_place_that_is_mounted_already_is_refused(place: Path) -> None:
     assert s3mount("umount", place).returncode == 0
 
 
-@contextmanager
-def automount(place: Path) -> Iterator[None]:
-    """What systemd lays over a mount point: whoever looks into it waits until something is mounted there, our own process group excepted."""
-    asked, asks = os.pipe()
-    options = f"fd={asks},pgrp={os.getpgrp()},direct,minproto=5,maxproto=5"
-    subprocess.run(["mount", "-i", "-t", "autofs", "-o", options, "systemd-1", str(place)], check=True, pass_fds=[asks])
-    os.close(asks)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-i", str(place)], check=True)
-        os.close(asked)
+class Automount:
+    """What systemd lays over a mount point: whoever goes there waits until it is mounted, our own process group excepted."""
+
+    # include/uapi/linux/auto_fs.h: AUTOFS_IOC_READY; where a packet has its token.
+    READY = 0x9360
+    TOKEN = slice(8, 12)
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._asked, asks = os.pipe()
+        options = f"fd={asks},pgrp={os.getpgrp()},direct,minproto=5,maxproto=5"
+        subprocess.run(["mount", "-i", "-t", "autofs", "-o", options, "systemd-1", str(place)], check=True, pass_fds=[asks])
+        os.close(asks)
+        self._root = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+
+    def wait_asked(self) -> int:
+        return int.from_bytes(os.read(self._asked, 4096)[self.TOKEN], sys.byteorder)
+
+    def mounted(self, token: int) -> None:
+        fcntl.ioctl(self._root, self.READY, token)
+
+    def close(self) -> None:
+        os.close(self._root)
+        subprocess.run(["umount", "-i", "-l", str(self._place)], check=True)
+        os.close(self._asked)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root lays an automount")
-def test_an_automount_that_waits_for_the_mount_is_no_hindrance(place: Path) -> None:
+def test_whoever_waits_at_an_automount_gets_the_mount(place: Path) -> None:
     if "autofs" not in Path("/proc/filesystems").read_text():
         pytest.skip("this kernel has no autofs")
-    with automount(place):
-        mounting = [sys.executable, "-m", "s3mount", "mount", URL, str(place), "--data", str(place.parent / "data"), "--create"]
-        done = subprocess.run(mounting, capture_output=True, text=True, timeout=60, env=environment(), start_new_session=True)
+    with closing(Automount(place)) as automount:
+        visitor = subprocess.Popen(["ls", "-a", str(place)], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        token = automount.wait_asked()
+        done = mount_in_background(place, "--create")
+        automount.mounted(token)
         assert (done.returncode, done.stdout + done.stderr) == (0, "")
-        (place / "file").write_text("text")
+        assert visitor.communicate(timeout=60)[0].split() == [".", ".."]
         assert s3mount("umount", place).returncode == 0
 
 
