@@ -162,6 +162,7 @@ RCLONE_LACKS = {
     ),
     "a_get_is_whole_while_others_write": "it writes the file that it reads from",
     "the_last_of_many_writers_is_there_whole": "it writes many into one file now and then",
+    "a_mutation_cancelled_on_its_way_leaves_the_store_in_order": "it writes the file that it reads from",
     "a_delete_of_another_version_is_refused": "it does not know If-Match with a delete",
     "an_object_is_its_only_version_where_none_are_kept": "it lists no versions",
     "metadata_beyond_the_bound_is_refused_and_changes_nothing": "it lists no uploads that are not begun",

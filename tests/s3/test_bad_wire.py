@@ -16,7 +16,7 @@ from s3mount.errors import AccessDenied, AlreadyExists, Corrupt, StoreError, Thr
 from s3mount.model import Absent, ByteRange, Key
 from s3mount.store.api import Commit, ObjectStore, Pin
 from s3mount.store.s3.client import open_client
-from s3mount.store.s3.store import S3Store
+from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.retrying import Policy, Retrying
 from tests.s3.fronted import BUCKET, GIVING_UP, KIB, LARGE, POLICY, SMALL, Fronted, fronted
 from tests.server.serving import ACCESS_KEY, SECRET_KEY
@@ -59,15 +59,26 @@ def wire(shared: Fronted) -> Iterator[Fronted]:
     shared.well()
 
 
-async def opened(wire: Fronted, monkeypatch: pytest.MonkeyPatch, policy: Policy) -> ObjectStore:
+async def opened(wire: Fronted, monkeypatch: pytest.MonkeyPatch, policy: Policy, *, lane: str = "client") -> ObjectStore:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    return Retrying(S3Store(await open_client(wire.options), BUCKET, policy=policy), policy)
+    if lane == "client":
+        return Retrying(S3Store(await open_client(wire.options), BUCKET, policy=policy), policy)
+    return Retrying(await open_s3(wire.options, BUCKET, policy=policy), policy)
 
 
 @pytest.fixture
 async def store(wire: Fronted, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectStore]:
     store = await opened(wire, monkeypatch, POLICY)
+    yield store
+    wire.well()
+    await store.aclose()
+
+
+@pytest.fixture(params=["lane", "client"])
+async def changed(request: pytest.FixtureRequest, wire: Fronted, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectStore]:
+    """One that changes by the lane, one by the client alone."""
+    store = await opened(wire, monkeypatch, POLICY, lane=request.param)
     yield store
     wire.well()
     await store.aclose()
@@ -225,50 +236,77 @@ async def test_listings_and_attributes_are_right_however_the_wire_breaks(wire: F
 
 
 @pytest.mark.parametrize("rule", BREAKS.values(), ids=BREAKS)
-async def test_a_put_has_happened_when_it_returns(wire: Fronted, store: ObjectStore, rule: Rule) -> None:
+async def test_a_put_has_happened_when_it_returns(wire: Fronted, changed: ObjectStore, rule: Rule) -> None:
     wire.front.spoil(replace(rule, kinds=("PUT",), times=2))
     body = LARGE[: 64 * KIB]
-    info = await store.put(NEW, body)
+    info = await changed.put(NEW, body)
     assert wire.body(NEW) == body
     assert wire.direct.head_object(Bucket=BUCKET, Key=NEW)["ETag"].strip('"') == info.etag
 
 
-async def test_a_put_whose_reply_was_lost_is_found_and_not_repeated(wire: Fronted, store: ObjectStore) -> None:
+async def test_a_put_whose_reply_was_lost_is_found_and_not_repeated(wire: Fronted, changed: ObjectStore) -> None:
     wire.front.spoil(Rule("lost_reply", kinds=("PUT",), times=1))
-    await store.put(NEW, b"once", Commit(condition=Absent()))
+    await changed.put(NEW, b"once", Commit(condition=Absent()))
     assert wire.front.counts()["PUT"].requests == 1
     assert wire.body(NEW) == b"once"
 
 
-async def test_a_key_that_somebody_else_took_while_the_reply_was_lost_is_theirs(wire: Fronted, store: ObjectStore) -> None:
+async def test_a_key_that_somebody_else_took_while_the_reply_was_lost_is_theirs(wire: Fronted, changed: ObjectStore) -> None:
     wire.direct.put_object(Bucket=BUCKET, Key=NEW, Body=b"theirs")
     wire.front.spoil(Rule("lost_reply", kinds=("PUT",), times=1))
     with pytest.raises(AlreadyExists):
-        await store.put(NEW, b"ours", Commit(condition=Absent()))
+        await changed.put(NEW, b"ours", Commit(condition=Absent()))
     assert wire.body(NEW) == b"theirs"
 
 
-async def test_a_body_that_breaks_off_on_its_way_up_leaves_nothing_and_is_sent_again(wire: Fronted, store: ObjectStore) -> None:
+async def test_a_body_that_breaks_off_on_its_way_up_leaves_nothing_and_is_sent_again(wire: Fronted, changed: ObjectStore) -> None:
     wire.front.spoil(Rule("reset_upload", kinds=("PUT",), times=2))
-    await store.put(NEW, LARGE)
+    await changed.put(NEW, LARGE)
     assert wire.body(NEW) == LARGE
 
 
 @pytest.mark.parametrize("fault", ["lost_reply", "lost_request"])
-async def test_a_delete_and_a_copy_happen_whatever_becomes_of_their_replies(wire: Fronted, store: ObjectStore, fault: str) -> None:
+async def test_a_delete_and_a_copy_happen_whatever_becomes_of_their_replies(wire: Fronted, changed: ObjectStore, fault: str) -> None:
     wire.front.spoil(Rule(fault, kinds=("COPY",), times=1))
-    await store.copy(Key("small/001"), NEW)
+    await changed.copy(Key("small/001"), NEW)
     assert wire.body(NEW) == SMALL["small/001"]
     wire.front.spoil(Rule(fault, kinds=("DELETE",), times=1))
-    await store.delete(NEW)
+    await changed.delete(NEW)
     assert "Contents" not in wire.direct.list_objects_v2(Bucket=BUCKET, Prefix=NEW)
 
 
 @pytest.mark.parametrize("fault", ["lost_reply", "lost_request"])
 @pytest.mark.parametrize("kind", ["CreateUpload", "UploadPart", "Complete"])
-async def test_a_multipart_upload_survives_a_loss_at_each_step(wire: Fronted, store: ObjectStore, kind: str, fault: str) -> None:
+async def test_a_multipart_upload_survives_a_loss_at_each_step(wire: Fronted, changed: ObjectStore, kind: str, fault: str) -> None:
     wire.front.spoil(Rule(fault, kinds=(kind,), times=1))
-    upload = await store.create_upload(NEW)
-    part = await store.put_part(upload, 1, LARGE)
-    await store.complete_upload(upload, [part])
+    upload = await changed.create_upload(NEW)
+    part = await changed.put_part(upload, 1, LARGE)
+    await changed.complete_upload(upload, [part])
+    assert wire.body(NEW) == LARGE
+
+
+@pytest.mark.parametrize("at", [0.0, 0.4, 0.99])
+async def test_a_part_that_breaks_off_on_its_way_up_is_sent_again(wire: Fronted, changed: ObjectStore, at: float) -> None:
+    upload = await changed.create_upload(NEW)
+    wire.front.spoil(Rule("reset_upload", kinds=("UploadPart",), at=at, times=2))
+    part = await changed.put_part(upload, 1, LARGE)
+    await changed.complete_upload(upload, [part])
+    assert wire.body(NEW) == LARGE
+
+
+async def test_a_body_is_refused_before_it_has_left(wire: Fronted, changed: ObjectStore) -> None:
+    """The front answers without reading on; a line of 1 MB/s would take three seconds for the body."""
+    wire.front.spoil(DENIED)
+    with pytest.raises(AccessDenied):
+        await changed.put(NEW, LARGE)
+    wire.front.spoil()
+    await changed.put(NEW, LARGE)
+    assert wire.body(NEW) == LARGE
+
+
+async def test_a_put_on_a_slow_line_takes_its_time(wire: Fronted, changed: ObjectStore) -> None:
+    """Three seconds of body, where an answer may take 0.6: that time begins when the body is there."""
+    wire.front.set(rate=1e6)
+    await changed.put(NEW, LARGE)
+    assert wire.front.counts()["PUT"].requests == 1
     assert wire.body(NEW) == LARGE

@@ -30,10 +30,8 @@ import s3mount
 from s3mount.errors import Unavailable, UsageError
 from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.failures import FAILURES, failure_of
-from s3mount.store.s3.options import S3Options
+from s3mount.store.s3.options import THINKING, S3Options
 
-# Operations that the service may work on for minutes before it answers: it joins or copies up to 5 GiB meanwhile.
-THINKING = {"CompleteMultipartUpload": 600.0, "CopyObject": 600.0, "UploadPartCopy": 300.0, "DeleteObjects": 120.0}
 # S3's eldest region; a service of one's own seldom minds which it is.
 DEFAULT_REGION = "us-east-1"
 

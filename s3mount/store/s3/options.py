@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+# Operations that the service may work on for minutes before it answers, in seconds: it joins or copies up to 5 GiB meanwhile.
+THINKING = {"CompleteMultipartUpload": 600.0, "CopyObject": 600.0, "UploadPartCopy": 300.0, "DeleteObjects": 120.0}
+
 Addressing = Literal["auto", "path", "virtual"]
 Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 

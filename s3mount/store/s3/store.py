@@ -24,6 +24,7 @@ from s3mount.model import (
     OBJECT_BYTES,
     Absent,
     ByteRange,
+    Changed,
     Content,
     ETag,
     Found,
@@ -57,6 +58,7 @@ from s3mount.store.s3.headers import (
     with_commit_id,
 )
 from s3mount.store.s3.lean.lane import Lane
+from s3mount.store.s3.lean.origin import Unfit
 from s3mount.store.s3.made import Made
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, VersionPin, find
@@ -104,6 +106,7 @@ class S3Store:
 
     def __init__(self, client: Client, bucket: str, *, lane: Lane | None = None, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
         self.client = client
+        self._lane = lane
         self._reading = Reading(client, bucket, lane)
         self.bucket = bucket
         self.capabilities = capabilities(client.options)
@@ -219,7 +222,7 @@ class S3Store:
         self._made.forget(key)
         condition = given(IfMatch=if_match) if self._conditional else {}
         try:
-            await self.client("delete_object", self._asked(key, mutates=True), Bucket=self.bucket, Key=key, **condition)
+            await self._change("delete_object", self._asked(key, mutates=True), Bucket=self.bucket, Key=key, **condition)
         except NotFound:
             pass
 
@@ -284,7 +287,7 @@ class S3Store:
         """A write of *key* under the commit's condition. An absent key is not the version that `Matches` expects."""
         condition = commit.condition if commit else None
         try:
-            return await self.client(
+            return await self._change(
                 operation, self._asked(key, mutates=True, absent=isinstance(condition, Absent)), Bucket=self.bucket, Key=key, **parameters
             )
         except NotFound:
@@ -352,7 +355,7 @@ class S3Store:
 
     async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
         asked = self._asked(upload.key, mutates=True)
-        return await self.client(
+        return await self._change(
             operation, asked, Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id, PartNumber=number, **parameters
         )
 
@@ -389,6 +392,11 @@ class S3Store:
             if not marker:
                 return uploads
 
+    # -- others -----------------------------------------------------------------------
+
+    async def changed(self) -> Changed:
+        raise Unsupported("S3 does not tell what others do.")
+
     # -- the medium -------------------------------------------------------------------
 
     async def sync(self, key: Key | None = None) -> None:
@@ -404,6 +412,15 @@ class S3Store:
         await self.client.aclose()
 
     # -- requests ---------------------------------------------------------------------
+
+    async def _change(self, operation: str, asked: Asked, **parameters: Any) -> Answer:
+        """The answer to one mutation: by the lane where that is fit for it, else by the client."""
+        if self._lane is not None and self._lane.fit:
+            try:
+                return await self._lane.change(operation, asked, {**self.client.going_with(operation), **parameters})
+            except Unfit:
+                pass
+        return await self.client(operation, asked, **parameters)
 
     def _asked(self, key: str = "", *, mutates: bool = False, absent: bool = False) -> Asked:
         return Asked(bucket=self.bucket, key=key, mutates=mutates, absent=absent)

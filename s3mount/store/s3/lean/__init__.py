@@ -1,4 +1,4 @@
-"""The lean lane: ranged GET, HEAD and LIST on trio sockets, everything else is aiobotocore's.
+"""The lean lane: ranged GET, HEAD, LIST and the plain mutations on trio sockets, everything else is aiobotocore's.
 
 wire         HTTP/1.1 as bytes: requests, heads, framing, chunks; what is refused (pure)
 listing      a LIST answer's XML straight into a Page (pure)
@@ -7,5 +7,7 @@ connection   one socket, plain or TLS: send, receive into the caller's buffer, t
 pool         connections of one endpoint, kept alive and bounded
 origin       where and as whom to ask: learnt from a request that botocore built
 sign         botocore's signer with the client's refreshing credentials
-lane         Lane: get_into and list; composes the rest
+changing     mutations as requests, their answers as botocore has them (pure)
+asking       one request: who asks, on which connection, what a failure means
+lane         Lane: get_into, head, list, change; composes the rest
 """

@@ -19,15 +19,23 @@ SO_RCVLOWAT makes epoll wait until much has come. On loopback, where a server fi
 segments trickle in, it saves three of four wake-ups' cost. It follows the pace of the body (`_Pace`), so that a slow body is still seen to
 move, and never asks for more than must still come, or nothing would wake us.
 
+A body goes out as it came in: `send` of what the caller holds, a wait where the socket takes no more. The time for the answer begins when
+the other side has taken the last byte (a slow line's buffers hold seconds of it). Who refuses may answer before it has heard all: that
+answer counts, and ends the connection.
+
 A connection that was abandoned in the middle (an error, a cancellation) is closed, never used again: `clean` says whether it may be.
 """
 
 from __future__ import annotations
 
+import fcntl
+import math
 import socket
 import ssl
+import struct
+import termios
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -45,6 +53,11 @@ SOON_S = 0.02
 RECORD_BYTES = 17 * 1024
 # Bytes received without a wait, after which others get a turn: about half a millisecond.
 TURN_BYTES = 1024 * 1024
+# Bytes of a body that go with its head in one packet, and those of one send.
+JOINED_BYTES = 64 * 1024
+SENT_BYTES = 256 * 1024
+# Seconds after which a sender that is held up looks whether there is an answer already.
+LISTEN_S = 0.5
 # Bytes for one portion of a body of unknown length.
 PORTION_BYTES = 64 * 1024
 # Seconds: dead peers are found while a connection is idle, and middleboxes do not forget it.
@@ -74,8 +87,10 @@ class Connection:
         self._scope = trio.CancelScope()
         self._pace = _Pace(channel)
         self._early = b""
+        self._heard = b""
         self._left: int | None = 0
         self._began = False
+        self.asked = False
         self.used = False
         self.idle_since = 0.0
 
@@ -106,48 +121,112 @@ class Connection:
 
     # -- the request ----------------------------------------------------------------------
 
-    async def ask(self, request: bytes) -> Head:
-        """Send *request* and return the head of its answer (to a HEAD, that is all of it).
+    async def ask(self, request: bytes, body: memoryview | None = None, *, thinking_s: float | None = None) -> Head:
+        """Send *request* and *body*, and return the head of the answer (to a HEAD, that is all of it). `asked`: all of it has left.
 
-        Raises Gone where the connection ended before the answer began, TimedOut, Garbled, Unavailable.
+        *thinking_s* takes the place of the patience for the first byte. Raises Gone where the connection ended before the answer began,
+        TimedOut, Garbled, Unavailable.
         """
-        again, self.used, self._left, self._began = self.used, True, None, False
-        with trio.CancelScope(deadline=trio.current_time() + self._patience.first_byte_s) as self._scope:
+        again, self.used, self._left, self._began, self.asked = self.used, True, None, False, False
+        patience = thinking_s or self._patience.first_byte_s
+        with trio.CancelScope(deadline=trio.current_time() + self._patience.stall_s) as self._scope:
             try:
-                await self._send(request)
+                await self._send(request, body)
+                self._scope.deadline = trio.current_time() + patience
                 return await self._head(bodiless=request.startswith(b"HEAD "))
             except OSError as error:
                 kind = Unavailable if self._began else Gone
                 raise kind(f"The endpoint closed the connection ({error}).") from error
-        raise TimedOut(f"The endpoint did not answer within {self._patience.first_byte_s:g} s{' (on a kept connection)' if again else ''}.")
+        if not self.asked:
+            raise TimedOut(f"The endpoint took nothing more of a request for {self._patience.stall_s:g} s.")
+        raise TimedOut(f"The endpoint did not answer within {patience:g} s{' (on a kept connection)' if again else ''}.")
 
-    async def _send(self, request: bytes) -> None:
-        rest = memoryview(request)
+    async def _send(self, request: bytes, body: memoryview | None) -> None:
+        """All of it, or as much as was taken before an answer came."""
+        if not body:
+            self.asked = await self._sent(memoryview(request))
+            return
+        first = memoryview(request + bytes(body[:JOINED_BYTES]))
+        self.asked = await self._sent(first) and await self._sent(body[JOINED_BYTES:])
+        if self.asked and len(body) > JOINED_BYTES:
+            await self._taken()
+
+    async def _sent(self, rest: memoryview) -> bool:
+        """Send *rest*; False where an answer came before its end."""
+        turn = TURN_BYTES
         while rest:
             try:
-                rest = rest[self._channel.send(rest) :]
+                count = self._channel.send(rest[:SENT_BYTES])
             except (BlockingIOError, ssl.SSLWantWriteError):
-                await trio.lowlevel.wait_writable(self._channel)
+                with trio.move_on_after(LISTEN_S):
+                    await trio.lowlevel.wait_writable(self._channel)
+                    continue
+                if self._hears():
+                    return False
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._channel)
+            except OSError:
+                if self._hears():
+                    return False
+                raise
+            else:
+                rest, turn = rest[count:], turn - count
+                self._scope.deadline = trio.current_time() + self._patience.stall_s
+                if turn <= 0:
+                    turn = TURN_BYTES
+                    await trio.lowlevel.checkpoint()
+        return True
+
+    def _hears(self) -> bool:
+        """Whether the answer begins; its first bytes are kept."""
+        try:
+            self._heard = self._channel.recv(FIRST_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        return bool(self._heard)
+
+    async def _taken(self) -> None:
+        """Until the other side has the request, or no longer takes it, or answers."""
+        self._scope.deadline = math.inf
+        queued = self._queued()
+        while queued:
+            with trio.move_on_after(self._patience.stall_s):
+                await trio.lowlevel.wait_readable(self._channel)
+                return
+            before, queued = queued, self._queued()
+            if queued >= before:
+                return
+
+    def _queued(self) -> int:
+        """Bytes that were sent and not yet taken."""
+        count: int = struct.unpack("i", fcntl.ioctl(self._channel, termios.TIOCOUTQ, bytes(4)))[0]
+        return count
 
     async def _head(self, *, bodiless: bool) -> Head:
         received = bytearray()
         portion = bytearray(FIRST_BYTES)
         self._pace.at_once()
         while True:
-            count = await self._some(memoryview(portion))
-            if not count:
+            if self._heard:
+                received += self._heard
+                self._heard = b""
+            elif count := await self._some(memoryview(portion)):
+                received += portion[:count]
+            else:
                 raise self._ended()
             self._began = True
-            received += portion[:count]
             while begin := find_head(received):
                 head = parse_head(bytes(received[:begin]), bodiless=bodiless)
                 del received[:begin]
                 if head.status >= 200:
-                    return self._begun(head, bytes(received))
+                    return self._begun(head if self.asked else self._cut(head), bytes(received))
             if len(received) > HEAD_BYTES:
                 raise Garbled("The endpoint's answer does not begin.")
+
+    def _cut(self, head: Head) -> Head:
+        """*head*, which came before all was sent: what the other side makes of the rest of the request is not to be known."""
+        self.asked = head.status < 300
+        return replace(head, keep=False)
 
     def _ended(self) -> Unavailable:
         if self._began:

@@ -1,67 +1,39 @@
-"""Lane: ranged GET, HEAD and LIST without a client in between.
+"""Lane: ranged GET, HEAD, LIST and the plain mutations, without a client in between.
 
-Owns: what is asked, what of an answer is believed, when a request is repeated here and when it is left to the client.
-Must not know: aiobotocore beyond one client to ask how it would ask; retries in general (those are Retrying's).
+Owns: what is asked, what of an answer is believed.
+Must not know: aiobotocore beyond one client to ask how it would ask; connections and when one is used twice (see asking); retries in
+general (those are Retrying's).
 
 L1  Bytes reach the caller only from an answer that names the asked range of the asked version; whatever does not fit is an error.
-L2  A request is repeated here in three cases only, each once: a kept connection was closed before it got an answer; the credentials were
-    refreshed while the request was refused; the bytes of a whole object do not fit its checksum. All else is the caller's to repeat.
-L3  A connection is used again only behind an answer that was received to its end; a cancelled request costs its connection.
-L4  `Unfit` is no failure of the store: the caller asks the client instead, for this request or (`fit` False) for ever.
-L5  After `get_into` has raised, nothing touches the buffer any more.
+L2  Bytes of a whole object that do not fit its checksum are asked for once more. All else that is repeated, asking or the caller repeats.
+L3  `Unfit` is no failure of the store, and nothing was sent: the caller asks the client instead, for this request or (`fit` False) for
+    ever.
+L4  After `get_into` has raised, nothing touches the buffer any more.
 """
 
 from __future__ import annotations
 
-import ssl
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-import trio
-from botocore.exceptions import BotoCoreError
-from botocore.httpsession import get_cert_path
-
-from s3mount.errors import Corrupt, TimedOut
+from s3mount.errors import Corrupt
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived
 from s3mount.store.s3 import answers, headers
 from s3mount.store.s3.lean import wire
-from s3mount.store.s3.lean.connection import Connection, Gone, Patience
+from s3mount.store.s3.lean.asking import Asking, Call
+from s3mount.store.s3.lean.changing import RESULT_BYTES, Answer, Form, form_of
+from s3mount.store.s3.lean.connection import Connection
 from s3mount.store.s3.lean.listing import DOCUMENT_BYTES, parse_listing
-from s3mount.store.s3.lean.origin import Origin, Unfit, learn
 from s3mount.store.s3.lean.paging import Asked, Listed, Tokens, page_of, parameters
-from s3mount.store.s3.lean.pool import Pool
 from s3mount.store.s3.lean.ranged import Accepted, Question
-from s3mount.store.s3.lean.sign import Credentials, Signer
+from s3mount.store.s3.lean.sign import Credentials
 from s3mount.store.s3.options import S3Options
-
-T = TypeVar("T")
-Receive = Callable[[Connection, wire.Head], Awaitable[T]]
 
 # Bytes that do not fit their checksum may have been spoilt on the way: once more, then it is the store.
 CHECKSUM_ATTEMPTS = 2
 # Pages without an entry in a row (a service may skip what was deleted) before a listing counts as stuck.
 EMPTY_PAGES = 100
-
-
-class _Refused(Exception):
-    """The answer is an error; it was received to its end."""
-
-    def __init__(self, refusal: answers.Refusal) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request before it has an origin. `key` is what a refusal speaks of."""
-
-    method: Literal["GET", "HEAD"]
-    key: str
-    target: Callable[[Origin], str]
-    fields: Mapping[str, str]
 
 
 class Lane:
@@ -81,20 +53,19 @@ class Lane:
         extras: Mapping[str, str] | None = None,
         ca_bundle: str | None = None,
     ) -> None:
-        self._client, self.bucket, self._credentials = client, bucket, credentials
-        self._patience = Patience(options.connect_s, options.first_byte_s, options.stall_s)
-        self._connections, self._extras, self._ca_bundle = options.connections, dict(extras or {}), ca_bundle
-        self._line: _Line | None = None
-        self._learning = trio.Lock()
+        self.bucket = bucket
+        self._asking = Asking(client, bucket, credentials, options, extras=extras, ca_bundle=ca_bundle)
         self._tokens = Tokens()
-        self._closed = False
-        self.fit = True
+        self._forms: dict[str, Form] = {}
+
+    @property
+    def fit(self) -> bool:
+        """Whether it may be asked at all, with this client."""
+        return self._asking.fit
 
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
-        self._closed = True
-        if self._line is not None:
-            self._line.pool.close()
+        self._asking.close()
 
     # -- the verbs ------------------------------------------------------------------------
 
@@ -118,7 +89,9 @@ class Lane:
             raise ValueError(f"a buffer of {len(buffer)} bytes for {span.length}")
         whole = if_match is not None and (span.start, span.stop) == (0, size)
         question = Question(key, span, if_match, whole)
-        call = _Call("GET", key, lambda origin: origin.key_target(key, version_id), question.fields())
+        call = Call(
+            method="GET", asked=self._asked(key), target=lambda origin: origin.key_target(key, version_id), fields=question.fields()
+        )
 
         async def receive(connection: Connection, head: wire.Head) -> Accepted:
             accepted = question.accept(head)
@@ -126,7 +99,7 @@ class Lane:
             return accepted
 
         for _ in range(CHECKSUM_ATTEMPTS):
-            accepted = await self._ask(call, receive)
+            accepted = await self._asking.ask(call, receive)
             if accepted.is_fit_by(buffer):
                 if arrived is not None:
                     arrived(len(buffer))
@@ -136,12 +109,12 @@ class Lane:
     async def head(self, key: Key, *, if_match: ETag | None = None, version_id: str | None = None) -> Mapping[str, str]:
         """The header fields of a HEAD's answer, their names in lower case. Raises NotFound, PreconditionFailed, Unfit."""
         fields = {} if if_match is None else {"If-Match": headers.etag_out(if_match)}
-        call = _Call("HEAD", key, lambda origin: origin.key_target(key, version_id), fields)
+        call = Call(method="HEAD", asked=self._asked(key), target=lambda origin: origin.key_target(key, version_id), fields=fields)
 
         async def receive(connection: Connection, head: wire.Head) -> Mapping[str, str]:
             return head.fields
 
-        return await self._ask(call, receive)
+        return await self._asking.ask(call, receive)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
         """As ObjectStore.list; also raises Unfit."""
@@ -157,100 +130,25 @@ class Lane:
         async def receive(connection: Connection, head: wire.Head) -> bytes:
             return await connection.drain(head, DOCUMENT_BYTES)
 
-        call = _Call("GET", "", lambda origin: origin.bucket_target(parameters(asked, token)), {})
-        return parse_listing(await self._ask(call, receive))
+        call = Call(method="GET", asked=self._asked(""), target=lambda origin: origin.bucket_target(parameters(asked, token)), fields={})
+        return parse_listing(await self._asking.ask(call, receive))
 
-    # -- asking ---------------------------------------------------------------------------
+    # -- changing -------------------------------------------------------------------------
 
-    async def _ask(self, call: _Call, receive: Receive[T]) -> T:
-        """The answer to one request, through *receive*, on whichever connection; a refusal becomes its StoreError."""
-        line = await self._ready()
-        identity = await self._identity(line)
-        try:
-            return await line.exchange(call, identity, receive)
-        except _Refused as first:
-            refused = first
-        renewed = await self._identity(line) if refused.refusal.status in (400, 403) else identity
-        if renewed != identity:
-            try:
-                return await line.exchange(call, renewed, receive)
-            except _Refused as second:
-                refused = second
-        if refused.refusal.status == 416:
-            raise ValueError(f"the range does not lie inside {call.key!r}")
-        raise answers.error_of(refused.refusal, answers.Asked(bucket=self.bucket, key=call.key), now_s=time.time())
+    async def change(self, operation: str, asked: answers.Asked, given: Mapping[str, Any]) -> Answer:
+        """The answer to one of `FORMS`, *given* botocore's parameters, in botocore's words.
 
-    async def _identity(self, line: _Line) -> object:
-        try:
-            return await line.signer.identity()
-        except BotoCoreError as error:
-            raise Unfit(f"There are no credentials ({error}).") from error
+        Raises StoreErrors by the table of answers, OutcomeUnknown where no answer came, and Unfit, for what is not plain, before it sends.
+        """
+        if operation not in self._forms:
+            self._forms[operation] = form_of(operation, self._asking.client.meta)
+        form = self._forms[operation]
+        call = form.call(asked, given)
 
-    async def _ready(self) -> _Line:
-        """The line to the bucket's origin, which is learnt where it is not known."""
-        if not self.fit or self._closed:
-            raise Unfit("The lane is closed.", permanent=True)
-        if self._line is None:
-            async with self._learning:
-                if self._line is None:
-                    self._line = await self._learn()
-        return self._line
+        async def receive(connection: Connection, head: wire.Head) -> Answer:
+            return form.answer(head, await connection.drain(head, RESULT_BYTES))
 
-    async def _learn(self) -> _Line:
-        try:
-            origin = await learn(self._client, self.bucket, self._extras)
-            tls = await trio.to_thread.run_sync(self._tls) if origin.scheme == "https" else None
-        except Unfit as unfit:
-            self.fit = not unfit.permanent
-            raise
-        except (BotoCoreError, OSError) as error:
-            raise Unfit(f"The client does not ask ({error}).") from error
-        pool = Pool(origin.host, origin.port, tls, self._patience, limit=self._connections)
-        return _Line(origin, Signer(origin, self._credentials), pool)
+        return await self._asking.ask(call, receive)
 
-    def _tls(self) -> ssl.SSLContext:
-        """Trusts what the client trusts."""
-        context = ssl.create_default_context(cafile=self._ca_bundle or get_cert_path(True))
-        context.set_alpn_protocols(["http/1.1"])
-        certificate = self._client.meta.config.client_cert
-        if certificate:
-            context.load_cert_chain(*((certificate,) if isinstance(certificate, str) else certificate))
-        return context
-
-
-class _Line:
-    """An origin, who asks, and the connections to it."""
-
-    def __init__(self, origin: Origin, signer: Signer, pool: Pool) -> None:
-        self.origin, self.signer, self.pool = origin, signer, pool
-
-    async def exchange(self, call: _Call, identity: object, receive: Receive[T]) -> T:
-        """Ask and receive on one connection; once more on a new one where a kept one was closed meanwhile. Raises _Refused."""
-        async with self.pool.place():
-            target = call.target(self.origin)
-            request = wire.request(call.method, target, self.signer.sign(identity, call.method, target, call.fields))
-            kept = await self.pool.take()
-            again = kept.used
-            try:
-                return await self._converse(kept, request, receive)
-            except TimedOut:
-                self.pool.forget_idle()
-                raise
-            except Gone:
-                if not again:
-                    raise
-            return await self._converse(await self.pool.take(fresh=True), request, receive)
-
-    async def _converse(self, connection: Connection, request: bytes, receive: Receive[T]) -> T:
-        keep = False
-        try:
-            head = await connection.ask(request)
-            if head.status >= 300:
-                body = await connection.drain(head, answers.DOCUMENT_BYTES)
-                keep = head.keep
-                raise _Refused(answers.read_refusal(head.status, head.fields, body))
-            result = await receive(connection, head)
-            keep = head.keep
-            return result
-        finally:
-            self.pool.put(connection, keep=keep)
+    def _asked(self, key: str) -> answers.Asked:
+        return answers.Asked(bucket=self.bucket, key=key)

@@ -64,14 +64,19 @@ class Origin:
         """The path of the bucket itself, for LIST."""
         return self.base[:-1] or "/"
 
-    def key_target(self, key: str, version_id: str | None = None) -> str:
+    def key_target(self, key: str, version_id: str | None = None, *, query: Mapping[str, str] | None = None) -> str:
         """Path and query of an object, or of one version of it."""
-        query = "" if version_id is None else f"?versionId={quote(version_id, safe='-._~')}"
-        return self.base + quote(key, safe=KEY_SAFE) + query
+        asked = {**(query or {}), **({} if version_id is None else {"versionId": version_id})}
+        return self.base + quote(key, safe=KEY_SAFE) + ("?" + _query(asked) if asked else "")
 
     def bucket_target(self, query: Mapping[str, str]) -> str:
-        """Path and query of the bucket, for LIST. The query's order is the one that signatures are made in."""
-        return self.bucket_path + "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in sorted(query.items()))
+        """Path and query of the bucket, for LIST."""
+        return self.bucket_path + "?" + _query(query)
+
+
+def _query(parameters: Mapping[str, str]) -> str:
+    """In the order that signatures are made in."""
+    return "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in sorted(parameters.items()))
 
 
 class _Taken(Exception):

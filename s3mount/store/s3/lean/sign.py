@@ -5,6 +5,7 @@ Must not know: sockets, what is asked.
 
 One signature costs 45 microseconds of CPU, 15 of them the signing key, which is the same for a day: it is kept per credentials. The
 request itself is small: host, the fields of S3 and those that say what is asked; what only describes the client is sent unsigned.
+What the signature says of a body is the caller's word: its SHA-256, or UNSIGNED.
 Credentials are asked for each request (their refresh is their own affair), so that a mount outlives any session token.
 """
 
@@ -14,10 +15,14 @@ import hmac
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from botocore.auth import S3SigV4Auth
+from botocore.auth import EMPTY_SHA256_HASH, S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from s3mount.store.s3.lean.origin import Origin, Scope
+
+# The SHA-256 of no bytes, and the word for a body that is not hashed.
+EMPTY: str = EMPTY_SHA256_HASH
+UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class Credentials(Protocol):
@@ -41,15 +46,16 @@ class Signer:
         """What tells the present credentials from those of before a refresh. Raises as the credentials' refresh does."""
         return None if self._credentials is None else await self._credentials.get_frozen_credentials()
 
-    def sign(self, identity: Any, method: str, target: str, fields: Mapping[str, str]) -> list[tuple[str, str]]:
-        """All fields of a request without a body for *target* (path and query) with *fields*, signed as *identity*."""
+    def sign(self, identity: Any, method: str, target: str, fields: Mapping[str, str], *, payload: str = EMPTY) -> list[tuple[str, str]]:
+        """All fields of a request for *target* (path and query) with *fields*, signed as *identity*; *payload* is the word for its body."""
         if identity is None:
-            return [*self._signed.items(), *fields.items(), *self._unsigned.items()]
+            return [*{**self._signed, **fields}.items(), *self._unsigned.items()]
         assert self._origin.scope is not None
         if self._keys is None or self._keys.credentials != identity:
             self._keys = _Keys(identity, self._origin.scope)
         url = f"{self._origin.scheme}://{self._origin.authority}{target}"
         request = AWSRequest(method, url, headers={**self._signed, **fields})
+        request.context["payload"] = payload
         self._keys.add_auth(request)
         return [*request.headers.items(), *self._unsigned.items()]
 
@@ -62,6 +68,10 @@ class _Keys(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types
         self._steps = (scope.region, scope.service, "aws4_request")
         self._day = ""
         self._key = b""
+
+    def payload(self, request: Any) -> str:
+        said: str = request.context["payload"]
+        return said
 
     def signature(self, string_to_sign: str, request: Any) -> str:
         day = request.context["timestamp"][:8]
