@@ -91,6 +91,18 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """What others changed: objects under `keys`, anything under `prefixes`; `lost`: nobody can tell what."""
+
+    keys: frozenset[str] = frozenset()
+    prefixes: frozenset[str] = frozenset()
+    lost: bool = False
+
+    def __bool__(self) -> bool:
+        return self.lost or bool(self.keys) or bool(self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One listing response: objects and common prefixes, each in byte order; `next` continues it (None: this was the last)."""
 
@@ -255,6 +267,8 @@ class Attr:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    lasting: bool = False
+    """Whether others' changes of it are told: it may be believed until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ Files
     codec, search, segment, log, snapshot    frames, what damage left of them, one segment, all of them, the state at one record
     bodies, reader                       body files, open objects
     recovery, replay, sync               opening, catching up, durability
+    follow, own                          what others changed: the log as a feed
     rebuild, reindex                     a new index: offline and with salvage; beside the living one
     maintenance                          check (invariants), sweep (leftovers), scrub (hashes), compact (the log)
 """

@@ -210,7 +210,7 @@ class Commits:
                 self._index.set_position(db, end)
                 self._applied = end
             older = self._older_unsynced(transaction) if durable else set()
-            return self._finish(db, answer), older
+            result = self._finish(db, answer)
         except (sqlite3.DatabaseError, OSError) as error:
             self._applied = None
             _roll_back(db)
@@ -221,6 +221,9 @@ class Commits:
             self._applied = None
             _roll_back(db)
             raise
+        if position is not None:
+            self._log.own.note(end.seq)
+        return result, older
 
     def _finish(self, db: sqlite3.Connection, answer: Answer[T]) -> T:
         result = answer(db)

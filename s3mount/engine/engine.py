@@ -19,6 +19,7 @@ from s3mount.engine.bodies import Bodies
 from s3mount.engine.buckets import Buckets
 from s3mount.engine.commit import Debt
 from s3mount.engine.disk import Disk
+from s3mount.engine.follow import Follower
 from s3mount.engine.layout import Layout, machine_boot_id, prepare
 from s3mount.engine.lock import Owner, WriteLock
 from s3mount.engine.maintenance import Maintenance
@@ -143,6 +144,10 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             if not self.spare.give():
                 raise
             self.syncing.all()
+
+    def follow(self, bucket: str) -> Follower:
+        """What others than this process change in *bucket* from now on. Raises NoSuchBucket."""
+        return Follower(self.log, self.index, bucket)
 
     def settle(self, debts: Sequence[Debt]) -> None:
         """On return the durable commits that were made in a hurry (`lock.in_a_hurry`) and left *debts* are. Raises OutcomeUnknown."""

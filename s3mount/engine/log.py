@@ -33,6 +33,7 @@ from s3mount.engine import codec
 from s3mount.engine.codec import Buffer
 from s3mount.engine.disk import Disk
 from s3mount.engine.layout import SEQ_DIGITS, Layout, publish
+from s3mount.engine.own import Own
 from s3mount.engine.segment import BEGINNING, Position, SegmentReader
 from s3mount.errors import FROM_OS, Corrupt, StoreError, Unavailable
 from s3mount.model import MiB
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 
 # Small enough to be read whole when damage is searched through, large enough that a folder has few of them.
 SEGMENT_BYTES = 64 * MiB
-
 
 # No segment has this number: stands for the place behind the last.
 END = 0
@@ -109,6 +109,7 @@ class Log:
         self._synced = 0
         self._synced_segment = 0
         self._failure: str | None = None
+        self.own = Own()
         self.load()
 
     def load(self) -> None:
@@ -141,21 +142,13 @@ class Log:
         end = self._end
         with self._changed:
             fd = self._writers.get(end.segment)
-            if fd is None:
-                return self._is_end_by_name(end)
-            status = os.fstat(fd)
-        return status.st_size == end.offset and status.st_nlink > 0 and not self._continues(end)
-
-    def _is_end_by_name(self, end: Position) -> bool:
-        try:
-            size = os.stat(self._segment(end.segment)).st_size
-        except FileNotFoundError:
-            return end.seq == 0
-        return size == end.offset and not self._continues(end)
-
-    def _continues(self, end: Position) -> bool:
-        """Whether there is a segment that begins behind *end*."""
-        return end.seq + 1 != end.segment and os.access(self._segment(end.seq + 1), os.F_OK)
+            try:
+                found = os.stat(self._segment(end.segment)) if fd is None else os.fstat(fd)
+            except FileNotFoundError:
+                return end.seq == 0
+        if found.st_size != end.offset or not found.st_nlink:
+            return False
+        return end.seq + 1 == end.segment or not os.access(self._segment(end.seq + 1), os.F_OK)
 
     def _segment(self, first_seq: int) -> str:
         """As `Layout.segment`, ten times as fast."""

@@ -129,6 +129,7 @@ class Sync:
             position = self._log.append(b"").position
             Index.set_position(db, position)
             forget_synced(db, seq)
+            self._log.own.note(position.seq)
         self._quiet_at = position.seq if position.seq == seq + 1 else NEVER
         with self._mutex:
             self._synced.difference_update(names)

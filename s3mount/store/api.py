@@ -30,6 +30,7 @@ from s3mount.model import (
     METADATA_BYTES,
     NO_METADATA,
     ByteRange,
+    Changed,
     Condition,
     Content,
     ETag,
@@ -78,8 +79,12 @@ class Capabilities:
     """Bytes go over a network: parts of a large file had better go while it is written."""
     cheap_metadata: bool = False
     """`head` and `find` cost microseconds: caching their answers is a waste."""
+    changes: bool = False
+    """`changed` tells what others do: what one remembers holds until then."""
     durable: bool = True
     """Acknowledged means safe from a power cut; else call `sync`."""
+    deferred: bool = False
+    """Acknowledged means safe in this machine; `sync` waits until it is in the bucket, where it goes by itself."""
     metadata_bytes: int = 2048
     """What names and values of one object's metadata, its commit id included, may take together (2048: S3); beyond is TooLarge."""
 
@@ -311,6 +316,16 @@ class ObjectStore(Protocol):
         ...
 
     async def list_uploads(self) -> Sequence[Upload]: ...
+
+    # -- others -----------------------------------------------------------------------
+
+    async def changed(self) -> Changed:
+        """What others changed since the former call; the first one begins to follow (where `Capabilities.changes`).
+
+        For one caller. What is told can be looked at; own changes may be among it. Raises Unsupported. After any error, as after `lost`,
+        something may never be told: forget everything.
+        """
+        ...
 
     # -- the medium -------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
 from s3mount.errors import Unsupported, UsageError
-from s3mount.model import NO_METADATA, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
+from s3mount.model import NO_METADATA, Changed, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
 from s3mount.store.api import PAGE_KEYS, Commit, Pin
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
@@ -109,6 +109,10 @@ class Plain(Protocol):
 
     @abstractmethod
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin: ...
+
+    async def changed(self) -> Changed:
+        """As `ObjectStore.changed`."""
+        raise Unsupported("This store does not tell what others do.")
 
     async def aspect(self, key: Key, name: str) -> str | None:
         """As `ObjectStore.aspect`."""

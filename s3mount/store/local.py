@@ -32,6 +32,7 @@ import trio
 
 from s3mount.engine.engine import Engine
 from s3mount.engine.extra import tags_of, with_tags
+from s3mount.engine.follow import Follower
 from s3mount.engine.lock import WouldWait
 from s3mount.engine.objects import is_quick_edit
 from s3mount.engine.reader import Reader
@@ -40,6 +41,7 @@ from s3mount.engine.version_queries import Place
 from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
 from s3mount.model import (
     ByteRange,
+    Changed,
     Content,
     ETag,
     Found,
@@ -84,13 +86,14 @@ class LocalStore(Plain):
         self._engine = engine
         self._bucket = bucket
         self._durable = durable
-        self.capabilities = replace(EVERYTHING, durable=durable)
+        self.capabilities = replace(EVERYTHING, durable=durable, changes=True)
         self.staging: Path | None = engine.staging
         self._commits = trio.CapacityLimiter(COMMITS)
         self._changes = trio.CapacityLimiter(CHANGES)
         self._reads = trio.CapacityLimiter(READS)
         self._looks = trio.CapacityLimiter(LOOKS)
         self._syncs = trio.CapacityLimiter(SYNCS)
+        self._follower: Follower | None = None
 
     def __repr__(self) -> str:
         return f"<LocalStore {self._bucket!r} in {self._engine.folder}>"
@@ -258,6 +261,16 @@ class LocalStore(Plain):
 
     async def release(self, key: Key) -> None:
         await self._at_once(self._changes, self._engine.release, key)
+
+    # -- others -----------------------------------------------------------------------
+
+    async def changed(self) -> Changed:
+        return await _in_thread(self._looks, self._changed)
+
+    def _changed(self) -> Changed:
+        if self._follower is None:
+            self._follower = self._engine.follow(self._bucket)
+        return self._follower.changed()
 
     # -- multipart --------------------------------------------------------------------
 

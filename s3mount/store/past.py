@@ -39,7 +39,7 @@ class Past(Wrapper):
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, listed_metadata=False, cheap_metadata=False, links=False, versions=True)
+        return replace(self.inner.capabilities, listed_metadata=False, cheap_metadata=False, links=False, versions=True, changes=False)
 
     async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
         if op.mutates:

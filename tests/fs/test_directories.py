@@ -163,6 +163,9 @@ class Kernel:
     def inode(self, ino: int) -> None:
         raise AssertionError
 
+    def attributes(self, ino: int) -> None:
+        raise AssertionError
+
     def occupied(self) -> Collection[bytes] | None:
         return self._stands
 

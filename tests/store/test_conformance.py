@@ -74,8 +74,8 @@ def test_memory_and_local_stores_skip_nothing(can: Capabilities) -> None:
 
 async def test_the_stores_have_the_capabilities_that_are_said_to_skip_nothing(engine: Engine) -> None:
     assert MemoryStore().capabilities == EVERYTHING
-    assert LocalStore(engine, "bucket").capabilities == replace(EVERYTHING, durable=False)
-    assert LocalStore(engine, "bucket", durable=True).capabilities == replace(EVERYTHING, durable=True)
+    assert LocalStore(engine, "bucket").capabilities == replace(EVERYTHING, durable=False, changes=True)
+    assert LocalStore(engine, "bucket", durable=True).capabilities == replace(EVERYTHING, durable=True, changes=True)
 
 
 def test_every_capability_that_a_check_asks_for_is_asked_for_by_its_name() -> None:

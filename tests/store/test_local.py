@@ -15,9 +15,10 @@ from s3mount.engine.disk import Disk
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import Versioning
 from s3mount.errors import AlreadyExists, NoSuchBucket, NotFound
-from s3mount.model import Absent, ByteRange, Key, Matches
+from s3mount.model import Absent, ByteRange, Changed, Key, Matches
 from s3mount.store.api import Commit
 from s3mount.store.local import COMMITS, LocalStore
+from s3mount.store.past import Past
 from tests.store.registry import InFile, InMemory, edited, keys_of, pattern, read, read_pin, whole
 
 K = Key("key")
@@ -282,3 +283,15 @@ async def test_buckets_do_not_see_each_other(store: LocalStore, engine: Engine) 
         await second.update(K, {"a": "b"}, file_id=info.file_id)
     assert await read(store, K) == b"first"
     assert repr(second).startswith("<LocalStore 'second' in ")
+
+
+async def test_what_another_process_changes_is_told_once(engine: Engine) -> None:
+    store = LocalStore(engine, "bucket")
+    assert not await store.changed()
+    with Engine.open(engine.folder) as other:
+        other.put("bucket", Key("theirs"), b"text", durable=False)
+    await store.put(Key("ours"), b"text")
+    assert await store.changed() == Changed(keys=frozenset({"theirs"}))
+    assert not await store.changed()
+    assert store.capabilities.changes
+    assert not Past(store, 0).capabilities.changes

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from s3mount.errors import NotFound, OutcomeUnknown, StoreError, Throttled, Unavailable
+from s3mount.errors import NotFound, OutcomeUnknown, StoreError, Throttled, Unavailable, Unsupported
 from s3mount.model import ByteRange, Key
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -65,6 +65,8 @@ async def test_every_request_passes_the_seam() -> None:
     upload = await store.create_upload(K)
     part = await store.put_part(upload, 1, b"x")
     await store.list_uploads()
+    with pytest.raises(Unsupported):
+        await store.changed()
     await store.complete_upload(upload, [part])
     await store.abort_upload(upload)
     await store.sync()

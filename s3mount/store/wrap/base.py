@@ -12,7 +12,22 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from s3mount.model import ByteRange, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Space, Upload, VersionPlace, Versions
+from s3mount.model import (
+    ByteRange,
+    Changed,
+    Content,
+    ETag,
+    Found,
+    Key,
+    Metadata,
+    ObjectInfo,
+    Page,
+    Part,
+    Space,
+    Upload,
+    VersionPlace,
+    Versions,
+)
 from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
 from s3mount.store.aspects import TAGS, told_by
 
@@ -37,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "list_versions": Kind.LOOK,
     "head_version": Kind.LOOK,
     "list_uploads": Kind.LOOK,
+    "changed": Kind.LOOK,
     "get_into": Kind.READ,
     "pin": Kind.READ,
     "pin_version": Kind.READ,
@@ -217,6 +233,9 @@ class Wrapper:
 
     async def list_uploads(self) -> Sequence[Upload]:
         return await self.around(Op("list_uploads"), self.inner.list_uploads)
+
+    async def changed(self) -> Changed:
+        return await self.around(Op("changed"), self.inner.changed)
 
     # -- the medium -------------------------------------------------------------------
 
