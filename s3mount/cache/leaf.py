@@ -57,13 +57,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows of the directory *stem* from *lo* to *hi*, *age_s* seconds old."""
+    """Rows of the directory *stem* from *lo* to *hi*, *age_s* seconds old: `many` rows, None where they are left out."""
 
     stem: str
     lo: bytes
     hi: bytes
     age_s: float
-    rows: list[Row]
+    rows: list[Row] | None
+    many: int
 
 
 class Leaf:

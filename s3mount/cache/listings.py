@@ -54,6 +54,10 @@ class Listings:
     def is_fresh(self, asked: Asked) -> bool:
         return self._clock() - asked.at_s < self._ttl_s
 
+    def fresh_at(self, now: float) -> Accept:
+        """As `is_fresh` then."""
+        return lambda asked: now - asked.at_s < self._ttl_s
+
     def is_recent(self, asked: Asked) -> bool:
         """Whether an answer is good enough for what cannot matter much."""
         return self._clock() - asked.at_s < max(self._ttl_s, GRACE_SECONDS)

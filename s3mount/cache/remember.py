@@ -20,6 +20,7 @@ asked for, and carries metadata only as far as that is remembered: who moves or 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,8 @@ from s3mount.store.wrap.base import Wrapper
 
 # The tables' part of the memory limit.
 SHARE = 8
+# Stretches of an earlier mount's listings that are read at a time.
+STRETCHES = 16
 
 
 class Remembering(Wrapper):
@@ -62,6 +65,7 @@ class Remembering(Wrapper):
     ) -> None:
         super().__init__(inner)
         self._ttl_s = options.metadata_ttl_s
+        self._clock = clock
         self._background = Background()
         self._snapshot = snapshot
         self._warming = trio.Lock()
@@ -89,8 +93,8 @@ class Remembering(Wrapper):
         await self._background.aclose()
         if self._snapshot is not None and not self._cold:
             self._cold = True
-            stretches = list(self.tables.stretches(self._listings.is_fresh))
-            await trio.to_thread.run_sync(self._snapshot.leave, stretches)
+            now = self._clock()
+            await trio.to_thread.run_sync(self._snapshot.leave, self.tables.stretches(self._listings.fresh_at(now), now=now))
         await self._attributes.aclose()
         await super().aclose()
 
@@ -102,8 +106,10 @@ class Remembering(Wrapper):
         """Take up what the last mount left; everybody waits for it."""
         async with self._warming:
             if self._cold and self._snapshot is not None:
-                for stretch in await trio.to_thread.run_sync(self._snapshot.take, self._ttl_s):
-                    self.tables.restore(stretch)
+                stretches = self._snapshot.take(self._ttl_s)
+                while some := await trio.to_thread.run_sync(lambda: list(itertools.islice(stretches, STRETCHES))):
+                    for stretch in some:
+                        self.tables.restore(stretch)
             self._cold = False
 
     # -- looking ----------------------------------------------------------------------

@@ -75,8 +75,10 @@ class Scans:
         if piece.hi == END:
             self._scans.pop(stem, None)
             return
-        scan = Scan() if first or stem not in self._scans else self._scans[stem]
-        self._scans[stem] = scan
+        if first or stem not in self._scans:
+            self._scans[stem] = Scan()
+            self._scans[stem].splitter.formerly(table.former())
+        scan = self._scans[stem]
         self._scans.move_to_end(stem)
         if len(self._scans) > SCANS:
             self._scans.popitem(last=False)

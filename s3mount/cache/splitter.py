@@ -7,19 +7,24 @@ A listing can begin behind any text, so several pages can be under way at a time
 each page says what it covers, so no key is lost or told twice by a bad one; it costs at most one request: the last page before the guessed
 place reaches beyond it, or the guessed place lies behind the last key.
 
-The guesses go in strides: from how far apart the names of the pages so far are, twenty pages further. The first one tells whether the
-directory is that long at all. A gap between two places that turns out to be long is divided once more.
+The guesses go in strides: from how far apart the names of the pages so far are, so many pages further. The first one tells whether the
+directory is that long at all. A gap between two places that turns out to be long is divided once more. Where it is known from an earlier
+listing where pages began, guesses are taken from there, from the first page on.
 
     |pages read|==gap==>|pages|==gap==>|pages|==gap, open=======>
                ^ lane           ^ lane        ^ lane
 
 S1  Spans are disjoint, in order, and hold only what was listed.
 S2  A guess lies strictly inside a gap in which nothing is under way behind it.
-S3  pages asked for <= pages needed by one listing from front to end + `splits`.
+S3  pages asked for <= pages needed by one listing from front to end + the greater of `SPARE` and one in `PER_SPARE`.
+
+A guess is free if the page before it ends where it begins, as it does where names are counted up; what it cost is known when the gap before
+it is closed. So S3 holds because no guess is made while what was lost and what open gaps may still lose, a page each, are as many.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,12 +33,15 @@ from s3mount.cache.texts import END, START, behind
 
 # Pages under way at a time: issue-sized directories in a fifth of the time, and still few against the connections of a mount.
 LANES = 6
-# Pages from one guess to the next: with at most one lost request for each, five in the hundred.
-STRIDE = 20
+# Pages from one guess to the next, which one lane lists one after another: five guesses divide a hundred pages.
+STRIDE = 16
+# Pages that may be lost: so many of the first hundred, then one in so many.
+SPARE = 5
+PER_SPARE = 20
 # A gap of fewer pages is not worth dividing.
 LONG_GAP = 4
-# Pages before the first guess, so that small directories cost what they cost.
-PAGES_BEFORE = 1
+# Pages before the first guess, so that directories of up to ten thousand keys cost what they cost.
+PAGES_BEFORE = 10
 # Names that the ruler is made from, of each page.
 SAMPLES = 24
 # Names and pages that are remembered to measure by.
@@ -66,6 +74,8 @@ class Splitter:
         self._ruler: Ruler | None = None
         self._page_distance = 1
         self._furthest = ""
+        self._former: Sequence[bytes] = ()
+        self._lost_rows = 0
         self.pages = self.splits = 0
 
     def __repr__(self) -> str:
@@ -85,13 +95,21 @@ class Splitter:
 
     def landed(self, lo: bytes, hi: bytes, names: Sequence[str]) -> None:
         """A page from *lo* has told all up to *hi*; *names* are its rows, in order."""
+        asked = lo in self._flying
         self._flying.discard(lo)
         if any(start <= lo and hi <= stop for start, stop in self._spans):
+            self._lost_rows += self._page_rows * asked
             return
         self.pages += 1
+        self._lost_rows += self._lost_of(lo, hi, names)
         self._cover(lo, hi)
         if len(names) > 1:
             self._learn(names)
+
+    def _lost_of(self, lo: bytes, hi: bytes, names: Sequence[str]) -> int:
+        """How many rows of a page were told before, or could have been in it."""
+        known = min((start for start, _ in self._spans if lo < start < hi), default=None)
+        return max(0, self._page_rows - (len(names) if known is None else bisect_right(names, _name(known))))
 
     def _learn(self, names: Sequence[str]) -> None:
         """How far apart names are."""
@@ -107,6 +125,10 @@ class Splitter:
     def known(self, lo: bytes, hi: bytes) -> None:
         """What lies between need not be asked for."""
         self._cover(lo, hi)
+
+    def formerly(self, places: Sequence[bytes]) -> None:
+        """Pages of an earlier listing began at *places*, in order."""
+        self._former = places
 
     def failed(self, lo: bytes) -> None:
         """The page from *lo* could not be had: somebody may ask again."""
@@ -136,7 +158,7 @@ class Splitter:
     def _next(self, reader: bytes) -> bytes | None:
         gaps = self.gaps(reader)
         going_on = next((gap.lo for gap in gaps if gap.lo not in self._flying), None)
-        if going_on is not None or self.splits >= self._allowed():
+        if going_on is not None or not self._may_guess(gaps):
             return going_on
         place = self._guess(gaps)
         if place is not None:
@@ -158,11 +180,13 @@ class Splitter:
         places = sorted(place for place in self._flying if gap.lo < place < gap.hi)
         return [Gap(lo, hi) for lo, hi in zip([gap.lo, *places], [*places, gap.hi], strict=True)]
 
-    def _allowed(self) -> int:
-        """Guesses so far allowed: one to try, more where it was right, one in twenty pages altogether."""
-        if self.pages < PAGES_BEFORE:
-            return 0
-        return max(min(5, 1 + 2 * (self._reach() // STRIDE) + self.pages // 5), self.pages // STRIDE)
+    def _may_guess(self, gaps: Sequence[Gap]) -> bool:
+        """One to try, more where that was right."""
+        if self.pages < PAGES_BEFORE and not self._former:
+            return False
+        spare = SPARE if self._former else 1 + 3 * (self._reach() // (PAGES_BEFORE + STRIDE)) + self.pages // PAGES_BEFORE - 1
+        at_stake = sum(not gap.is_open for gap in gaps) + -(-self._lost_rows // self._page_rows)
+        return at_stake < max(min(SPARE, spare), self.pages // PER_SPARE)
 
     def _reach(self) -> int:
         """How many pages lie before the last name that was seen, by estimate."""
@@ -173,7 +197,9 @@ class Splitter:
     # -- guesses ----------------------------------------------------------------------
 
     def _guess(self, gaps: Sequence[Gap]) -> bytes | None:
-        if self._ruler is None or not gaps:
+        if (place := self._of_former(gaps)) is not None:
+            return place
+        if self._ruler is None or not gaps or self.pages < PAGES_BEFORE:
             return None
         if gaps[-1].is_open and (place := self._at(gaps[-1], STRIDE * self._page_distance)) is not None:
             return place
@@ -181,6 +207,13 @@ class Splitter:
         if self._distance_of(longest) < LONG_GAP * self._page_distance:
             return None
         return self._at(longest, self._distance_of(longest) // 2)
+
+    def _of_former(self, gaps: Sequence[Gap]) -> bytes | None:
+        inside: Sequence[bytes] = max((self._former_in(gap) for gap in gaps), key=len, default=())
+        return inside[min(STRIDE - 1, len(inside) // 2)] if len(inside) > 1 else None
+
+    def _former_in(self, gap: Gap) -> Sequence[bytes]:
+        return self._former[bisect_right(self._former, gap.lo) : bisect_left(self._former, gap.hi)]
 
     def _distance_of(self, gap: Gap) -> int:
         """How far *gap* reaches; one that is open, to the last name that can be measured."""

@@ -9,7 +9,9 @@ mount, or HEAD told. "Later" is told by numbers (`Asked.number`), which requests
 T1  Leaves do not overlap and lie in order; `_los` holds where they begin.
 T2  A note is later than the leaf that covers its text.
 T3  `_order` holds the texts of the notes, sorted.
-T4  `cost` is the sum of what leaves and notes take.
+T4  `cost` is the sum of what leaves, notes and former places take.
+
+Of a leaf of many rows that is forgotten its place is kept: a page began there, so the next listing may begin there too.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from s3mount.cache.leaf import Asked, Leaf, Mark, Row
 from s3mount.cache.texts import END, START, behind, just_before, text_of
 from s3mount.model import ObjectInfo
+from s3mount.store.api import PAGE_KEYS
 
 Accept = Callable[[Asked], bool]
 """Whether an answer that was asked for then is good enough."""
@@ -34,6 +37,10 @@ NOT_THERE = (Mark.ABSENT, Mark.UNKNOWN)
 
 # Notes before they are worked into the leaves: so that a burst of creations costs each file a few microseconds, not a leaf.
 NOTES = 512
+# Former places that are remembered, and what each takes; rows that a leaf has at least whose place is.
+FORMER = 10_000
+FORMER_BYTES = 120
+MANY_ROWS = PAGE_KEYS // 2
 # Notes outside of any leaf that are remembered: the kernel looks up what was just made.
 LONE_NOTES = 4096
 
@@ -63,7 +70,7 @@ class Table:
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
     """
 
-    __slots__ = ("_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "latest", "paid", "stem", "using")
+    __slots__ = ("_former", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "latest", "paid", "stem", "using")
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -77,6 +84,7 @@ class Table:
         self._notes: dict[bytes, Known] = {}
         self._order: list[bytes] = []
         self._ticks = 0
+        self._former: list[bytes] = []
 
     def __repr__(self) -> str:
         return f"<Table {self.stem!r} {len(self._leaves)} leaves, {len(self._notes)} notes>"
@@ -90,7 +98,8 @@ class Table:
             cover = self._covering(text)
             assert cover is None or cover.asked.number < note.asked.number, "T2"
         assert self._order == sorted(self._notes), "T3"
-        assert self.cost == TABLE_BYTES + NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves), "T4"
+        known = NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves)
+        assert self.cost == TABLE_BYTES + known + FORMER_BYTES * len(self._former), "T4"
 
     # -- questions --------------------------------------------------------------------
 
@@ -186,6 +195,10 @@ class Table:
                 if self._notes[text].asked.number <= piece.asked.number:
                     self._drop_note(text)
             self._add(piece)
+        told = self._former_in(leaf.lo, leaf.hi)
+        if told:
+            del self._former[bisect_left(self._former, leaf.lo) : bisect_left(self._former, leaf.hi)]
+            self.cost -= FORMER_BYTES * len(told)
 
     def note(self, text: bytes, value: ObjectInfo | Mark, asked: Asked) -> None:
         """*value* stands under *text*, as of *asked*; something later that is known goes before it."""
@@ -232,6 +245,8 @@ class Table:
     def _drop(self, leaves: Iterable[Leaf]) -> int:
         before = self.cost
         for leaf in leaves:
+            if len(leaf) >= MANY_ROWS:
+                self.began_at(leaf.lo)
             for text in self._order[bisect_left(self._order, leaf.lo) : bisect_left(self._order, leaf.hi)]:
                 self._drop_note(text)
             self._replace(leaf, [])
@@ -239,6 +254,22 @@ class Table:
             for text in list(self._order):
                 self._drop_note(text)
         return before - self.cost
+
+    # -- where pages began ----------------------------------------------------------------
+
+    def began_at(self, place: bytes) -> None:
+        """A page began at *place* when it was last listed."""
+        if place.endswith(b"\0") and len(self._former) < FORMER and place not in self._former_in(place, behind(place)):
+            insort(self._former, place)
+            self.cost += FORMER_BYTES
+
+    def former(self) -> list[bytes]:
+        """Where pages began when they were last listed, in order."""
+        leaves = (leaf.lo for leaf in self._leaves if len(leaf) >= MANY_ROWS and leaf.lo.endswith(b"\0"))
+        return sorted({*self._former, *leaves})
+
+    def _former_in(self, lo: bytes, hi: bytes) -> list[bytes]:
+        return self._former[bisect_left(self._former, lo) : bisect_left(self._former, hi)]
 
     # -- leaves -----------------------------------------------------------------------
 

@@ -14,13 +14,14 @@ M2  A small table that nobody uses is expelled when the tables take more than `l
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from s3mount.cache.leaf import Asked, Leaf, Mark, Stretch
 from s3mount.cache.spread import spread
-from s3mount.cache.table import NOTES, Accept, Table
+from s3mount.cache.table import MANY_ROWS, NOTES, Accept, Table
 from s3mount.cache.texts import END, START, behind, parent_of, place_behind, stem_of, text_of
 from s3mount.model import Found, Metadata, MiB, ObjectInfo, Page
 
@@ -275,21 +276,30 @@ class Tables:
 
     # -- from one mount to the next -----------------------------------------------------------
 
-    def stretches(self, fresh: Accept) -> Iterator[Stretch]:
-        """All that is known from answers that are *fresh*."""
-        now = self._clock()
+    def stretches(self, fresh: Accept, *, now: float) -> Iterator[Stretch]:
+        """All that is known from answers that are *fresh*, and where pages began that are not. Another thread may run this."""
         for table in self.all():
             for leaf in table.leaves:
                 piece = table.page(leaf.lo, len(leaf) + NOTES, fresh)
                 if piece is not None:
                     rows = [row for row in piece.rows if row[0] < leaf.hi]
-                    yield Stretch(table.stem, leaf.lo, min(leaf.hi, piece.hi), now - piece.oldest.at_s, rows)
+                    yield Stretch(table.stem, leaf.lo, min(leaf.hi, piece.hi), now - piece.oldest.at_s, rows, len(rows))
+            for place in table.former():
+                yield Stretch(table.stem, place, END, math.inf, None, MANY_ROWS)
 
     def restore(self, stretch: Stretch) -> None:
         """What an earlier mount knew; what this one has learnt or changed since goes before it."""
-        if not self._doubted and not self._changes:
+        if stretch.many >= MANY_ROWS:
+            self._began_at(stretch.stem, stretch.lo)
+        if stretch.rows is not None and not self._doubted and not self._changes:
             asked = Asked(0, self._clock() - stretch.age_s)
             self._record(self.table(stretch.stem), Leaf(stretch.stem, stretch.lo, stretch.hi, stretch.rows, asked, blank=self._blank))
+
+    def _began_at(self, stem: str, place: bytes) -> None:
+        table = self.table(stem)
+        self.cost -= table.cost
+        table.began_at(place)
+        self.cost += table.cost
 
     # -- who follows whom -----------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from tests.cache.metadata.kit import Slow, fill, list_all, walk
 
 INFO = ObjectInfo(Key("d/é\0x"), 3, ETag("e"), 7, "text/plain", "GLACIER", {"mode": "1"}, version_id="v")
-STRETCH = Stretch("d/", START, END, 5.0, [(b"sub/", Mark.PREFIX), ("é\0x".encode(), INFO)])
+STRETCH = Stretch("d/", START, END, 5.0, [(b"sub/", Mark.PREFIX), ("é\0x".encode(), INFO)], 2)
 
 
 def file_in(folder: Path) -> Path:
@@ -33,13 +35,25 @@ def test_what_was_left_is_taken_once_and_no_longer_than_it_is_fresh(tmp_path: Pa
     snapshot = Snapshot(tmp_path / "cache", "bucket")
     snapshot.leave([STRETCH])
     assert file_in(tmp_path / "cache").stat().st_mode & 0o777 == 0o600
-    assert Snapshot(tmp_path / "cache", "another").take(100) == []
+    assert list(Snapshot(tmp_path / "cache", "another").take(100)) == []
     (taken,) = snapshot.take(100)
-    assert (taken.stem, taken.lo, taken.hi, taken.rows) == (STRETCH.stem, START, END, STRETCH.rows)
+    assert (taken.stem, taken.lo, taken.hi, taken.rows, taken.many) == (STRETCH.stem, START, END, STRETCH.rows, 2)
     assert 5 <= taken.age_s < 60
-    assert snapshot.take(100) == []
+    assert list(snapshot.take(100)) == []
     snapshot.leave([STRETCH])
-    assert snapshot.take(4) == []
+    (taken,) = snapshot.take(4)
+    assert (taken.rows, taken.many) == (None, 2)
+
+
+def test_a_file_is_written_and_read_a_piece_at_a_time(tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path, "bucket")
+    many = [Stretch("d/", b"%06d" % n, b"%06d" % (n + 1), 1.0, [(b"%06d" % n, Mark.PREFIX)] * 1000, 1000) for n in range(300)]
+    tracemalloc.start()
+    snapshot.leave(iter(many))
+    assert sum(stretch.many for stretch in snapshot.take(100)) == 300_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
 
 
 @pytest.mark.parametrize("at", [3, 20, -3])
@@ -49,7 +63,7 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, at: int, caplog: pytest.LogC
     data = bytearray(file_in(tmp_path).read_bytes())
     data[at] ^= 1
     file_in(tmp_path).write_bytes(data)
-    assert snapshot.take(math.inf) == []
+    assert list(snapshot.take(math.inf)) == []
     assert "damaged" in caplog.text
     caplog.clear()
     assert list(tmp_path.iterdir()) == []
@@ -79,6 +93,20 @@ async def test_a_remount_within_the_time_to_live_asks_nothing(tmp_path: Path) ->
     async with mounted(memory, tmp_path, ttl_s=0) as (store, slow):
         await list_all(store, "d1/")
         assert slow.requests == 1
+
+
+async def test_a_remount_after_the_time_to_live_goes_on_where_pages_began(tmp_path: Path) -> None:
+    memory = MemoryStore(LIKE_S3)
+    rng = random.Random(1)
+    fill(memory.bucket, {f"d/{rng.getrandbits(64) % 10 ** rng.randint(5, 19)}" for _ in range(9000)})
+    most = []
+    for _ in range(2):
+        async with mounted(memory, tmp_path, ttl_s=1e-9) as (store, slow):
+            assert len((await list_all(store, "d/"))[0]) == len(memory.bucket.keys)
+            assert slow.counts["list"] == 9
+            most.append(slow.most)
+    assert most[0] == 1
+    assert most[1] >= 3
 
 
 async def test_after_a_crash_nothing_is_told_that_may_be_wrong(tmp_path: Path) -> None:
