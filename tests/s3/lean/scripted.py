@@ -7,13 +7,15 @@ Must not know: S3, the lane.
         server.plan = [[ok(b"body")], [partial[:100], RESET]]       one entry for each request, in the order of their arrival
 
 A step is bytes to send, an Event to wait for, a function to call, HANG, RESET or CLOSE. After the last step the
-connection waits for its next request; a request beyond the plan is a failure of the test.
+connection waits for its next request; a request beyond the plan is a failure of the test. A body is heard to its end before the answer,
+unless `hears` is smaller.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,6 +43,8 @@ class Scripted:
     plan: list[Sequence[Step]] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    bodies: list[bytes] = field(default_factory=list)
+    hears: int = 2**62
     open: int = 0
     most: int = 0
 
@@ -75,7 +79,15 @@ class Scripted:
             if not more:
                 return b""
             received += more
-        return received
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = min(self.hears, int((re.findall(rb"\r\ncontent-length: (\d+)", head.lower()) or [0])[0]))
+        while len(body) < length:
+            more = await stream.receive_some()
+            if not more:
+                return b""
+            body += more
+        self.bodies.append(body)
+        return head + b"\r\n\r\n"
 
     async def _answer(self, stream: trio.SocketStream, steps: Sequence[Step]) -> bool:
         """Whether the connection goes on."""
