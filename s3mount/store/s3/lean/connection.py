@@ -55,7 +55,7 @@ RECORD_BYTES = 17 * 1024
 TURN_BYTES = 1024 * 1024
 # Bytes of a body that go with its head in one packet, and those of one send.
 JOINED_BYTES = 64 * 1024
-SENT_BYTES = 1024 * 1024
+SENT_BYTES = 256 * 1024
 # Seconds after which a sender that is held up looks whether there is an answer already.
 LISTEN_S = 0.5
 # Bytes for one portion of a body of unknown length.
