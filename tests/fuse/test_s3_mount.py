@@ -1,10 +1,8 @@
-"""A mount of s3:// over our own server: programs that people use every day, after each a new mount that finds the same."""
+"""A mount of s3:// over our own server: what is edited, renamed and seen by others. (Programs: test_s3_programs.)"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import pytest
 
 from s3mount.cli.main import run as command_line
 from tests.fuse.mounting import Mount
-from tests.fuse.test_programs import assert_same, needs, run
+from tests.fuse.test_programs import assert_same, run
 from tests.s3.services import Service, ours
 from tests.server.serving import environment as alone
 
@@ -30,7 +28,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
         if name.startswith(("AWS_", "XDG_")):
             monkeypatch.setenv(name, value)
     mount = Mount(tmp_path, "--endpoint-url", service.url)
@@ -60,66 +58,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (top / "private/empty").touch(mode=0o600)
     os.mkfifo(top / "fifo")
     return top
-
-
-def test_a_tree_copied_in_is_the_same_after_a_new_mount(mount: Mount, tree: Path) -> None:
-    run("cp", "-a", tree, mount.path, cwd=mount.path)
-    assert_same(tree, mount.path / "tree")
-    mount.again()
-    assert_same(tree, mount.path / "tree")
-    shutil.rmtree(mount.path / "tree")
-    assert os.listdir(mount.path) == []
-
-
-def test_tar_packs_and_unpacks(mount: Mount, tree: Path) -> None:
-    run("tar", "--format=posix", "-cf", mount.path / "a.tar", "-C", tree.parent, "tree", cwd=mount.path)
-    run("tar", "xpf", "a.tar", cwd=mount.path)
-    mount.again()
-    run("tar", "df", "a.tar", cwd=mount.path)
-    assert_same(tree, mount.path / "tree")
-
-
-@needs("rsync")
-def test_rsync_finds_nothing_to_do_the_second_time(mount: Mount, tree: Path) -> None:
-    run("rsync", "-a", f"{tree}/", mount.path / "copy", cwd=mount.path)
-    assert run("rsync", "-ai", f"{tree}/", mount.path / "copy", cwd=mount.path) == ""
-    mount.again()
-    assert run("rsync", "-ai", f"{tree}/", mount.path / "copy", cwd=mount.path) == ""
-    assert_same(tree, mount.path / "copy")
-
-
-@needs("git")
-def test_git_clones_and_commits(mount: Mount, tmp_path: Path) -> None:
-    origin = tmp_path / "origin"
-    origin.mkdir()
-    run("git", "init", "-q", "-b", "main", cwd=origin)
-    for number in range(20):
-        (origin / f"file{number}").write_text(f"{number}\n" * 100)
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-    run("git", "add", "-A", cwd=origin)
-    run("git", *who, "commit", "-qm", "one", cwd=origin)
-    run("git", "clone", "-q", origin, "clone", cwd=mount.path)
-    clone = mount.path / "clone"
-    (clone / "file3").write_text("changed\n")
-    run("git", "mv", "file4", "moved", cwd=clone)
-    run("git", *who, "commit", "-qam", "two", cwd=clone)
-    mount.again()
-    assert run("git", "status", "--porcelain", cwd=clone) == ""
-    run("git", "fsck", "--strict", cwd=clone)
-    assert run("git", "log", "--format=%s", cwd=clone).split() == ["two", "one"]
-
-
-def test_sqlite_keeps_what_it_committed(mount: Mount) -> None:
-    with sqlite3.connect(mount.path / "base.db") as base:
-        base.execute("create table t (a integer primary key, b text)")
-        for number in range(50):
-            base.execute("insert into t (b) values (?)", (str(number) * 100,))
-    base.close()
-    mount.again()
-    again = sqlite3.connect(mount.path / "base.db")
-    assert again.execute("select count(*), min(b) from t").fetchone() == (50, "0" * 100)
-    assert again.execute("pragma integrity_check").fetchone() == ("ok",)
-    again.close()
 
 
 def test_an_edit_of_a_large_file_is_an_edit_after_a_new_mount(mount: Mount) -> None:
