@@ -109,7 +109,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Amend:
-    """The record `record.id` shall say what *record* says. Its bodies may only become fewer."""
+    """The record `record.id` shall say what *record* says; its bodies are in the journal."""
 
     record: Record
 
@@ -414,6 +414,9 @@ class Journal:
         cursor = self._base.execute(f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * 16)})", _row(change.record))
         number = cursor.lastrowid
         assert number is not None
+        for name in change.record.bodies - change.bodies.keys():
+            if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
+                raise NotFound(f"The body {name!r} is gone.")
         for name, held in change.bodies.items():
             data, length = (None, held) if isinstance(held, int) else (held, len(held))
             self._base.execute("INSERT INTO bodies VALUES (?, ?, ?)", (name, length, data))
@@ -423,6 +426,7 @@ class Journal:
     def _amend(self, record: Record) -> None:
         columns = ", ".join(f"{name.strip()} = ?" for name in _COLUMNS.split(","))
         self._base.execute(f"UPDATE records SET {columns} WHERE id = ?", (*_row(record), record.id))
+        self._base.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(record.id, name) for name in record.bodies])
 
     def _leave(self, ids: Sequence[int]) -> list[str]:
         """Remove records; the files of bodies that nobody names any more."""

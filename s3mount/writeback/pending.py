@@ -1,0 +1,356 @@
+"""What is pending, in the journal, in memory and laid over the store: the three change together.
+
+Owns: the steps by which a change is entered, replaced, arrives or is refused; bodies; who waits for what.
+Must not know: how anything is sent, the protocol's verbs.
+
+Each step is one transaction of the journal. What is in memory changes after it, at once; meanwhile the change that is to be replaced is
+HELD, so that nobody begins to send it. Steps of one key take turns.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import trio
+
+from s3mount.errors import NotFound, StoreError, Unavailable
+from s3mount.model import Condition, Key, Matches, MiB, ObjectInfo
+from s3mount.store.rules import changed
+from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
+from s3mount.writeback.journal import Amend, Enter, Journal, Leave
+from s3mount.writeback.overlay import Overlay
+from s3mount.writeback.pins import Body
+from s3mount.writeback.records import Op, Record, State, compose
+from s3mount.writeback.together import Together
+
+# Bodies of pending changes that are kept in memory too, for being sent and read; beyond, they are read from the journal.
+MEMORY = 64 * MiB
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: trio.Lock
+    wanted: int = 0
+
+
+class Pending:
+    """All that is pending in *journal*. *offered* is told of each change that may be sent as soon as it is due."""
+
+    def __init__(self, journal: Journal, *, clock_ns: Callable[[], int]) -> None:
+        self.journal = journal
+        self.together = Together(journal)
+        self.chains = Chains()
+        self.overlay = Overlay()
+        self.refused: dict[str, StoreError] = {}
+        self.failed_records = 0
+        self.last_id = 0
+        self.failures = 0
+        self.bytes = 0
+        self.moved = trio.lowlevel.ParkingLot()
+        self.offered: Callable[[Entry], None] = lambda entry: None
+        self.forget: Callable[[str], None] = lambda key: None
+        self._clock_ns = clock_ns
+        self._turns: dict[str, _Turn] = {}
+        self._memory = 0
+        self._unrecorded: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<Pending {self.chains!r} {self.overlay!r}>"
+
+    def check(self) -> None:
+        self.chains.check()
+        self.overlay.check()
+        keys = {entry.record.key for entry in self.chains}
+        for key in keys:
+            newest = self.chains.newest(key)
+            assert newest is not None
+            assert self.overlay.is_pending(key), key
+            shown = self.overlay.shown(key)
+            assert (shown.etag if shown else None) == (newest.record.etag if newest.record.op is Op.PUT else None), key
+        assert keys == set(self.overlay.pending_below("")), "overlay"
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Take up what a former mount left: any of it may have been sent."""
+        for record in records:
+            self.last_id = max(self.last_id, record.id)
+            if record.state is State.QUEUED:
+                self._took(Entry(record, trio.current_time(), record.id, doubt=True))
+            else:
+                self.failed_records += 1
+
+    @asynccontextmanager
+    async def turn(self, key: str) -> AsyncIterator[None]:
+        """Nobody else changes what is pending of *key*, but that it may arrive or be refused."""
+        turn = self._turns.setdefault(key, _Turn(trio.Lock()))
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[key]
+
+    # -- entering (within the key's turn) -------------------------------------------------
+
+    async def put(self, record: Record, bodies: Mapping[str, bytes | int], *, due: float) -> ObjectInfo:
+        """Enter a new version. Raises as `ObjectStore.put` for what is pending, NoSpace, Unavailable."""
+        newest = self.chains.newest(record.key)
+        judge(record.key, newest, record.condition)
+        if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
+            raise changed(record.key)
+        replaced = self._hold(newest)
+        record = replace(record, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
+        if replaced is not None:
+            record = _over(record, replaced.record)
+        entry = await self._enter(record, bodies, replaced, due=due, synced=True)
+        if replaced is not None:
+            entry.data.update({name: data for name, data in replaced.data.items() if name in record.bodies})
+        self._remember(entry, bodies)
+        return record.info
+
+    async def remove(self, key: Key, condition: Condition, *, due: float) -> None:
+        """Enter a removal. Raises PreconditionFailed for what is pending."""
+        newest = self.chains.newest(key)
+        if newest is not None and newest.record.op is Op.DELETE:
+            return
+        judge(key, newest, condition)
+        if newest is not None and self.chains.vanishes(newest):
+            return await self._vanish(newest)
+        replaced = self._hold(newest)
+        if replaced is not None:
+            condition = replaced.record.condition if isinstance(replaced.record.condition, Matches) else None
+        record = Record(key=key, op=Op.DELETE, condition=condition, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
+        await self._enter(record, {}, replaced, due=due, synced=False)
+        return None
+
+    async def amend(self, entry: Entry, record: Record) -> ObjectInfo:
+        """Have *entry*, which may be replaced, say *record* from here on: the same content, otherwise described."""
+        self._hold(entry)
+        try:
+            await self.together.commit([Amend(record)])
+            entry.record = record
+        finally:
+            self._let_go(entry)
+        self.overlay.lay(record.key, record.info)
+        return record.info
+
+    def _hold(self, newest: Entry | None) -> Entry | None:
+        if newest is None or not newest.replaceable:
+            return None
+        newest.phase = Phase.HELD
+        return newest
+
+    def _let_go(self, entry: Entry) -> None:
+        entry.phase = Phase.WAITING
+        self.offered(entry)
+
+    async def _enter(self, record: Record, bodies: Mapping[str, bytes | int], replaced: Entry | None, *, due: float, synced: bool) -> Entry:
+        try:
+            gone = (replaced.record.id,) if replaced is not None else ()
+            (number,) = await self.together.commit([Enter(record, bodies, gone)], synced=synced)
+        except BaseException:
+            if replaced is not None:
+                self._let_go(replaced)
+            raise
+        self.refused.pop(record.key, None)
+        return self._took(Entry(replace(record, id=number), due, number), replaced)
+
+    def _took(self, entry: Entry, replaced: Entry | None = None) -> Entry:
+        record = entry.record
+        if replaced is not None:
+            self._drop(replaced)
+        self.chains.admit(entry, replaces=replaced)
+        self.last_id = max(self.last_id, record.id)
+        self.bytes += record.size
+        self.overlay.lay(record.key, record.info if record.op is Op.PUT else None)
+        self.offered(entry)
+        return entry
+
+    async def _vanish(self, entry: Entry) -> None:
+        self._hold(entry)
+        try:
+            await self.together.commit([Leave((entry.record.id,))], synced=False)
+        except BaseException:
+            self._let_go(entry)
+            raise
+        self._drop(entry)
+        self.chains.remove(entry)
+        if self.chains.newest(entry.record.key) is None:
+            self.overlay.lift(entry.record.key)
+        else:
+            self.overlay.lay(entry.record.key, None)
+        self.moved.unpark_all()
+
+    def _drop(self, entry: Entry) -> None:
+        self.bytes -= entry.record.size
+        self._memory -= sum(map(len, entry.data.values()))
+
+    # -- sending --------------------------------------------------------------------------
+
+    async def arrived(self, entry: Entry, stored: ObjectInfo | None) -> None:
+        """*entry*'s change is in the store, as *stored*."""
+        record = entry.record
+        successor = self.chains.successor(entry)
+        self._drop(entry)
+        self.chains.remove(entry)
+        shown = replace(record.info, version_id=stored.version_id) if record.op is Op.PUT and stored is not None else None
+        etag = stored.etag if stored is not None else None
+        if successor is None:
+            self.overlay.arrive(record.key, shown, etag)
+        else:
+            self.overlay.alias(record.key, shown, etag)
+            self.offered(successor)
+        self.moved.unpark_all()
+        await self._leave(record.id)
+
+    async def superseded(self, entry: Entry) -> None:
+        """*entry* did not reach the store, will not, and need not: its successor stands for it from here on."""
+        successor = self.chains.successor(entry)
+        assert successor is not None
+        successor.phase = Phase.HELD
+        try:
+            after = successor.record
+            vanished = after.op is Op.DELETE and after.condition == Matches(entry.record.etag)
+            if not vanished:
+                record = replace(_over(after, entry.record), condition=_inherited(after, entry.record))
+                await self.together.commit([Amend(record), Leave((entry.record.id,))])
+                successor.record = record
+        finally:
+            successor.phase = Phase.WAITING
+        self._drop(entry)
+        successor.since = min(successor.since, entry.since)
+        self.chains.remove(entry)
+        if vanished:
+            await self.arrived(successor, None)
+            await self._leave(entry.record.id)
+            self.forget(entry.record.key)
+        else:
+            self.offered(successor)
+            self.moved.unpark_all()
+
+    async def refuse(self, entry: Entry, error: StoreError) -> None:
+        """The store refuses *entry* for good: its bytes stay in the journal until somebody decides, and it is shown no more."""
+        record = replace(
+            entry.record,
+            state=State.FAILED,
+            attempts=entry.record.attempts + 1,
+            reason=str(error),
+            error=type(error).__name__,
+            updated_ns=self._clock_ns(),
+        )
+        await self.together.commit([Amend(record)])
+        self._drop(entry)
+        self.chains.remove(entry)
+        self.overlay.lift(record.key)
+        self.refused[record.key] = error
+        self.failed_records += 1
+        self.failures += 1
+        self.forget(record.key)
+        self.moved.unpark_all()
+
+    async def tried(self, entry: Entry, error: StoreError, *, due: float) -> None:
+        """*entry* was not sent, and is to be tried again when it is *due*."""
+        self.failures += 1
+        news = str(error) != entry.record.reason
+        entry.error, entry.failed, entry.due, entry.phase = error, self.failures, due, Phase.WAITING
+        entry.record = replace(entry.record, attempts=entry.record.attempts + 1, reason=str(error), error=type(error).__name__)
+        self.offered(entry)
+        self.moved.unpark_all()
+        if news:
+            try:
+                await self.together.commit([Amend(entry.record)], synced=False)
+            except StoreError:
+                pass  # only who looks at the journal misses it
+
+    async def _leave(self, number: int) -> None:
+        """Have the journal forget a record; later, where it is full: until then the next mount finds the change done."""
+        self._unrecorded.append(number)
+        numbers, self._unrecorded = tuple(self._unrecorded), []
+        try:
+            await self.together.commit([Leave(numbers)], synced=False)
+        except StoreError:
+            self._unrecorded.extend(numbers)
+
+    # -- what somebody decided on refused ones ----------------------------------------------
+
+    async def decide(self, verb: str, ids: Iterable[int]) -> int:
+        """`retry` or `discard` refused records; how many there were."""
+        wanted = set(ids)
+        found = [record for record in await self.together.call(self.journal.records) if record.id in wanted]
+        found = [record for record in found if record.state is not State.QUEUED]
+        for record in found:
+            async with self.turn(record.key):
+                if verb == "retry":
+                    await self._retry(record)
+                else:
+                    await self.together.commit([Leave((record.id,))])
+            self.refused.pop(record.key, None)
+            self.failed_records -= 1
+        return len(found)
+
+    async def _retry(self, record: Record) -> None:
+        """As it was; behind what is pending of the key it would undo that, so it replaces nothing and is refused."""
+        if self.chains.newest(record.key) is not None:
+            raise changed(record.key)
+        again = replace(record, state=State.QUEUED, reason="", error="", updated_ns=self._clock_ns())
+        await self.together.commit([Amend(again)])
+        self._took(Entry(again, trio.current_time(), again.id, doubt=True))
+        self.forget(record.key)
+
+    # -- bodies ---------------------------------------------------------------------------
+
+    def _remember(self, entry: Entry, bodies: Mapping[str, bytes | int]) -> None:
+        for name, data in bodies.items():
+            if isinstance(data, bytes) and self._memory + len(data) <= MEMORY:
+                entry.data[name] = data
+        self._memory += sum(map(len, entry.data.values()))
+
+    async def bodies_of(self, entry: Entry) -> dict[str, Body]:
+        """Bytes and open descriptors of what *entry* names; the caller closes them. Raises NotFound where they are gone."""
+        bodies: dict[str, Body] = dict(entry.data)
+        try:
+            for name in entry.record.bodies - bodies.keys():
+                data = await self.together.call(self.journal.inline, name)
+                bodies[name] = data if data is not None else self._open(name)
+        except BaseException:
+            close_all(bodies)
+            raise
+        return bodies
+
+    def _open(self, name: str) -> int:
+        try:
+            return os.open(self.journal.path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFound(f"The body {name!r} is gone.") from None
+        except OSError as error:
+            raise Unavailable(f"What waits in {self.journal.folder} cannot be read: {error.strerror}.") from error
+
+
+def close_all(bodies: Mapping[str, Body]) -> None:
+    for body in bodies.values():
+        if isinstance(body, int):
+            os.close(body)
+
+
+def fresh_name() -> str:
+    """For a body."""
+    return secrets.token_hex(12)
+
+
+def _over(record: Record, replaced: Record) -> Record:
+    """*record*, which takes the place of *replaced* before that was sent."""
+    if record.keeps and record.base is not None and record.base.etag == replaced.etag:
+        pieces = compose(record.pieces, replaced.pieces)
+        record = replace(record, pieces=pieces, base=replaced.base)
+        record = record if record.keeps else replace(record, base=None)
+    return replace(record, condition=carried(replaced, record.condition))
+
+
+def _inherited(after: Record, before: Record) -> Condition:
+    """The condition of *after*, once it is sure that *before* did not happen."""
+    return before.condition if after.condition == Matches(before.etag) else after.condition

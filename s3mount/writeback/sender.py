@@ -1,0 +1,354 @@
+"""Sending what is pending: when, how much at once, and what an answer means.
+
+Owns: the background task, back-off, the batches of removals, finding out whether something that may have been sent arrived.
+Must not know: how changes are entered, what is shown of them.
+
+    due --> in doubt? look for its commit id --found--> arrived
+             |                  `-- not there, and a newer change waits --> superseded
+             v
+            send --acknowledged--> arrived
+             |--refused: look once more for the commit id, then--> FAILED, for good
+             `--anything else--> WAITING again, in doubt where the reply was lost; later each time, or as soon as somebody waits (`hurry`)
+
+A change waits `SETTLE_S` before it is sent: a file that is renamed, described or written again right after its close is sent once. Removals
+wait `GATHER_S` for others, and go up to a thousand in a request.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from s3mount.errors import (
+    AlreadyExists,
+    Corrupt,
+    InvalidName,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    S3MountError,
+    StoreError,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+    Unsupported,
+)
+from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Matches, ObjectInfo, Piece, Staged
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
+from s3mount.store.rules import DELETE_KEYS, changed
+from s3mount.writeback.chains import Entry, Phase
+from s3mount.writeback.journal import INLINE_BYTES, read_all
+from s3mount.writeback.pending import Pending, close_all
+from s3mount.writeback.pins import Body
+from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
+
+log = logging.getLogger(__name__)
+
+# Requests under way: at 30 ms each, a thousand small files take a second.
+PARALLEL = 32
+# Programs that rename or describe what they wrote do so within this.
+SETTLE_S = 0.3
+GATHER_S = 1.0
+# Behind the patience that the store inside has by itself.
+BACK_OFF_S, BACK_OFF_MOST_S = 1.0, 60.0
+
+# The store will never take it as it is.
+FOR_GOOD = (PreconditionFailed, AlreadyExists, NotFound, InvalidName, TooLarge, Unsupported, Corrupt)
+LOST = (OutcomeUnknown, TimedOut)
+
+
+class Sender:
+    """Sends what *pending* has to *inner*, from `start` to `aclose`."""
+
+    def __init__(self, inner: ObjectStore, pending: Pending, *, rng: random.Random | None = None) -> None:
+        self._inner = inner
+        self._pending = pending
+        self._random = rng or random.Random()
+        self._heap: list[tuple[float, int, Entry]] = []
+        self._numbers = itertools.count()
+        self._removals: dict[int, Entry] = {}
+        self._wake = trio.Event()
+        self._running = 0
+        self._scope = trio.CancelScope()
+        self._ended: trio.Event | None = None
+        self.sent = 0
+        self.sent_bytes = 0
+        self.last_error = ""
+        self.stored: Callable[[ObjectInfo], None] = lambda info: None
+        pending.offered = self.offer
+
+    def start(self) -> None:
+        """Begin. The task is a system task, so that no nursery need be at hand."""
+        self._ended = trio.Event()
+        trio.lowlevel.spawn_system_task(self._run)
+
+    async def aclose(self) -> None:
+        """Stop sending: what is under way may have arrived or not, which the next mount finds out. Idempotent."""
+        self._scope.cancel()
+        if self._ended is not None:
+            await self._ended.wait()
+
+    def offer(self, entry: Entry) -> None:
+        """*entry* may be sent when it is due and first of its key."""
+        self._push(entry)
+        if entry.record.op is Op.DELETE and entry.record.condition is None and self._is_ready(entry):
+            self._removals[entry.record.id] = entry
+            if len(self._removals) >= DELETE_KEYS:
+                entry.due = trio.current_time()
+                self._push(entry)
+        self._wake.set()
+
+    def hurry(self, entries: Sequence[Entry]) -> None:
+        """Somebody waits for *entries*."""
+        now = trio.current_time()
+        for entry in entries:
+            if entry.phase is not Phase.SENDING and entry.due > now:
+                entry.due = now
+                self._push(entry)
+        self._wake.set()
+
+    def _push(self, entry: Entry) -> None:
+        heapq.heappush(self._heap, (entry.due, next(self._numbers), entry))
+
+    def _is_ready(self, entry: Entry) -> bool:
+        return entry.phase is Phase.WAITING and self._pending.chains.is_first(entry)
+
+    # -- the task -------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        assert self._ended is not None
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        self._start_due(nursery)
+                        await self._wait()
+        finally:
+            self._ended.set()
+
+    async def _wait(self) -> None:
+        """Until something may be startable."""
+        self._wake = trio.Event()
+        deadline = self._heap[0][0] if self._heap and self._running < PARALLEL else float("inf")
+        with trio.move_on_at(deadline):
+            await self._wake.wait()
+
+    def _start_due(self, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
+        while self._heap and self._heap[0][0] <= now and self._running < PARALLEL:
+            entry = heapq.heappop(self._heap)[2]
+            if not self._is_ready(entry):
+                continue  # what holds it up offers it again
+            if entry.due > now:
+                self._push(entry)
+                continue
+            batch = self._batch(entry)
+            for each in batch:
+                each.phase = Phase.SENDING
+            self._running += 1
+            nursery.start_soon(self._work, self._send_removals if len(batch) > 1 else self._send_one, batch)
+
+    def _batch(self, entry: Entry) -> list[Entry]:
+        if entry.record.id not in self._removals:
+            return [entry]
+        batch = [each for each in self._removals.values() if self._is_ready(each)][:DELETE_KEYS]
+        if entry not in batch:
+            batch[-1] = entry
+        for each in batch:
+            del self._removals[each.record.id]
+        if len(self._removals) < DELETE_KEYS:
+            self._removals = {number: each for number, each in self._removals.items() if self._is_ready(each)}
+        return batch
+
+    async def _work(self, send: Callable[[Sequence[Entry]], Awaitable[None]], batch: Sequence[Entry]) -> None:
+        try:
+            await send(batch)
+        except S3MountError as error:
+            log.error("The journal of %r cannot be kept: %s", batch[0].record.key, error)
+            await self._again(batch[0], Unavailable(str(error)))
+        except Exception as error:
+            log.exception("Sending %r failed", batch[0].record.key)
+            for entry in batch:
+                if entry.phase is Phase.SENDING and entry in self._pending.chains.of(entry.record.key):
+                    await self._again(entry, Unavailable(f"A defect: {error!r}."))
+        finally:
+            self._running -= 1
+            self._wake.set()
+
+    # -- one change -----------------------------------------------------------------------
+
+    async def _send_one(self, batch: Sequence[Entry]) -> None:
+        (entry,) = batch
+        try:
+            if entry.record.op is Op.DELETE:
+                await self._remove(entry)
+                return
+            stored = await self._look(entry) if entry.doubt else None
+            if stored is None and entry.doubt and self._pending.chains.successor(entry) is not None:
+                await self._pending.superseded(entry)
+                return
+            await self._arrived(entry, stored or await self._put(entry))
+        except FOR_GOOD as error:
+            await self._refused(entry, error)
+        except StoreError as error:
+            entry.doubt = entry.doubt or isinstance(error, LOST)
+            await self._again(entry, error)
+
+    async def _arrived(self, entry: Entry, stored: ObjectInfo | None) -> None:
+        self.sent += 1
+        self.sent_bytes += entry.record.size
+        if stored is not None:
+            self.stored(stored)
+        await self._pending.arrived(entry, stored)
+
+    async def _again(self, entry: Entry, error: StoreError) -> None:
+        self.last_error = str(error)
+        tries = min(entry.record.attempts, 10)
+        delay = min(BACK_OFF_MOST_S, BACK_OFF_S * 2**tries) * self._random.uniform(0.5, 1)
+        log.warning("%r is not in the bucket yet, trying again in %.0f s: %s", entry.record.key, delay, error)
+        await self._pending.tried(entry, error, due=trio.current_time() + delay)
+
+    async def _refused(self, entry: Entry, error: StoreError) -> None:
+        """A refusal may be the echo of our own success, or be overtaken by what came after."""
+        record = entry.record
+        if record.op is Op.PUT:
+            stored = await self._look(entry) or await self._same_marker(record, error)
+            if stored is not None:
+                return await self._arrived(entry, stored)
+        if self._pending.chains.successor(entry) is not None:
+            return await self._pending.superseded(entry)
+        self.last_error = str(error)
+        log.error("%r could not be stored, what was written is kept (s3mount pending): %s", record.key, error)
+        return await self._pending.refuse(entry, error)
+
+    async def _look(self, entry: Entry) -> ObjectInfo | None:
+        """The object if *entry*'s commit made it."""
+        try:
+            info = await self._inner.head(entry.record.key)
+        except NotFound:
+            return None
+        return info if (info.metadata or NO_METADATA).get(COMMIT_ID) == entry.record.commit_id else None
+
+    async def _same_marker(self, record: Record, error: StoreError) -> ObjectInfo | None:
+        """A directory's marker that somebody else made as well: all that was wanted."""
+        if not isinstance(error, AlreadyExists) or record.size or not record.key.endswith("/"):
+            return None
+        try:
+            info = await self._inner.head(record.key)
+        except NotFound:
+            return None
+        self._pending.forget(record.key)
+        return info
+
+    # -- bytes ----------------------------------------------------------------------------
+
+    async def _put(self, entry: Entry) -> ObjectInfo:
+        record = entry.record
+        commit = Commit(
+            condition=await self._condition(record),
+            metadata=record.metadata,
+            content_type=record.content_type,
+            storage_class=record.storage_class,
+            commit_id=record.commit_id,
+        )
+        bodies = await self._pending.bodies_of(entry)
+        try:
+            if record.size <= INLINE_BYTES and not record.keeps:
+                return await self._inner.put(record.key, await _assembled(record, bodies), commit)
+            base = await self._base(record)
+            pieces = tuple(_piece(piece, bodies) for piece in record.pieces)
+            return await self._inner.adopt(record.key, Content(record.size, pieces, base), commit)
+        finally:
+            close_all(bodies)
+
+    async def _condition(self, record: Record) -> Condition:
+        condition = record.condition
+        if not self._inner.capabilities.conditional_put:
+            return None
+        if isinstance(condition, Matches) and is_local(condition.etag):
+            return Matches((await self._real(record, condition.etag)).etag)
+        return condition
+
+    async def _base(self, record: Record) -> ObjectInfo | None:
+        """The version in the store that *record* keeps something of."""
+        base = record.base
+        return await self._real(record, base.etag) if base is not None and is_local(base.etag) else base
+
+    async def _real(self, record: Record, etag: ETag) -> ObjectInfo:
+        """Our version *etag*, as the store calls it. Raises PreconditionFailed where it is another one by now."""
+        try:
+            info = await self._inner.head(record.key)
+        except NotFound:
+            raise changed(record.key) from None
+        if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
+            raise changed(record.key)
+        return info
+
+    # -- removals ---------------------------------------------------------------------------
+
+    async def _remove(self, entry: Entry) -> None:
+        condition = await self._condition(entry.record)
+        try:
+            await self._inner.delete(entry.record.key, if_match=condition.etag if isinstance(condition, Matches) else None)
+        except (PreconditionFailed, NotFound):
+            log.info("%r was replaced by somebody else before its removal: it stays", entry.record.key)
+            self._pending.forget(entry.record.key)
+        await self._arrived(entry, None)
+
+    async def _send_removals(self, batch: Sequence[Entry]) -> None:
+        try:
+            failures = {failure.key: failure.error for failure in await self._inner.delete_many([entry.record.key for entry in batch])}
+        except StoreError as error:
+            failures = {entry.record.key: error for entry in batch}
+        for entry in batch:
+            failure = failures.get(entry.record.key)
+            if failure is None:
+                await self._arrived(entry, None)
+            else:
+                await self._again(entry, failure)
+
+
+def _piece(piece: Piece | Stored, bodies: dict[str, Body]) -> Piece:
+    if isinstance(piece, Stored):
+        return Staged(piece.offset, piece.length, Source(bodies[piece.body], piece.position + piece.length), piece.position)
+    return piece
+
+
+class Source:
+    """A body as what an upload reads (`model.StagedBytes`)."""
+
+    path = None
+
+    def __init__(self, body: Body, length: int) -> None:
+        self.length = length
+        self._body = body
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        if isinstance(self._body, int):
+            read_all(self._body, position, buffer)
+            return
+        piece = self._body[position : position + len(buffer)]
+        if len(piece) != len(buffer):
+            raise EOFError(position)
+        buffer[:] = piece
+
+
+async def _assembled(record: Record, bodies: dict[str, Body]) -> bytes:
+    """All of a small content that keeps nothing."""
+    if len(record.pieces) == 1 and isinstance(piece := record.pieces[0], Stored):
+        body = bodies[piece.body]
+        if isinstance(body, bytes) and len(body) == record.size:
+            return body
+    whole = bytearray(record.size)
+    for piece in record.pieces:
+        assert not isinstance(piece, Kept)
+        if isinstance(piece, Hole):
+            continue
+        into = memoryview(whole)[piece.offset : piece.offset + piece.length]
+        await trio.to_thread.run_sync(Source(bodies[piece.body], piece.position + piece.length).read_into, piece.position, into)
+    return bytes(whole)

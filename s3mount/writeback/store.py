@@ -1,0 +1,552 @@
+"""WriteBack: a store whose commits are in the journal when they return, and in the store inside before long.
+
+Owns: what each verb of the protocol means for what is pending.
+Must not know: how any of it is done (see the modules beside), POSIX, which store is inside.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unavailable
+from s3mount.model import (
+    NO_METADATA,
+    ByteRange,
+    Condition,
+    Content,
+    ETag,
+    Found,
+    Key,
+    Matches,
+    Metadata,
+    ObjectInfo,
+    Page,
+    Part,
+    Staged,
+    StagedBytes,
+    Upload,
+    VersionPlace,
+    Versions,
+)
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
+from s3mount.store.aspects import CONTENT_TYPE, ETAG, SIZE, STORAGE_CLASS, URL, told_by
+from s3mount.store.rules import DELETE_KEYS, changed, not_found, require_key, require_metadata
+from s3mount.store.wrap.base import Wrapper
+from s3mount.writeback.chains import Entry, judge
+from s3mount.writeback.journal import INLINE_BYTES, Journal
+from s3mount.writeback.pending import Pending, fresh_name
+from s3mount.writeback.pins import CalledPin, PendingPin
+from s3mount.writeback.records import Op, Piece, Record, Stored, commit_of, is_local
+from s3mount.writeback.sender import GATHER_S, SETTLE_S, Sender
+
+log = logging.getLogger(__name__)
+
+# What is known of a pending version without asking anybody.
+_TOLD = frozenset({ETAG, SIZE, CONTENT_TYPE, STORAGE_CLASS})
+# Descriptors of bodies that an upload or a pin opens anew where they went in between.
+TRIES = 5
+# How often the journal is asked whether somebody has decided on what was refused.
+ASK_S = 1.0
+
+
+class WriteBack(Wrapper):
+    """*inner*, later. Make it with `open`; `aclose` stops sending, what is left stays in the journal."""
+
+    def __init__(self, inner: ObjectStore, journal: Journal, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        super().__init__(inner)
+        self._journal = journal
+        self._pending = Pending(journal, clock_ns=clock_ns)
+        self._sender = Sender(inner, self._pending)
+        self._began = trio.current_time()
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, inner: ObjectStore, folder: Path, *, about: dict[str, str] | None = None, clock_ns: Callable[[], int] = time.time_ns
+    ) -> WriteBack:
+        """Around *inner*, with the journal in *folder*; what a former mount left there is sent from now on.
+
+        Raises Busy where another process does that, NewerFormat, Corrupt, NoSpace, AccessDenied, Unavailable.
+        """
+        journal = await trio.to_thread.run_sync(lambda: Journal.open(folder, about=about))
+        store = cls(inner, journal, clock_ns=clock_ns)
+        records = await trio.to_thread.run_sync(journal.records)
+        store._sender.start()
+        store._pending.restore(records)
+        if len(store._pending.chains):
+            log.info("%d changes that a former mount left are on their way to the bucket", len(store._pending.chains))
+        if store._pending.failed_records:
+            log.warning("%d files wait that the bucket has refused: see s3mount pending", store._pending.failed_records)
+        return store
+
+    def __repr__(self) -> str:
+        return f"<WriteBack {self._pending!r} {self.inner!r}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(
+            self.inner.capabilities,
+            atomic_rename=False,
+            links=False,
+            part_copy=True,
+            adopt=True,
+            reserve=False,
+            early_parts=False,
+            durable=False,
+            deferred=True,
+        )
+
+    @property
+    def staging(self) -> Path:
+        return self._journal.staging
+
+    @property
+    def stored(self) -> Callable[[ObjectInfo], None]:
+        """Told of each version as the store calls it, once it is there."""
+        return self._sender.stored
+
+    @stored.setter
+    def stored(self, tell: Callable[[ObjectInfo], None]) -> None:
+        self._sender.stored = tell
+
+    @property
+    def forget(self) -> Callable[[str], None]:
+        """Told of keys of which the store says something else than what was shown."""
+        return self._pending.forget
+
+    @forget.setter
+    def forget(self, tell: Callable[[str], None]) -> None:
+        self._pending.forget = tell
+
+    def check(self) -> None:
+        self._pending.check()
+
+    async def aclose(self) -> None:
+        """What is left stays in the journal for the next mount. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await self._sender.aclose()
+            self._pending.moved.unpark_all()
+            left = len(self._pending.chains)
+            await self._pending.together.call(self._journal.close)
+            await self.inner.aclose()
+            if left:
+                log.warning(
+                    "%d changes are not in the bucket yet; they are safe in %s, the next mount sends them", left, self._journal.folder
+                )
+
+    # -- looking ----------------------------------------------------------------------
+
+    async def head(self, key: Key) -> ObjectInfo:
+        overlay = self._pending.overlay
+        if overlay.is_pending(key):
+            await trio.lowlevel.checkpoint()
+        with overlay.asking() as asked:
+            if overlay.is_pending(key):
+                shown = overlay.shown(key)
+            else:
+                try:
+                    told: ObjectInfo | None = await self.inner.head(key)
+                except NotFound:
+                    told = None
+                shown = overlay.view(key, told, asked)
+        if shown is None:
+            raise not_found(key)
+        return shown
+
+    async def find(self, name: str) -> Found:
+        with self._pending.overlay.asking() as asked:
+            told = await self.inner.find(name)
+            if not name:
+                return told
+            found, doubtful = self._pending.overlay.found(name, told, asked)
+            if doubtful and not await self._survives(f"{name}/", asked, marker=False):
+                found = replace(found, implied=False)
+            return found
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        while True:
+            with self._pending.overlay.asking() as asked:
+                told = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+                merged = self._pending.overlay.page(
+                    told, asked, prefix=prefix, delimiter=delimiter, after=after, limit=min(limit, PAGE_KEYS)
+                )
+                empty = {group for group in merged.doubtful if not await self._survives(group, asked, marker=True)}
+            page = merged.page
+            if empty:
+                page = replace(page, prefixes=tuple(group for group in page.prefixes if group not in empty))
+            if page.objects or page.prefixes or page.next is None:
+                return page
+            after = page.next
+
+    async def _survives(self, prefix: str, asked: int, *, marker: bool) -> bool:
+        """Whether the store has a key under *prefix* that is shown; the marker counts only if it is asked for."""
+        after = ""
+        while True:
+            page = await self.inner.list(prefix, after=after)
+            for info in page.objects:
+                if self._pending.overlay.survives(info.key, asked) and (marker or info.key != prefix):
+                    return True
+            if page.next is None:
+                return False
+            after = page.next
+
+    async def aspect(self, key: Key, name: str) -> str | None:
+        newest = self._pending.chains.newest(key)
+        if newest is None or name == URL:
+            info = await self.inner.aspect(key, name)
+            return info
+        if newest.record.op is Op.DELETE:
+            raise not_found(key)
+        if name in _TOLD:
+            return told_by(newest.record.info, name)
+        await self.sync(key)
+        return await self.inner.aspect(key, name)
+
+    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
+        await self._sync([entry for entry in self._pending.chains if entry.record.key.startswith(prefix)])
+        told = await self.inner.list_versions(prefix, after=after)
+        return replace(told, entries=tuple(self._pending.overlay.seen_version(version) for version in told.entries))
+
+    # -- reading ----------------------------------------------------------------------
+
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        wanted = known.etag if known is not None else if_match
+        for _ in range(TRIES):
+            entry = self._entry(key, wanted)
+            if entry is None:
+                return await self._pin_inner(key, wanted, known)
+            if entry.record.op is Op.DELETE:
+                raise not_found(key)
+            if wanted is not None and entry.record.etag != wanted:
+                raise changed(key)
+            try:
+                return await self._pin_pending(entry)
+            except NotFound:
+                continue  # it arrived meanwhile
+        raise Unavailable(f"What waits of {key!r} cannot be read.")
+
+    def _entry(self, key: str, wanted: ETag | None) -> Entry | None:
+        """The pending version that is meant: the one of this ETag, else the newest."""
+        chain = self._pending.chains.of(key)
+        named = [entry for entry in chain if entry.record.op is Op.PUT and entry.record.etag == wanted]
+        if named:
+            return named[0]
+        return chain[-1] if chain else None
+
+    async def _pin_pending(self, entry: Entry) -> Pin:
+        record = entry.record
+        bodies = await self._pending.bodies_of(entry)
+
+        async def base() -> Pin:
+            assert record.base is not None
+            if (pin := await self._pin_former(record.key, record.base)) is not None:
+                return pin
+            return await self.pin(record.key, known=record.base)
+
+        async def moved() -> Pin | None:
+            return await self._pin_former(record.key, record.info)
+
+        return PendingPin(record, bodies, base, moved)
+
+    async def _pin_former(self, key: Key, info: ObjectInfo) -> Pin | None:
+        """Our or the store's version *info*, if it is the store's current one, whatever is pending by now."""
+        etag = self._pending.overlay.real(key, info.etag) if is_local(info.etag) else info.etag
+        return None if etag is None else await self.inner.pin(key, known=replace(info, key=key, etag=etag))
+
+    async def _pin_inner(self, key: Key, wanted: ETag | None, known: ObjectInfo | None) -> Pin:
+        if wanted is None:
+            pin = await self.inner.pin(key)
+            seen = self._pending.overlay.seen(pin.info)
+            return pin if seen is pin.info else CalledPin(pin, seen)
+        if not is_local(wanted):
+            return await self.inner.pin(key, if_match=wanted, known=known)
+        real = await self._real(key, wanted)
+        return CalledPin(await self.inner.pin(key, known=real), known or replace(real, etag=wanted))
+
+    async def _real(self, key: Key, etag: ETag) -> ObjectInfo:
+        """Our version *etag* of *key* as the store calls it. Raises PreconditionFailed where it is another one by now, NotFound."""
+        known = self._pending.overlay.real(key, etag)
+        if known is not None:
+            shown = self._pending.overlay.alias_of(key)
+            return replace(shown, etag=known)
+        info = await self.inner.head(key)
+        if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
+            raise changed(key)
+        return info
+
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
+        if self._pending.chains.newest(key) is None and (if_match is None or not is_local(if_match)):
+            info = await self.inner.get_into(key, span, buffer, if_match=if_match, arrived=arrived)
+            return self._pending.overlay.seen(info)
+        pin = await self.pin(key, if_match=if_match)
+        try:
+            if span.stop > pin.info.size or len(buffer) != span.length:
+                raise ValueError(f"{span} of {pin.info.size} bytes into {len(buffer)}")
+            await pin.get_into(span.start, buffer, arrived=arrived)
+            return pin.info
+        finally:
+            await pin.aclose()
+
+    # -- committing -------------------------------------------------------------------
+
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        size = memoryview(data).nbytes
+        if size > INLINE_BYTES:
+            source = _Bytes(memoryview(data).cast("B"))
+            return await self.adopt(key, Content(size, (Staged(0, size, source, 0),)), commit)
+        name = fresh_name()
+        pieces = (Stored(0, size, name, 0),) if size else ()
+        return await self._enter(self._record(key, commit, size, pieces), {name: bytes(data)} if size else {})
+
+    async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        sources = {id(piece.source): piece.source for piece in content.pieces if isinstance(piece, Staged)}
+        names = {number: fresh_name() for number in sources}
+        pieces: list[Piece] = []
+        for piece in content.pieces:
+            if isinstance(piece, Staged):
+                pieces.append(Stored(piece.offset, piece.length, names[id(piece.source)], piece.position))
+            else:
+                pieces.append(piece)
+        record = self._record(key, commit, content.size, tuple(pieces))
+        base = self._translated_base(key, content.base) if record.keeps else None
+        judge(key, self._pending.chains.newest(key), record.condition)
+        bodies = await trio.to_thread.run_sync(self._take, {names[number]: source for number, source in sources.items()})
+        try:
+            return await self._enter(replace(record, base=base), bodies)
+        except BaseException:
+            self._forget_bodies(bodies)
+            raise
+
+    def _record(self, key: Key, commit: Commit, size: int, pieces: tuple[Piece, ...]) -> Record:
+        require_key(key)
+        require_metadata({**commit.metadata, COMMIT_ID: commit.commit_id or "0" * 32}, self.inner.capabilities.metadata_bytes)
+        return Record(
+            key=key,
+            op=Op.PUT,
+            condition=commit.condition,
+            commit_id=commit.commit_id or secrets.token_hex(16),
+            size=size,
+            pieces=pieces,
+            metadata=commit.metadata,
+            content_type=commit.content_type,
+            storage_class=commit.storage_class,
+        )
+
+    async def _enter(self, record: Record, bodies: dict[str, bytes | int]) -> ObjectInfo:
+        async with self._pending.turn(record.key):
+            record = replace(record, condition=self._translated(record.key, record.condition))
+            return await self._pending.put(record, bodies, due=trio.current_time() + SETTLE_S)
+
+    def _translated(self, key: Key, condition: Condition) -> Condition:
+        """*condition* in the store's words where nothing is pending: so the journal need not know what was."""
+        if isinstance(condition, Matches) and self._pending.chains.newest(key) is None:
+            real = self._pending.overlay.real(key, condition.etag)
+            return condition if real is None else Matches(real)
+        return condition
+
+    def _translated_base(self, key: Key, base: ObjectInfo | None) -> ObjectInfo | None:
+        if base is None or self._pending.chains.newest(key) is not None:
+            return base
+        return replace(base, etag=self._pending.overlay.real(key, base.etag) or base.etag)
+
+    def _take(self, sources: dict[str, StagedBytes]) -> dict[str, bytes | int]:
+        taken: dict[str, bytes | int] = {}
+        try:
+            for name, source in sources.items():
+                taken[name] = self._journal.take(name, source)
+            if any(isinstance(held, int) for held in taken.values()):
+                self._journal.sync_bodies()
+        except BaseException:
+            self._forget_bodies(taken)
+            raise
+        return taken
+
+    def _forget_bodies(self, bodies: dict[str, bytes | int]) -> None:
+        for name, held in bodies.items():
+            if isinstance(held, int):
+                self._journal.forget(name)
+
+    async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
+        require_metadata(metadata, self.inner.capabilities.metadata_bytes)
+        async with self._pending.turn(key):
+            newest = self._pending.chains.newest(key)
+            if newest is not None and newest.record.op is Op.DELETE:
+                raise not_found(key)
+            if newest is not None:
+                judge(key, newest, None if if_match is None else Matches(if_match))
+                plain = {name: text for name, text in metadata.items() if name != COMMIT_ID}
+                if newest.replaceable:
+                    return await self._pending.amend(newest, replace(newest.record, metadata=plain))
+        etag = await self._settled(key, if_match)
+        info = await self.inner.update(key, metadata, if_match=etag)
+        self._pending.overlay.alias(key, None, None)
+        return info
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        etag = await self._settled(key, if_match)
+        assert etag is not None
+        info = await self.inner.set_aspect(key, name, value, if_match=etag)
+        self._pending.overlay.alias(key, None, None)
+        return info
+
+    async def _settled(self, key: Key, etag: ETag | None) -> ETag | None:
+        """Once nothing of *key* is pending: *etag* as the store calls it."""
+        await self.sync(key)
+        return (await self._real(key, etag)).etag if etag is not None and is_local(etag) else etag
+
+    async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
+        async with self._pending.turn(key):
+            condition = self._translated(key, None if if_match is None else Matches(if_match))
+            await self._pending.remove(key, condition, due=trio.current_time() + GATHER_S)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
+        if len(keys) > DELETE_KEYS:
+            raise ValueError(f"{len(keys)} keys in one delete; at most {DELETE_KEYS}")
+        failures: list[Failure] = []
+
+        async def delete(key: Key) -> None:
+            try:
+                await self.delete(key)
+            except StoreError as error:
+                failures.append(Failure(key, error))
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(delete, key)
+        return failures
+
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+        newest = self._pending.chains.newest(source)
+        if newest is not None:
+            if newest.record.op is Op.DELETE:
+                raise not_found(source)
+            judge(source, newest, None if if_match is None else Matches(if_match))
+            if not newest.record.keeps:
+                try:
+                    return await self._copy_pending(newest, target, commit)
+                except NotFound:
+                    pass  # it arrived meanwhile
+        etag = await self._settled(source, if_match)
+        await self.sync(target)
+        info = await self.inner.copy(source, target, if_match=etag, commit=commit)
+        self._pending.overlay.alias(target, None, None)
+        return info
+
+    async def _copy_pending(self, entry: Entry, target: Key, commit: Commit | None) -> ObjectInfo:
+        """A second record over the same bodies."""
+        former = entry.record
+        commit = commit or Commit(metadata=former.metadata, content_type=former.content_type, storage_class=former.storage_class)
+        record = self._record(target, replace(commit, commit_id=commit.commit_id or secrets.token_hex(16)), former.size, former.pieces)
+        async with self._pending.turn(target):
+            record = replace(record, condition=self._translated(target, record.condition))
+            info = await self._pending.put(record, {}, due=max(entry.due, trio.current_time() + SETTLE_S))
+            made = self._pending.chains.newest(target)
+            if made is not None and made.record.etag == info.etag:
+                made.data.update(entry.data)
+            return info
+
+    # -- multipart: nobody who commits late needs it ---------------------------------------
+
+    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
+        if isinstance(commit.condition, Matches):
+            try:
+                commit = replace(commit, condition=Matches(await self._settled(key, commit.condition.etag) or commit.condition.etag))
+            except (PreconditionFailed, NotFound):
+                pass  # judged at completion
+        return await self.inner.create_upload(key, commit)
+
+    async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
+        await self.sync(upload.key)
+        info = await self.inner.complete_upload(upload, parts)
+        self._pending.overlay.alias(upload.key, None, None)
+        return info
+
+    # -- the medium -------------------------------------------------------------------
+
+    async def sync(self, key: Key | None = None) -> None:
+        """On return every change acknowledged before (of *key*, or all) is in the store.
+
+        Raises why it is not: the store's refusal, or what was the matter when it was tried last. It goes on being tried.
+        """
+        await self._sync(list(self._pending.chains if key is None else self._pending.chains.of(key)))
+        await trio.lowlevel.checkpoint()
+        self._raise_refused(key)
+        if not self.inner.capabilities.durable:
+            await self.inner.sync(key)
+
+    async def _sync(self, entries: Sequence[Entry]) -> None:
+        """Until none of *entries* is pending, nor what replaced them."""
+        pending = self._pending
+        limit, failures = pending.last_id, pending.failures
+        self._sender.hurry(entries)
+        keys = list({entry.record.key for entry in entries})
+        while keys:
+            left = [entry for entry in pending.chains.of(keys[-1]) if entry.since <= limit]
+            if not left:
+                keys.pop()
+                continue
+            if self._closed:
+                raise Unavailable(f"{keys[-1]!r} is not in the bucket yet; the next mount with --write-back sends it.")
+            if pending.failures > failures:
+                self._raise_failed(keys, failures)
+            self._sender.hurry([entry for entry in left if not entry.failed])
+            await pending.moved.park()
+
+    def _raise_failed(self, keys: Sequence[str], since: int) -> None:
+        for key in keys:
+            for entry in self._pending.chains.of(key):
+                if entry.failed > since and entry.error is not None:
+                    raise entry.error
+            self._raise_refused(key)
+
+    def _raise_refused(self, key: str | None) -> None:
+        refused = self._pending.refused
+        if key is not None and key in refused:
+            raise refused[key]
+        if key is None and refused:
+            first, error = next(iter(refused.items()))
+            if len(refused) == 1:
+                raise error
+            raise Unavailable(f"{len(refused)} files could not be stored, {first!r} among them: {error}") from error
+
+    async def decide(self, verb: str, ids: Sequence[int]) -> int:
+        """`retry` or `discard` what the store refused, by the ids in the journal; how many of them there were."""
+        return await self._pending.decide(verb, ids)
+
+    def status(self) -> dict[str, object]:
+        """What is pending, for people: numbers, bytes, the age of the oldest in seconds, what was sent, the last failure."""
+        pending, sender = self._pending, self._sender
+        oldest = min((entry.record.created_ns for entry in pending.chains), default=0)
+        return {
+            "pending": len(pending.chains),
+            "pending_bytes": pending.bytes,
+            "oldest_ns": oldest,
+            "refused": pending.failed_records,
+            "sent": sender.sent,
+            "sent_bytes": sender.sent_bytes,
+            "uptime_s": trio.current_time() - self._began,
+            "error": sender.last_error,
+        }
+
+
+class _Bytes:
+    """What `put` was given, as staged bytes."""
+
+    path = None
+
+    def __init__(self, data: memoryview) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def read_into(self, position: int, buffer: memoryview) -> None:
+        buffer[:] = self._data[position : position + len(buffer)]

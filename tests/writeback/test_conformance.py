@@ -1,0 +1,29 @@
+"""The conformance suite over write-back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from s3mount.errors import Unavailable
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.writeback.store import WriteBack
+from tests.store.conformance import CHECKS, Check, apply
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[WriteBack]:
+    store = await WriteBack.open(MemoryStore(LIKE_S3), tmp_path / "j")
+    yield store
+    store.check()
+    with suppress(Unavailable):  # closed already, with something left
+        await store.sync()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+async def test_conformance(check: Check, store: WriteBack) -> None:
+    await apply(check, store)
