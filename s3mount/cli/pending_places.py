@@ -67,11 +67,14 @@ def all_places() -> list[PendingPlace]:
 
 
 def reached_as(place: PendingPlace, given: Choice) -> PendingPlace:
-    """*place* with the options that were *given* now instead of those of the mount, where they are not the defaults."""
+    """*place* with the options that were *given* now instead of those of the mount, where they are not the defaults.
+
+    But the data folder stays: with another one it would be another bucket.
+    """
     plain = Choice()
     s3 = {option.name: value for option in fields(S3Options) if (value := getattr(given.s3, option.name)) != getattr(plain.s3, option.name)}
     retry_for_s = given.retry_for_s if given.retry_for_s != plain.retry_for_s else place.choice.retry_for_s
-    return replace(place, choice=Choice(given.data or place.choice.data, replace(place.choice.s3, **s3), retry_for_s))
+    return replace(place, choice=Choice(place.choice.data, replace(place.choice.s3, **s3), retry_for_s))
 
 
 def _explicit(url: StoreUrl, choice: Choice) -> Choice:

@@ -74,14 +74,22 @@ def _wait(record: Watch, mountpoint: Path) -> None:
         record.close()
     if (error := _failure(outcome, mountpoint)) is not None:
         raise error
+    if outcome.kept:
+        click.echo(f"s3mount: {_kept(outcome)}", err=True)
 
 
 def _failure(outcome: Outcome, mountpoint: Path) -> S3MountError | None:
     if outcome.error is not None:
-        return Unavailable(f"{mountpoint} is unmounted, but not everything was committed: {outcome.error}")
+        what = f"{mountpoint} is unmounted, but not everything was committed: {outcome.error}"
+        return Unavailable(f"{what} {_kept(outcome)}" if outcome.kept else what)
     if not outcome.finished:
         return Unavailable(f"{mountpoint} is unmounted, but its process had died; what it had not committed by then is lost.")
     return None
+
+
+def _kept(outcome: Outcome) -> str:
+    what = "1 file" if outcome.kept == 1 else f"{outcome.kept} files"
+    return f"{what} could not be stored, and nothing of it is lost: s3mount pending lists what and why."
 
 
 @click.command()

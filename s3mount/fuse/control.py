@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Answer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
+SUFFIX = ".sock"
+
 # A request is one short line: keys and a verb. An answer may list some thousand files.
 REQUEST_BYTES = 1024 * 1024
 # Whoever connects and says nothing is not waited for; whoever is asked has nothing to wait for.
@@ -91,22 +93,42 @@ def ask(mountpoint: Path, *, owner: int, do: str, **more: Any) -> dict[str, Any]
     """
     for folder in runtime.folders(owner):
         try:
-            with _connected(path_in(folder, mountpoint)) as channel:
-                if _peer(channel) not in (owner, os.getuid(), 0):
-                    continue
-                channel.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
-                said = _all_of(channel)
+            answer = _asked(path_in(folder, mountpoint), owner, {"do": do, **more})
         except TimeoutError:
             raise Unavailable(f"The mount of {mountpoint} does not answer.") from None
         except OSError:
             continue
-        return _heard(said)
+        if answer is not None:
+            return answer
     return None
+
+
+def _asked(path: Path, owner: int, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The answer; None from somebody whom one does not believe, or who ends just now. Raises OSError, Unavailable."""
+    with _connected(path) as channel:
+        if _peer(channel) not in (owner, os.getuid(), 0):
+            return None
+        channel.sendall(json.dumps(request).encode() + b"\n")
+        return _heard(_all_of(channel))
+
+
+def everybody(owner: int) -> list[dict[str, Any]]:
+    """The status of every mount of user *owner* that answers. Blocks."""
+    found: list[dict[str, Any]] = []
+    for folder in runtime.folders(owner):
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            try:
+                answer = _asked(path, owner, {"do": "status"})
+            except (OSError, Unavailable):
+                continue
+            if answer is not None:
+                found.append(answer)
+    return found
 
 
 def path_in(folder: Path, mountpoint: Path) -> Path:
     """Where the socket of *mountpoint* lies in *folder*."""
-    return folder / f"{runtime.name_of(mountpoint)}.sock"
+    return folder / f"{runtime.name_of(mountpoint)}{SUFFIX}"
 
 
 def _heard(said: bytes) -> dict[str, Any] | None:

@@ -57,6 +57,7 @@ class Mount:
         self.data = folder / "data"
         self.log = folder / "log"
         self.stderr = folder / "stderr"
+        self.state = folder / "state"
         self.url = URL
         self.options = options
         self.expected: list[str] = []
@@ -75,7 +76,8 @@ class Mount:
         with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
             command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
             command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=environment(NOTIFY_SOCKET=name))
+            own = environment(NOTIFY_SOCKET=name, XDG_STATE_HOME=os.environ.get("XDG_STATE_HOME", str(self.state)))
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=own)
             while b"READY=1" not in _received(channel):
                 if self._process.poll() is not None:
                     raise AssertionError(f"no mount, status {self._process.returncode}: {self.stderr.read_text()}")

@@ -1,0 +1,266 @@
+"""What a mount could not store: who is told, and that nothing of it is lost until they say so. Real mounts of a bucket that refuses."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.fuse.mounting import Mount, s3mount
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.server.serving import environment as alone
+from tests.wire.faults import Rule
+from tests.wire.front import Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+BUCKET = "failing"
+REFUSED = Rule("answer", kinds=("PUT", "CreateUpload", "UploadPart"), key="precious", status=403, code="AccessDenied")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with served(tmp_path_factory.mktemp("served")) as server, Front(f"{server.host}:{server.port}") as front:
+        yield front
+
+
+@pytest.fixture
+def front(server: Front) -> Iterator[Front]:
+    yield server
+    server.spoil()
+
+
+@pytest.fixture(scope="module")
+def client(server: Front) -> Iterator[Any]:
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.url,
+        config=Config(s3={"addressing_style": "path"}),
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bucket(client: Any) -> Any:
+    """Emptied."""
+    for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
+    return client
+
+
+@pytest.fixture
+def mount(front: Front, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    for name, value in alone(**own).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    mount = Mount(tmp_path / "mounted", "--endpoint-url", front.url, "--retry-for", "1")
+    mount.url = f"s3://{BUCKET}"
+    mount.expected = ["Access Denied|precious|AccessDenied"]
+    with mount.guarded():
+        try:
+            yield mount.start()
+            if mount.process.poll() is None:
+                mount.stop()
+        finally:
+            mount.clean_up()
+
+
+def errno_of(call: Callable[[], object]) -> int | None:
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def shown(path: Path) -> bytes:
+    """What is read, whatever close has to say."""
+    fd = os.open(path, os.O_RDONLY)
+    data = os.pread(fd, 1 << 20, 0)
+    errno_of(lambda: os.close(fd))
+    return data
+
+
+def body(bucket: Any, key: str) -> bytes:
+    found: bytes = bucket.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return found
+
+
+def keys(bucket: Any) -> list[str]:
+    return [entry["Key"] for entry in bucket.list_objects_v2(Bucket=BUCKET).get("Contents", ())]
+
+
+def listed(*words: str | Path) -> list[dict[str, Any]]:
+    """What `s3mount pending` lists of our bucket."""
+    done = s3mount("pending", "--json", *(words or (f"s3://{BUCKET}",)))
+    assert (done.returncode, done.stderr) == (0, "")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def said(*words: str | Path, status: int = 0) -> str:
+    """Standard output, or standard error where the command failed as it should."""
+    done: subprocess.CompletedProcess[str] = s3mount(*words)
+    assert done.returncode == status, done.stderr + done.stdout
+    return done.stderr if status else done.stdout
+
+
+def write_refused(mount: Mount, front: Front, name: str = "precious.txt", data: bytes = b"precious") -> bytes:
+    front.spoil(REFUSED)
+    fd = os.open(mount.path / name, os.O_CREAT | os.O_WRONLY, 0o640)
+    os.write(fd, data)
+    os.utime(fd, ns=(10**18, 10**18 + 7))
+    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    return data
+
+
+def test_what_close_could_not_store_waits_in_the_mount_and_is_stored_on_demand(mount: Mount, front: Front, bucket: Any) -> None:
+    data = write_refused(mount, front)
+    (item,) = listed(mount.path)
+    assert (item["state"], item["key"], item["size"], item["mountpoint"]) == ("waiting", "precious.txt", len(data), str(mount.path))
+    assert "precious.txt" in item["reason"] or "denied" in item["reason"].lower()
+    assert listed(f"s3://{BUCKET}/other") == []
+    assert "precious.txt" in said("pending", mount.path)
+    assert item["reason"].rstrip(".") in said("retry", item["url"], status=1)
+    assert shown(mount.path / "precious.txt") == data
+    front.spoil()
+    told = s3mount("retry", item["url"])
+    assert told.stdout == f"{item['url']}: stored\n" or "Nothing is pending" in told.stderr  # the mount may have been faster
+    assert body(bucket, "precious.txt") == data
+    assert listed(mount.path) == []
+
+
+def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
+    data = write_refused(mount, front, data=random.Random(1).randbytes(300_000))
+    told = said("umount", mount.path, status=1)
+    assert "1 file could not be stored" in told
+    assert "s3mount pending" in told
+    mount.wait(status=1)
+    (item,) = listed()
+    assert (item["state"], item["size"], item["mountpoint"]) == ("kept", len(data), None)
+    assert item["id"] in said("pending")
+    assert item["reason"].rstrip(".") in said("retry", item["id"], status=1)
+    assert listed()[0]["tries"] == 1
+    said("export", item["id"], tmp_path / "exported")
+    exported = tmp_path / "exported"
+    assert exported.read_bytes() == data
+    assert (exported.stat().st_mode & 0o777, exported.stat().st_mtime_ns) == (0o640, 10**18 + 7)
+    assert "exists" in said("export", item["id"], exported, status=1)
+    front.spoil()
+    assert said("retry", "--all", f"s3://{BUCKET}") == f"{item['url']}: stored\n"
+    assert body(bucket, "precious.txt") == data
+    metadata = bucket.head_object(Bucket=BUCKET, Key="precious.txt")["Metadata"]
+    assert (int(metadata["mode"]) & 0o777, metadata["mtime"]) == (0o640, "1000000000.000000007")
+    assert listed() == []
+
+
+def test_what_is_discarded_is_gone_and_the_bucket_stays_as_it_is(mount: Mount, front: Front, bucket: Any) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="precious.txt", Body=b"before")
+    write_refused(mount, front)
+    said("discard", f"s3://{BUCKET}/precious.txt")
+    assert listed() == []
+    assert (mount.path / "precious.txt").read_bytes() == b"before"
+    write_refused(mount, front, "precious.two")
+    said("umount", mount.path, status=1)
+    mount.wait(status=1)
+    assert said("discard", f"s3://{BUCKET}/precious.two") == f"s3://{BUCKET}/precious.two: discarded\n"
+    assert "Nothing is pending" in said("discard", f"s3://{BUCKET}/precious.two", status=1)
+    assert listed() == []
+    assert keys(bucket) == ["precious.txt"]
+
+
+def test_an_edit_of_what_somebody_replaced_is_kept_and_undoes_nobodys_work(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
+    base = random.Random(2).randbytes(3_000_000)
+    bucket.put_object(Bucket=BUCKET, Key="edited", Body=base)
+    fd = os.open(mount.path / "edited", os.O_RDWR)
+    assert os.pread(fd, len(base), 0) == base
+    os.pwrite(fd, b"edit", 1_000_000)
+    bucket.put_object(Bucket=BUCKET, Key="edited", Body=b"theirs")
+    mount.expected = ["edited"]
+    assert errno_of(lambda: os.close(fd)) == errno.ESTALE
+    (item,) = listed(mount.path)
+    assert item["state"] == "kept"
+    assert "edited" in said("retry", item["id"], status=1)
+    assert body(bucket, "edited") == b"theirs"
+    said("export", item["id"], tmp_path)
+    assert (tmp_path / "edited").read_bytes() == base[:1_000_000] + b"edit" + base[1_000_004:]
+    told = s3mount("umount", mount.path)
+    assert (told.returncode, "1 file could not be stored" in told.stderr) == (0, True)
+    mount.wait()
+    said("retry", "--overwrite", item["id"])
+    assert body(bucket, "edited") == (tmp_path / "edited").read_bytes()
+    assert listed() == []
+
+
+def test_the_rest_of_an_edit_is_fetched_from_its_base_or_said_to_be_gone(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
+    base = random.Random(3).randbytes(3_000_000)
+    bucket.put_object(Bucket=BUCKET, Key="precious.edit", Body=base)
+    front.spoil(REFUSED)
+    fd = os.open(mount.path / "precious.edit", os.O_RDWR)
+    os.pwrite(fd, b"edit", 1_000_000)
+    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    said("umount", mount.path, status=1)
+    mount.wait(status=1)
+    (item,) = listed()
+    wanted = base[:1_000_000] + b"edit" + base[1_000_004:]
+    said("export", item["url"], tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == wanted
+    front.spoil()
+    bucket.put_object(Bucket=BUCKET, Key="precious.edit", Body=b"theirs")
+    told = said("export", item["url"], tmp_path / "torn", status=1)
+    assert f" of its {len(base)} bytes were those of a version that is gone" in told
+    assert not (tmp_path / "torn").exists()
+    said("export", "--partial", item["url"], tmp_path / "torn")
+    torn = (tmp_path / "torn").read_bytes()
+    assert (len(torn), torn[1_000_000:1_000_004], torn[:900_000], torn[1_100_000:]) == (
+        len(base),
+        b"edit",
+        bytes(900_000),
+        bytes(len(base) - 1_100_000),
+    )
+    assert "export it" in said("retry", "--overwrite", item["url"], status=1)
+    assert body(bucket, "precious.edit") == b"theirs"
+    bucket.put_object(Bucket=BUCKET, Key="precious.edit", Body=base)
+    said("retry", item["url"])
+    assert body(bucket, "precious.edit") == wanted
+
+
+def test_a_mount_that_is_told_to_stop_twice_keeps_what_was_not_committed(mount: Mount, front: Front, bucket: Any) -> None:
+    front.spoil(Rule("silence", kinds=("PUT",), key="hanging", seconds=30))
+    mount.expected = ["again: stopping now", "hanging", "ended with"]
+    # Not by this process: a descriptor that its children close would be a flush for each of them to wait for.
+    writing = subprocess.Popen(["dd", f"of={mount.path}/hanging", "conv=fsync"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert writing.stdin is not None
+    writing.stdin.write(b"open")
+    writing.stdin.close()
+    _until(lambda: [item["state"] for item in listed(mount.path)] == ["sending"])
+    mount.process.send_signal(signal.SIGTERM)
+    _until(lambda: "SIGTERM" in mount.log.read_text())
+    mount.process.send_signal(signal.SIGTERM)
+    mount.wait(status=1)
+    assert writing.wait() != 0
+    front.spoil()
+    (item,) = listed()
+    assert (item["key"], item["state"], item["size"]) == ("hanging", "kept", 4)
+    said("retry", "--all", f"s3://{BUCKET}")
+    assert body(bucket, "hanging") == b"open"
+
+
+def _until(true: Callable[[], bool]) -> None:
+    while not true():
+        pass
