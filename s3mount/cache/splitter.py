@@ -199,14 +199,14 @@ class Splitter:
     def _guess(self, gaps: Sequence[Gap]) -> bytes | None:
         if (place := self._of_former(gaps)) is not None:
             return place
-        if self._ruler is None or not gaps or self.pages < PAGES_BEFORE:
+        if self._ruler is None or not gaps or self.pages < PAGES_BEFORE + len(self._former):
             return None
         if gaps[-1].is_open and (place := self._at(gaps[-1], STRIDE * self._page_distance)) is not None:
             return place
         longest = max(gaps, key=self._distance_of)
         if self._distance_of(longest) < LONG_GAP * self._page_distance:
             return None
-        return self._at(longest, self._distance_of(longest) // 2)
+        return self._at(longest, self._distance_of(longest) // self._page_distance // 2 * self._page_distance)
 
     def _of_former(self, gaps: Sequence[Gap]) -> bytes | None:
         inside: Sequence[bytes] = max((self._former_in(gap) for gap in gaps), key=len, default=())
