@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -13,13 +16,15 @@ from trio.testing import MockClock
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import NAME, DiskRecords, MemoryRecords
 from s3mount.cache.remember import Remembering
-from s3mount.errors import AccessDenied
+from s3mount.errors import AccessDenied, NotFound
 from s3mount.model import NO_METADATA, ETag, Key, ObjectInfo
-from s3mount.store.api import Commit
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from s3mount.store.wrap.base import Op
+from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 from tests.cache.metadata.kit import fill, list_all, remembering
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -194,3 +199,60 @@ async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump
             assert found.object.metadata
         assert slow.counts["head"] <= 1001
         assert trio.current_time() - began < 3
+
+
+class Held(Wrapper):
+    """HEADs are answered by the store at once, and come back when they are let go."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.asked, self.let_go = trio.Event(), trio.Event()
+        self.heads = 0
+
+    async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+        answer = await call()
+        if op.verb in ("head", "find"):
+            self.heads += 1
+            self.asked.set()
+            await self.let_go.wait()
+        return answer
+
+
+@pytest.mark.parametrize("ask", ["list", "find", "head"])
+@pytest.mark.parametrize("change", ["update", "put", "delete"])
+async def test_an_answer_that_a_change_of_this_mount_overtook_brings_nothing_back(ask: str, change: str, autojump_clock: MockClock) -> None:
+    """chmod leaves the ETag as it is: old attributes are told from new ones only by when they were asked for."""
+    held = Held(memory := MemoryStore(LIKE_S3))
+    fill(memory.bucket, ["d/f"])
+    store = Remembering(held, CacheOptions(attributes="full"))
+    new = {"mode": "33152"}
+
+    async def asked() -> None:
+        if ask == "list":
+            objects, _ = await list_all(store, "d/")
+            assert [shown_without_id(info) for info in objects] == ([] if change == "delete" else [new])
+        else:
+            with suppress(NotFound):
+                await (store.find("d/f") if ask == "find" else store.head(Key("d/f")))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked)
+        await held.asked.wait()
+        if change == "update":
+            await store.update(Key("d/f"), new)
+        elif change == "put":
+            await store.put(Key("d/f"), b"xxxxx", Commit(metadata=new))
+        else:
+            await store.delete(Key("d/f"))
+        held.let_go.set()
+    wanted = [] if change == "delete" else [new]
+    assert [shown_without_id(info) for info in (await list_all(store, "d/"))[0]] == wanted
+    await trio.sleep(2)
+    heads = held.heads
+    assert [shown_without_id(info) for info in (await list_all(store, "d/"))[0]] == wanted
+    assert held.heads == heads  # what was recorded is the new one
+    await store.aclose()
+
+
+def shown_without_id(info: ObjectInfo) -> dict[str, str]:
+    return {name: value for name, value in (info.metadata or {}).items() if name != COMMIT_ID}
