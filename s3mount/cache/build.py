@@ -20,10 +20,15 @@ from s3mount.store.api import ObjectStore
 def remembered(store: ObjectStore, options: CacheOptions) -> Remembering:
     """*store* with a memory for names, attributes and bytes. Close it: that ends its tasks, writes what is kept, and closes *store*."""
     blocks = Blocks(store, options)
+    return remembered_over(blocks, blocks, options)
+
+
+def remembered_over(store: ObjectStore, blocks: Blocks, options: CacheOptions) -> Remembering:
+    """As `remembered`, where *store* stands around *blocks* already."""
     folder = attributes_folder(options)
     records = MemoryRecords(options.identity) if folder is None else DiskRecords(folder, options.identity)
     snapshot = Snapshot(options.folder, f"{options.attributes} {options.identity}") if options.folder is not None else None
-    remembering = Remembering(blocks, options, records=records, snapshot=snapshot)
+    remembering = Remembering(store, options, records=records, snapshot=snapshot)
     blocks.siblings = remembering
     return remembering
 

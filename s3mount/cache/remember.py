@@ -158,6 +158,15 @@ class Remembering(Wrapper):
 
     # -- reading ----------------------------------------------------------------------
 
+    def made(self, info: ObjectInfo) -> None:
+        """A version that this mount has made is called *info* in the store: remember that for those who will find it there."""
+        self._attributes.shown(info)
+
+    def forget(self, key: str) -> None:
+        """What is remembered of *key* is wrong."""
+        if is_text(key):
+            self._gone(key)
+
     def _gone(self, key: str) -> None:
         """A read has met another version than the one that is remembered."""
         self.tables.changed(key, Mark.UNKNOWN)

@@ -23,7 +23,7 @@ from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
 from s3mount.cli.pending_keeper import keeper_for
 from s3mount.cli.report import only_cause, sentence
-from s3mount.cli.state import journal_folder
+from s3mount.cli.state import journal_folder, write_back_folder
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_url
 from s3mount.errors import UsageError
@@ -107,6 +107,15 @@ def parse_moment(text: str) -> int:
 @click.option(
     "--commit-timeout", type=parse_duration, metavar="SECONDS", default="6h", show_default=True, help="Give up a commit after this."
 )
+@click.option("--write-back", is_flag=True, help="s3://: close returns when the data is safe on local disk, and uploads it afterwards.")
+@click.option(
+    "--flush-timeout",
+    type=parse_duration,
+    metavar="SECONDS",
+    default="10m",
+    show_default=True,
+    help="With --write-back: how long unmounting waits for uploads; the next mount sends the rest.",
+)
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", show_default=True, help="How much to log.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Log into this file. Default: the system log; stderr with -f.")
 @cache_options
@@ -133,6 +142,8 @@ def mount(
     no_content_type: bool,
     request_timeout: float,
     commit_timeout: float,
+    write_back: bool,
+    flush_timeout: float,
     log_level: str,
     log_file: Path | None,
     choice: Choice,
@@ -143,6 +154,7 @@ def mount(
     SOURCE is s3://BUCKET[/PREFIX] or local://BUCKET[/PREFIX]. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
     """
     url = parse_url(source)
+    late = write_back_folder(url, choice) if write_back and not read_only and versions_at is None else None
     if versions_at is not None:
         # What was does not change any more.
         read_only, metadata_ttl, create = True, FOREVER_S, False
@@ -165,11 +177,14 @@ def mount(
             content_types=not no_content_type,
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
             journal=journal_folder(url, choice),
+            flush_timeout_s=flush_timeout,
             keep=None if read_only else keeper_for(url, choice),
         ),
         allow_other=allow_other,
         kernel=kernel,
         deadlines=Deadlines(request_s=request_timeout, commit_s=commit_timeout),
+        about={"pending": str(pending_folder(url, choice)), "sync": sync, "metadata_ttl_s": min(metadata_ttl, FOREVER_S)},
+        tell=tell,
     )
     log_file = log_file and log_file.expanduser().absolute()
 
@@ -177,7 +192,9 @@ def mount(
         log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))
         for former in dead:
             log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
-        run_mount(lambda: open_store(url, choice, create_bucket=create, cache=cache, at_ns=versions_at), options, ready=ready)
+        run_mount(
+            lambda: open_store(url, choice, create_bucket=create, cache=cache, at_ns=versions_at, write_back=late), options, ready=ready
+        )
 
     if foreground:
         work(lambda: None)

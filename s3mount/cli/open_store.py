@@ -69,12 +69,21 @@ class Stores:
     """The stores that one command works on, each opened once; leaving the context closes them.
 
     *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets. *cache* (a mount's) is for
-    the stores behind a network. *at_ns*: show buckets as they were then.
+    the stores behind a network. *at_ns*: show buckets as they were then. *write_back*: commit to this folder first (a mount's, of s3://).
     """
 
-    def __init__(self, choice: Choice, *, create: bool = False, cache: CacheOptions | None = None, at_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        choice: Choice,
+        *,
+        create: bool = False,
+        cache: CacheOptions | None = None,
+        at_ns: int | None = None,
+        write_back: Path | None = None,
+    ) -> None:
         self._choice = choice
         self._at_ns = at_ns
+        self._write_back = write_back
         self._folder = data_folder(choice.data)
         self._create = create
         self._cache = cache
@@ -158,7 +167,7 @@ class Stores:
     def _remote(self) -> Remote:
         # Imported when it is wanted: aiobotocore takes longer to import than a command on the embedded store takes altogether.
         remote: ModuleType = importlib.import_module("s3mount.cli.remote")
-        service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns)
+        service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns, write_back=self._write_back)
         return service
 
     def _no_bucket(self, url: StoreUrl) -> str:
@@ -185,14 +194,20 @@ def require_bucket_named(url: StoreUrl) -> None:
 
 @asynccontextmanager
 async def open_store(
-    url: StoreUrl, choice: Choice, *, create_bucket: bool = False, cache: CacheOptions | None = None, at_ns: int | None = None
+    url: StoreUrl,
+    choice: Choice,
+    *,
+    create_bucket: bool = False,
+    cache: CacheOptions | None = None,
+    at_ns: int | None = None,
+    write_back: Path | None = None,
 ) -> AsyncIterator[ObjectStore]:
     """The store of *url*'s bucket for as long as the context lasts; *create_bucket* makes it where it is missing.
 
     Raises NoSuchBucket with the command that makes the bucket, StoreErrors that name the data folder or the service.
     """
     require_bucket_named(url)
-    async with Stores(choice, create=create_bucket, cache=cache, at_ns=at_ns) as stores:
+    async with Stores(choice, create=create_bucket, cache=cache, at_ns=at_ns, write_back=write_back) as stores:
         try:
             store = await stores.open(url)
         except NoSuchBucket:

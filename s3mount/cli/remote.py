@@ -3,7 +3,7 @@
 Owns: the order of the wrappers around S3Store, what a first look may change (the region), the sentence for a missing bucket.
 Must not know: what is done with a store, the embedded store.
 
-    cache (a mount's) -> Past (where it shows what was) -> Retrying -> Limited -> S3Store
+    names and attributes -> write-back (if chosen) -> blocks (a mount's) -> Past (where it shows what was) -> Retrying -> Limited -> S3Store
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
 from s3mount.cache.blocks import Blocks
-from s3mount.cache.build import remembered
+from s3mount.cache.build import remembered, remembered_over
 from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
-from s3mount.errors import Misdirected, NoSuchBucket
-from s3mount.model import Key, MiB
+from s3mount.errors import Busy, Misdirected, NoSuchBucket
+from s3mount.model import Key, MiB, ObjectInfo
 from s3mount.store.api import ObjectStore
 from s3mount.store.past import Past
 from s3mount.store.s3 import buckets
@@ -31,6 +33,7 @@ from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.limited import Limited, Limits
 from s3mount.store.wrap.retrying import Policy, Retrying
+from s3mount.writeback.store import WriteBack
 
 logger = logging.getLogger("s3mount")
 
@@ -45,10 +48,13 @@ COMMAND_BYTES = 256 * MiB
 class Remote:
     """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question).
 
-    *at_ns*: show buckets as they were then.
+    *at_ns*: show buckets as they were then. *write_back*: commits are in this folder first.
     """
 
-    def __init__(self, choice: Choice, cache: CacheOptions | None = None, *, at_ns: int | None = None) -> None:
+    def __init__(
+        self, choice: Choice, cache: CacheOptions | None = None, *, at_ns: int | None = None, write_back: Path | None = None
+    ) -> None:
+        self._write_back = write_back
         self._at_ns = at_ns
         self._options = choice.s3
         self._policy = Policy(budget=choice.retry_for_s)
@@ -63,7 +69,8 @@ class Remote:
             patient, identity = Past(patient, self._at_ns), f"{identity}@{self._at_ns}"
         if self._cache is None:
             return Blocks(patient, CacheOptions(memory_limit=COMMAND_BYTES))
-        return remembered(patient, replace(self._cache, identity=identity))
+        cache = replace(self._cache, identity=identity)
+        return remembered(patient, cache) if self._write_back is None else await _late(patient, cache, self._write_back, str(url))
 
     async def _reach(self, url: StoreUrl, options: S3Options) -> S3Store:
         store = await open_s3(options, url.bucket, policy=self._policy)
@@ -121,6 +128,35 @@ class Remote:
         finally:
             with trio.CancelScope(shield=True):
                 await client.aclose()
+
+
+async def _late(store: ObjectStore, cache: CacheOptions, folder: Path, url: str) -> ObjectStore:
+    """*store* with its caches, and commits that are in *folder* first; without that where another process has the folder."""
+    blocks = Blocks(store, cache)
+    try:
+        late = await WriteBack.open(blocks, folder, about={"url": url})
+    except Busy:
+        logger.warning("Another mount of %s has --write-back already: this one commits at close.", url)
+        return remembered_over(blocks, blocks, cache)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await blocks.aclose()
+        raise
+    remembering = remembered_over(late, blocks, cache)
+    late.stored, late.forget = remembering.made, remembering.forget
+    blocks.siblings = Stored(remembering, late)
+    return remembering
+
+
+class Stored:
+    """Siblings by what the store calls them, for blocks, which ask it."""
+
+    def __init__(self, remembering: Remembering, late: WriteBack) -> None:
+        self._remembering = remembering
+        self._late = late
+
+    def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
+        return self._late.as_stored(self._remembering.after(key, count))
 
 
 async def _closed(store: S3Store) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from s3mount.cli.open_store import data_folder
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
+from s3mount.errors import UsageError
 
 
 def journal_folder(url: StoreUrl, choice: Choice) -> Path | None:
@@ -37,6 +38,13 @@ def pending_folder(url: StoreUrl, choice: Choice) -> Path:
     else:
         where = endpoint_of(choice) or f"profile:{choice.s3.profile or os.environ.get('AWS_PROFILE', '')}"
     return pending_folders() / _hashed(f"{where}/{url.bucket}")
+
+
+def write_back_folder(url: StoreUrl, choice: Choice) -> Path:
+    """Where commits to *url*'s bucket wait that a mount with --write-back has not sent yet. Raises UsageError where none need wait."""
+    if url.scheme != "s3":
+        raise UsageError("--write-back is for s3://: local:// commits to local disk anyway.")
+    return pending_folder(url, choice) / "write-back"
 
 
 def state_home() -> Path:

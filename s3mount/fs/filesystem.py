@@ -17,13 +17,14 @@ a request to the store.
 
 from __future__ import annotations
 
+import logging
 import stat
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 import trio
 
-from s3mount.errors import Invalid, S3MountError
+from s3mount.errors import Invalid, OutcomeUnknown, S3MountError, Throttled, TimedOut, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.dirs import Directories
 from s3mount.fs.entries import TARGET_BYTES, Entries
@@ -44,6 +45,11 @@ SYNC_SECONDS = 4.0
 # How often failed commits are tried again, and how long a directory's time may stay unwritten.
 BACKGROUND_SECONDS = 5.0
 
+# What may be otherwise in a moment.
+TRANSIENT = (Unavailable, TimedOut, Throttled, OutcomeUnknown)
+
+log = logging.getLogger(__name__)
+
 
 class Filesystem:
     """A mounted bucket, or a prefix of one. All times are nanoseconds since 1970, errors as in `s3mount.errors`."""
@@ -58,8 +64,8 @@ class Filesystem:
         clock_ns: Callable[[], int] = time.time_ns,
         invalidate: Invalidate | None = None,
     ) -> None:
-        self._store = store
         self._volume = volume = Volume(store, options, clock_ns=clock_ns, invalidate=invalidate)
+        self._store = volume.store
         self._inodes = volume.inodes
         self._namespace = namespace = Namespace(volume)
         self._files = files = Files(volume, namespace)
@@ -193,11 +199,11 @@ class Filesystem:
         """On return everything so far is committed, and safe from a power cut. Raises the failures as one."""
         await self._save("")
 
-    async def _save(self, prefix: str) -> None:
+    async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
         failures: list[Exception] = list(await self._files.save_all(prefix))
         try:
             await self._metadata.save_all_times(prefix)
-            await self._store.sync()
+            await (sync or self._store.sync)()
         except S3MountError as error:
             failures.append(error)
         raise_as_one(failures)
@@ -209,9 +215,12 @@ class Filesystem:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The background, until cancelled: syncs what was committed, writes directories' times, tries failed commits again."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._sync_soon)
+            if not self._volume.can.deferred:
+                nursery.start_soon(self._sync_soon)
             nursery.start_soon(self._tidy)
             await nursery.start(self._files.deferred.run)
+            if self._volume.moving is not None:
+                await nursery.start(self._volume.moving.run)
             if self._volume.uploads is not None:
                 await nursery.start(self._volume.uploads.run)
             task_status.started()
@@ -238,10 +247,22 @@ class Filesystem:
     async def aclose(self) -> None:
         """Commit what is open, sync, drop everything. What could not be committed is kept aside, and raised as one."""
         try:
-            await self.sync()
+            await self._save("", sync=self._sync_in_time if self._volume.can.deferred else None)
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.aclose()
+
+    async def _sync_in_time(self) -> None:
+        """Until the store has got what is safe on local disk, however often that takes, but not longer than the user wants to wait."""
+        limit = self._volume.options.flush_timeout_s
+        with trio.move_on_after(limit):
+            while True:
+                try:
+                    return await self._store.sync()
+                except TRANSIENT as error:
+                    log.info("Not everything is in the bucket yet: %s", error)
+                await trio.sleep(1)
+        raise Unavailable(f"After {limit:g} s not all is in the bucket; the rest is safe, and the next mount with --write-back sends it.")
 
     async def retry(self, keys: Collection[str]) -> dict[str, str]:
         """Commit now what could not be committed before, of *keys*; why some of them still cannot."""

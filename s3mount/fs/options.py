@@ -43,6 +43,8 @@ class FsOptions:
     """New files get the Content-Type that their name promises; else they are bytes."""
     journal: Path | None = None
     """Where renames are written down that the store cannot do at once; None where it can."""
+    flush_timeout_s: float = 600.0
+    """How long the end of a mount waits for a store that gets commits later (`Capabilities.deferred`)."""
     keep: Keep | None = None
     """Who keeps what could not be committed; None: it is lost with the last holder, or with the mount."""
 

@@ -125,6 +125,18 @@ class WriteBack(Wrapper):
     def forget(self, tell: Callable[[str], None]) -> None:
         self._pending.forget = tell
 
+    def as_stored(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        """*infos* as the store calls them, up to the first that it has not got."""
+        found: list[ObjectInfo] = []
+        for info in infos:
+            etag: ETag | None = info.etag
+            if is_local(info.etag):
+                etag = None if self._pending.overlay.is_pending(info.key) else self._pending.overlay.real(info.key, info.etag)
+            if etag is None:
+                break
+            found.append(info if etag == info.etag else replace(info, etag=etag))
+        return found
+
     def check(self) -> None:
         self._pending.check()
 
@@ -138,9 +150,7 @@ class WriteBack(Wrapper):
             await self._pending.together.call(self._journal.close)
             await self.inner.aclose()
             if left:
-                log.warning(
-                    "%d changes are not in the bucket yet; they are safe in %s, the next mount sends them", left, self._journal.folder
-                )
+                log.info("%d changes are not in the bucket yet; they are safe in %s, the next mount sends them", left, self._journal.folder)
 
     # -- looking ----------------------------------------------------------------------
 
@@ -517,7 +527,7 @@ class WriteBack(Wrapper):
             first, error = next(iter(refused.items()))
             if len(refused) == 1:
                 raise error
-            raise Unavailable(f"{len(refused)} files could not be stored, {first!r} among them: {error}") from error
+            raise type(error)(f"{len(refused)} files could not be stored, {first!r} among them: {error}") from error
 
     async def decide(self, verb: str, ids: Sequence[int]) -> int:
         """`retry` or `discard` what the store refused, by the ids in the journal; how many of them there were."""
