@@ -82,6 +82,10 @@ class Blocks(Wrapper):
         if self.disk is not None:
             self.disk.check()
 
+    def statistics(self) -> dict[str, object]:
+        """How much of the memory for blocks is used, in bytes."""
+        return {"memory_used": self.arena.used, "memory_limit": self.arena.limit}
+
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> BlockPin:
         if self.disk is not None:
             self.disk.begin()

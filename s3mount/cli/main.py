@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mount": ("s3mount.cli.mount:mount", "Make a bucket, or a prefix of it, a directory."),
     "umount": ("s3mount.cli.umount:umount", "Unmount, and wait until everything is committed."),
     "flush": ("s3mount.cli.umount:flush", "Return when everything written so far is in the store."),
+    "status": ("s3mount.cli.status:status", "Show what a mount is doing, and what it has not stored yet."),
     "pending": ("s3mount.cli.pending:pending", "List what is not stored: why, since when, how large."),
     "retry": ("s3mount.cli.pending:retry", "Store now what could not be stored before."),
     "discard": ("s3mount.cli.pending:discard", "Throw away what could not be stored."),

@@ -23,7 +23,8 @@ from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
 from s3mount.cli.pending_keeper import keeper_for
 from s3mount.cli.report import only_cause, sentence
-from s3mount.cli.state import journal_folder, write_back_folder
+from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
+from s3mount.cli.status import tell
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_url
 from s3mount.errors import UsageError

@@ -1,0 +1,136 @@
+"""`s3mount status`: what a mount is doing, and what it has not stored yet.
+
+Owns: the command and what it prints; how a store of many layers is asked about itself.
+Must not know: how the answer comes (see fuse.control).
+
+A layer of a store that has something to tell has a method `statistics() -> dict`, which neither waits nor fails.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from s3mount.cli.output import NS_PER_S, json_option, print_json, shown, size_text, time_json, time_text
+from s3mount.errors import Unavailable, UsageError
+from s3mount.fuse import control
+from s3mount.fuse import mountpoint as mountpoints
+from s3mount.store.api import ObjectStore
+
+# How many of the files that wait are shown one by one.
+SHOWN = 10
+
+
+def tell(store: ObjectStore) -> dict[str, object]:
+    """What the layers of *store* say of themselves."""
+    told: dict[str, object] = {}
+    layer: object = store
+    while layer is not None:
+        statistics = getattr(layer, "statistics", None)
+        told |= statistics() if callable(statistics) else {}
+        layer = getattr(layer, "inner", None)
+    return told
+
+
+def asked(path: Path) -> dict[str, Any]:
+    """The status of the mount that *path* (resolved) lies in. Raises UsageError where there is none, Unavailable."""
+    mounted = mountpoints.mount_above(path)
+    place, owner = (mounted.path, mounted.owner) if mounted is not None else (path, os.getuid())
+    status = control.ask(place, owner=owner, do="status")
+    if status is not None:
+        return status
+    if mounted is None:
+        raise UsageError(f"{path} is not in an s3mount file system.")
+    raise Unavailable(f"The mount of {place} does not answer: its process is gone, or of an older version.")
+
+
+def to_store(status: Mapping[str, Any]) -> tuple[int, int]:
+    """How many files, and bytes, are on their way to the store or should be."""
+    behind = status["store"].get("write_back") or {}
+    return status["changed"] + behind.get("pending", 0), status["changed_bytes"] + behind.get("bytes", 0)
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@json_option
+def status(*, mountpoint: Path, as_json: bool) -> None:
+    """Show what a mount is doing, and what it has not stored yet.
+
+    MOUNTPOINT is a mount or a directory in one; also one that is just being unmounted.
+    """
+    told = asked(mountpoints.resolve(mountpoint))
+    if as_json:
+        print_json(_as_record(told))
+        return
+    for name, text in _lines(told):
+        click.echo(f"{name:12} {text}")
+
+
+def _as_record(told: Mapping[str, Any]) -> dict[str, Any]:
+    waiting = [
+        {
+            "key": one["key"],
+            "size": one["size"],
+            "since": time_json(one["since_ns"]) if one["since_ns"] else None,
+            "reason": one["reason"] or None,
+            "tries": one["tries"],
+            "sending": one["sending"],
+        }
+        for one in told["waiting"]
+    ]
+    plain = ("source", "mountpoint", "pid", "ending", "read_only", "options", "open", "changed", "changed_bytes", "kept", "store")
+    began = {"mounted": time_json(told["began_ns"]), "uptime_s": round((time.time_ns() - told["began_ns"]) / NS_PER_S, 3)}
+    return {"kind": "status", **{name: told[name] for name in plain}, **began, "waiting": waiting}
+
+
+def _lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    state = "is ending" if told["ending"] else "read-only" if told["read_only"] else "read and write"
+    lines = [
+        ("source", f"{shown(told['source'])} on {shown(told['mountpoint'])} ({state})"),
+        ("mounted", f"{time_text(told['began_ns'])}, process {told['pid']}"),
+        ("files", f"{told['open']} open, {told['changed']} not stored yet ({size_text(told['changed_bytes'], human=True)}B)"),
+    ]
+    lines += _store_lines(told["store"])
+    if told["kept"]:
+        lines.append(("kept", f"{told['kept']} that could not be stored: see s3mount pending"))
+    for one in told["waiting"][:SHOWN]:
+        what = "sending" if one["sending"] else "waiting"
+        why = f": {one['reason']} (tried {one['tries']} times)" if one["reason"] else ""
+        lines.append((what, f"{shown(one['key'])}, {size_text(one['size'], human=True)}B{shown(why)}"))
+    if len(told["waiting"]) > SHOWN:
+        lines.append(("", f"and {len(told['waiting']) - SHOWN} more: see s3mount pending"))
+    return lines
+
+
+def _store_lines(store: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    if behind := store.get("write_back"):
+        lines.append(("write-back", _behind_text(behind)))
+    if "requests" in store:
+        total = sum(store["requests"].values())
+        most = sorted(store["requests"].items(), key=lambda item: -item[1])[:5]
+        lines.append(("requests", f"{total} ({', '.join(f'{verb} {count}' for verb, count in most)}), {store['under_way']} under way"))
+        if store["failures"]:
+            lines.append(("failures", ", ".join(f"{name} {count}" for name, count in sorted(store["failures"].items()))))
+    if "memory_limit" in store:
+        used, limit = (size_text(store[name], human=True) for name in ("memory_used", "memory_limit"))
+        lines.append(("cache", f"{used}B of {limit}B in memory"))
+    return lines
+
+
+def _behind_text(behind: Mapping[str, Any]) -> str:
+    text = f"{behind.get('pending', 0)} changes to send ({size_text(behind.get('bytes', 0), human=True)}B)"
+    if behind.get("oldest_ns"):
+        text += f", the oldest {max(0, time.time_ns() - behind['oldest_ns']) // NS_PER_S} s old"
+    if behind.get("rate"):
+        text += f", {size_text(int(behind['rate']), human=True)}B/s"
+    if behind.get("failed"):
+        text += f", {behind['failed']} refused"
+    if behind.get("error"):
+        text += f"; last: {shown(str(behind['error']))}"
+    return text
