@@ -1,0 +1,114 @@
+"""What a mount of s3:// knows of its objects, when somebody else changes them and when this mount does; over our own server."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.fuse.mounting import Mount
+from tests.fuse.test_tree import error_of
+from tests.s3.services import Service, ours
+from tests.server.serving import ACCESS_KEY, SECRET_KEY
+from tests.server.serving import environment as alone
+from tests.wire.front import Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1 << 20
+
+Mounted = Callable[..., Mount]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with ours(tmp_path_factory.mktemp("served")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def front(service: Service) -> Iterator[Front]:
+    """Counts what the mounts ask."""
+    with Front(service.url) as front:
+        yield front
+
+
+class Bucket:
+    """A bucket as another program sees it."""
+
+    def __init__(self, service: Service, name: str) -> None:
+        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
+        self.name = name
+        self.s3 = boto3.client("s3", endpoint_url=service.url, config=Config(s3={"addressing_style": "path"}), **keys)
+
+    def put(self, key: str, body: bytes, **more: Any) -> None:
+        self.s3.put_object(Bucket=self.name, Key=key, Body=body, **more)
+
+    def get(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def head(self, key: str) -> dict[str, Any]:
+        return dict(self.s3.head_object(Bucket=self.name, Key=key))
+
+
+@pytest.fixture
+def bucket(service: Service, request: pytest.FixtureRequest) -> Bucket:
+    bucket = Bucket(service, request.node.name.replace("_", "-")[:55].strip("-"))
+    bucket.s3.create_bucket(Bucket=bucket.name)
+    return bucket
+
+
+@pytest.fixture
+def mounted(front: Front, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mounted]:
+    """Mounts the bucket with some options; any number of times side by side."""
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    made: list[Mount] = []
+
+    def make(*options: str | Path) -> Mount:
+        mount = Mount(tmp_path / f"mount{len(made)}", "--endpoint-url", front.url, *map(str, options))
+        mount.url = f"s3://{bucket.name}"
+        made.append(mount)
+        return mount.start()
+
+    try:
+        yield make
+        for mount in made:
+            if mount.process.poll() is None:
+                mount.stop()
+    finally:
+        for mount in made:
+            mount.clean_up()
+
+
+def test_after_a_read_that_met_another_version_the_new_one_is_opened_at_once(mounted: Mounted, bucket: Bucket) -> None:
+    bucket.put("file", b"a" * (48 * MiB))
+    top = mounted("--metadata-ttl", "forever").path
+    with open(top / "file", "rb", buffering=0) as old:
+        assert old.read(4096) == b"a" * 4096
+        bucket.put("file", b"new")
+        assert (top / "file").stat().st_size == 48 * MiB  # forever
+        assert error_of(lambda: os.pread(old.fileno(), 4096, 40 * MiB)) == errno.ESTALE
+        assert (top / "file").read_bytes() == b"new"
+        assert (top / "file").stat().st_size == 3
+
+
+def test_an_object_that_was_removed_is_gone_after_a_read_that_missed_it(mounted: Mounted, bucket: Bucket) -> None:
+    bucket.put("d/file", b"a" * (48 * MiB))
+    bucket.put("d/other", b"b")
+    top = mounted("--metadata-ttl", "forever").path
+    assert sorted(os.listdir(top / "d")) == ["file", "other"]
+    with open(top / "d/file", "rb", buffering=0) as old:
+        assert old.read(4096) == b"a" * 4096
+        bucket.s3.delete_object(Bucket=bucket.name, Key="d/file")
+        assert error_of(lambda: os.pread(old.fileno(), 4096, 40 * MiB)) == errno.ESTALE
+        assert error_of(lambda: open(top / "d/file", "rb").close()) == errno.ENOENT
+        assert os.listdir(top / "d") == ["other"]
