@@ -9,13 +9,14 @@ import pytest
 import trio
 
 from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, PreconditionFailed, Throttled, TimedOut, Unavailable
+from s3mount.model import ByteRange, Key
 from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.lean.origin import Unfit
 from s3mount.store.s3.options import S3Options
 from tests.s3.lean.lanes import BUCKET, SESSION, client_of, lane_to
-from tests.s3.lean.scripted import CLOSE, HANG, RESET, Scripted, Step, answer, refusal, scripted
+from tests.s3.lean.scripted import CLOSE, HANG, RESET, Scripted, Step, answer, ok, refusal, scripted
 
 KEY = "a/../key +ü"
 TARGET = f"/{BUCKET}/a/../key%20%2B%C3%BC".encode()
@@ -56,6 +57,19 @@ async def failed(operation: str, *steps: Step, kind: type[Exception], options: S
 
 
 # -- what is sent ---------------------------------------------------------------------------
+
+
+async def test_a_body_behind_a_long_answer_on_one_connection_does_not_wait_in_vain() -> None:
+    """What was received last had the socket wake us for much only: the answer to what is sent next is short."""
+    first, rest = bytes(100_000), bytes(300_000)
+    async with scripted() as server, lane_to(server.url) as lane:
+        come, buffer = trio.Event(), bytearray(len(first) + len(rest))
+        server.plan = [[ok(first + rest)[: -len(rest)], come, rest], [answer("200 OK")]]
+        span = ByteRange(0, len(buffer))
+        await lane.get_into(Key(KEY), span, memoryview(buffer), arrived=lambda count: come.set() if count >= len(first) else None)
+        with trio.fail_after(10):
+            await change(lane, "put_object", Body=LARGE)
+    assert server.connections == 1
 
 
 async def test_a_put_is_sent_whole_with_its_fields_signed() -> None:

@@ -129,6 +129,7 @@ class Connection:
         """
         again, self.used, self._left, self._began, self.asked = self.used, True, None, False, False
         patience = thinking_s or self._patience.first_byte_s
+        self._pace.at_once()
         with trio.CancelScope(deadline=trio.current_time() + self._patience.stall_s) as self._scope:
             try:
                 await self._send(request, body)
@@ -205,7 +206,6 @@ class Connection:
     async def _head(self, *, bodiless: bool) -> Head:
         received = bytearray()
         portion = bytearray(FIRST_BYTES)
-        self._pace.at_once()
         while True:
             if self._heard:
                 received += self._heard
