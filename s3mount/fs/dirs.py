@@ -124,7 +124,8 @@ class Directories:
             told, then = False, handle.window.then
             for position, listed in self._behind(handle, start):
                 told, start = True, position
-                offered = self._listed(listed, then) or await self._looked_up(handle.inode, listed)
+                lasts = self._namespace.lasts(handle.inode, listed.name)
+                offered = self._listed(listed, then, lasts=lasts) or await self._looked_up(handle.inode, listed, lasts=lasts)
                 if offered is None:
                     continue
                 attr, self._offers[attr.ino] = offered
@@ -198,45 +199,46 @@ class Directories:
 
     # -- one entry --------------------------------------------------------------------
 
-    def _listed(self, listed: Listed, then: int) -> tuple[Attr, Offer] | None:
+    def _listed(self, listed: Listed, then: int, *, lasts: bool) -> tuple[Attr, Offer] | None:
         """The entry as the listing told it, where that said all there is to say, and still holds."""
         info = listed.info
         if info is None or info.metadata is None or listed.key in self._volume.fresh or self._volume.changes.since(listed.key, then):
             return None
         if self._volume.gate.is_away(listed.key):
             return None
-        return self._file(listed.key, info)
+        return self._file(listed.key, info, lasts=lasts)
 
-    async def _looked_up(self, directory: DirInode, listed: Listed) -> tuple[Attr, Offer] | None:
+    async def _looked_up(self, directory: DirInode, listed: Listed, *, lasts: bool) -> tuple[Attr, Offer] | None:
         """The entry as it is now; None where it is gone."""
         if not listed.name:
             return None
         try:
-            return self._sighted(await self._namespace.see(directory, listed.name))
+            return self._sighted(await self._namespace.see(directory, listed.name), lasts=lasts)
         except Invalid:
             return None
 
-    def _sighted(self, sight: Sight) -> tuple[Attr, Offer] | None:
+    def _sighted(self, sight: Sight, *, lasts: bool) -> tuple[Attr, Offer] | None:
         if sight.directory:
-            return self._directory(sight.stem, sight.marker)
+            return self._directory(sight.stem, sight.marker, lasts=lasts)
         if sight.fresh is not None and sight.fresh.live is not None:
             return live_attr(sight.fresh, sight.fresh.live), Offer(None, sight.key, None)
-        return None if sight.object is None else self._file(sight.key, sight.object)
+        return None if sight.object is None else self._file(sight.key, sight.object, lasts=lasts)
 
-    def _file(self, key: str, info: ObjectInfo) -> tuple[Attr, Offer]:
+    def _file(self, key: str, info: ObjectInfo, *, lasts: bool) -> tuple[Attr, Offer]:
         known = self._namespace.known_file(key, info)
         offer = Offer(None, key, info)
         if known is not None:
-            return self._namespace.file_attr(known, info), offer
+            return self._namespace.file_attr(known, info, lasting=lasts), offer
         number = self._namespace.file_number(key, info)
-        return attr_of(number, self._volume.file_attributes(info), size=info.size, nlink=info.links), offer
+        attributes = self._volume.file_attributes(info)
+        return attr_of(number, attributes, size=info.size, nlink=info.links, lasting=lasts and info.links == 1), offer
 
-    def _directory(self, stem: str, marker: ObjectInfo | None) -> tuple[Attr, Offer]:
+    def _directory(self, stem: str, marker: ObjectInfo | None, *, lasts: bool) -> tuple[Attr, Offer]:
         offer = Offer(stem, stem, marker)
         if self._volume.inodes.directory_at(stem) is not None:
-            return directory_attr(self._namespace.directory_inode(stem, marker)), offer
+            return directory_attr(self._namespace.directory_inode(stem, marker), lasting=lasts), offer
         inode = DirInode(self._namespace.directory_number(stem, marker), stem, self._volume.directory_attributes(marker), marked=False)
-        return directory_attr(inode), offer
+        return directory_attr(inode, lasting=lasts), offer
 
     def remember(self, ino: int) -> None:
         """The kernel has accepted the entry that was offered under *ino*: one lookup more."""

@@ -300,7 +300,7 @@ class Entries:
         stem, volume = directory.key, self._volume
         if directory is volume.root or directory.gone or stem in volume.kept:
             return
-        if directory.marked and not volume.can.cheap_metadata:
+        if directory.marked and (not volume.can.cheap_metadata or self._namespace.is_fresh(directory)):
             return
         if not stem.endswith("/"):
             return

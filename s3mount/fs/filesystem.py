@@ -10,6 +10,7 @@ Must not know: the kernel, pyfuse3, any particular store.
     files, content             handles, bytes, commits
     entries, rename, metadata  changing names and attributes
     dirs                       reading directories
+    following                  what others do, heard
 
 Permissions are the kernel's to check (default_permissions). Nothing that READ, WRITE, GETATTR or LOOKUP of other names needs is held across
 a request to the store.
@@ -29,6 +30,7 @@ from s3mount.fs.attrs import AttrChange
 from s3mount.fs.dirs import Directories
 from s3mount.fs.entries import TARGET_BYTES, Entries
 from s3mount.fs.files import Files
+from s3mount.fs.following import Following
 from s3mount.fs.inodes import ROOT, DirInode, FileInode
 from s3mount.fs.kept import Outstanding
 from s3mount.fs.metadata import Metadata
@@ -73,6 +75,7 @@ class Filesystem:
         self._metadata = metadata = Metadata(volume, namespace, files)
         self._renames = Renames(volume, namespace, files, entries, metadata)
         self._directories = Directories(volume, namespace)
+        self._following = Following(volume, namespace)
 
     # -- names ------------------------------------------------------------------------
 
@@ -218,6 +221,7 @@ class Filesystem:
             if not self._volume.can.deferred:
                 nursery.start_soon(self._sync_soon)
             nursery.start_soon(self._tidy)
+            nursery.start_soon(self._following.run)
             await nursery.start(self._files.deferred.run)
             if self._volume.moving is not None:
                 await nursery.start(self._volume.moving.run)

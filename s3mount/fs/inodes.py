@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 
 from s3mount.errors import Stale
@@ -128,7 +128,10 @@ Inode = FileInode | DirInode
 
 
 class Inodes:
-    """The table. *limit*: how many inodes may be looked up before cold ones are named for expulsion."""
+    """The table. *limit*: how many inodes may be looked up before cold ones are named for expulsion.
+
+    `on_displaced` is told which inode no longer has which key.
+    """
 
     def __init__(self, root: DirInode, *, limit: int) -> None:
         self.root = root
@@ -139,6 +142,7 @@ class Inodes:
         self._clock: deque[int] = deque()
         self._asked: set[int] = set()
         self._patience = PATIENCE
+        self.on_displaced: Callable[[FileInode, str], None] | None = None
         self._store(root)
         self._directories[root.key] = root
 
@@ -282,10 +286,13 @@ class Inodes:
     def displace(self, inode: FileInode) -> None:
         """Somebody else has replaced or removed the object under all its keys."""
         if inode.standing is Standing.NAMED:
-            for key in inode.keys:
+            keys = inode.keys
+            for key in keys:
                 del self._files[key]
             inode.others, inode.standing = NO_KEYS, Standing.DISPLACED
             self.drop_if_unused(inode)
+            for key in keys:
+                self._tell(inode, key)
 
     def displace_at(self, key: str) -> None:
         """Somebody else has given *key* to another object."""
@@ -302,6 +309,12 @@ class Inodes:
         else:
             inode.key, inode.standing = key, standing
             self.drop_if_unused(inode)
+        if standing is Standing.DISPLACED:
+            self._tell(inode, key)
+
+    def _tell(self, inode: FileInode, key: str) -> None:
+        if self.on_displaced is not None:
+            self.on_displaced(inode, key)
 
     # -- moving -----------------------------------------------------------------------
 

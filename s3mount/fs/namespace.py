@@ -15,6 +15,7 @@ it becomes a new inode: with its natural number (file id, else a hash of the key
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import trio
@@ -22,13 +23,16 @@ import trio
 from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
-from s3mount.fs.names import Kind, Meaning, meaning, name_in, place_of
+from s3mount.fs.names import MARKER, Kind, Meaning, begun, meaning, name_in, place_of
 from s3mount.fs.occupied import Occupied
 from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import Attr, Found, Key, ObjectInfo, number_of
 
 # Between the kernel's lookup of a name and the create that follows; other clients are not seen any later for it than by the kernel's cache.
 ABSENT_SECONDS = 0.05
+
+# In every name that is not its component as it is.
+MARK = MARKER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,7 @@ class Namespace:
         if sight.directory:
             inode = self.directory_inode(sight.stem, sight.marker)
             self._inodes.remember(inode)
-            return inode, directory_attr(inode)
+            return inode, directory_attr(inode, lasting=self.lasts(directory, name))
         if sight.fresh is not None and sight.fresh.live is not None:
             self._inodes.remember(sight.fresh)
             return sight.fresh, live_attr(sight.fresh, sight.fresh.live)
@@ -170,7 +174,11 @@ class Namespace:
         file = self.file_inode(sight.key, sight.object)
         self._inodes.remember(file)
         self.expel()
-        return file, self.file_attr(file, sight.object)
+        return file, self.file_attr(file, sight.object, lasting=self.lasts(directory, name))
+
+    def lasts(self, directory: DirInode, name: bytes) -> bool:
+        """Whether the entry *name* holds until others' changes of it are heard: see `following`, F1."""
+        return self._volume.following and MARK not in name and not begun(directory.key)
 
     def found_absent(self, directory: DirInode, name: bytes) -> Sight | None:
         """What the last lookup saw, if it found nothing under this name just now: the kernel looks up what it then creates."""
@@ -274,12 +282,15 @@ class Namespace:
         if inode.live is not None:
             return live_attr(inode, inode.live)
         info = await self.current(inode)
-        return self.file_attr(inode, info) if info is not None else live_attr(inode, require_live(inode))
+        if info is None:
+            return live_attr(inode, require_live(inode))
+        return self.file_attr(inode, info, lasting=self._volume.following)
 
-    def file_attr(self, inode: FileInode, info: ObjectInfo) -> Attr:
+    def file_attr(self, inode: FileInode, info: ObjectInfo, *, lasting: bool = False) -> Attr:
         if inode.live is not None:
             return live_attr(inode, inode.live)
-        return attr_of(inode.ino, self._volume.file_attributes(info), size=info.size, nlink=info.links)
+        attributes = self._volume.file_attributes(info)
+        return attr_of(inode.ino, attributes, size=info.size, nlink=info.links, lasting=lasting and info.links == 1)
 
     async def current(self, inode: FileInode) -> ObjectInfo | None:
         """The object of *inode* as it is now, None where there is none to be compared (new, or nameless and held). Raises Stale."""
@@ -310,12 +321,17 @@ class Namespace:
             return None
 
     async def _directory_getattr(self, inode: DirInode) -> Attr:
-        """From memory within the time-to-live: the kernel asks anew before each change of entries, because they change times."""
-        if not inode.gone and trio.current_time() - inode.seen_s >= self._volume.options.metadata_ttl_s:
+        """From memory while that is fresh: the kernel asks anew before each change of entries, because they change times."""
+        if not inode.gone and not self.is_fresh(inode):
             await self.marker_of(inode)
             if inode.gone:
                 raise stale()
-        return directory_attr(inode)
+        return directory_attr(inode, lasting=self._volume.following and not begun(inode.key))
+
+    def is_fresh(self, inode: DirInode) -> bool:
+        """Whether what was seen of *inode* last still holds: within the time-to-live, or until others' changes are heard."""
+        age = trio.current_time() - inode.seen_s
+        return age < (math.inf if self._volume.following else self._volume.options.metadata_ttl_s)
 
     async def marker_of(self, inode: DirInode) -> ObjectInfo | None:
         """The marker of a directory that is there; it is `gone` afterwards where nothing is left of it."""

@@ -6,6 +6,8 @@ Must not know: what is done with them.
 Only this mount knows of
 - new files that have no object yet (`fresh`, by key): they are looked up, listed and moved like the others;
 - directories whose last key went (`kept`): without a marker nothing in the store says that they are there.
+
+`following`: what others change is heard (see following); else it may go unnoticed for a time-to-live.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from s3mount.fs.buffers import BufferPool
 from s3mount.fs.early import Uploads
 from s3mount.fs.gate import Changes, Gate
 from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
+from s3mount.fs.moving import Moving
 from s3mount.fs.options import FsOptions, Invalidate
 from s3mount.fs.staging import StagingArea
 from s3mount.model import NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo, number_of
@@ -30,7 +33,8 @@ class Volume:
     """One mounted prefix of one bucket."""
 
     def __init__(self, store: ObjectStore, options: FsOptions, *, clock_ns: Callable[[], int], invalidate: Invalidate | None) -> None:
-        self.store = store
+        self.moving = None if store.capabilities.atomic_rename else Moving(store, options.journal)
+        self.store = store = self.moving or store
         self.can = store.capabilities
         self.options = options
         self.clock_ns = clock_ns
@@ -48,6 +52,7 @@ class Volume:
         self.buffers = BufferPool()
         self.uploads = Uploads(store) if self.can.early_parts else None
         self.unsynced = trio.Event()
+        self.following = False
 
     @property
     def root(self) -> DirInode:
@@ -68,6 +73,11 @@ class Volume:
         self.changes.note(key)
         if not self.can.durable:
             self.unsynced.set()
+
+    async def settle(self, prefix: str = "") -> None:
+        """On return what was renamed to below *prefix* lies there. Raises StoreErrors."""
+        if self.moving is not None:
+            await self.moving.settle(prefix)
 
     # -- attributes -------------------------------------------------------------------
 
@@ -99,6 +109,8 @@ class Volume:
         self.touched.add(directory)
 
     def check(self) -> None:
+        if self.moving is not None:
+            self.moving.check()
         for key, inode in self.fresh.items():
             assert inode.key == key, f"fresh {inode}"
             assert inode.live is not None, f"fresh {inode}"
@@ -157,7 +169,7 @@ def _parent(stem: str) -> str:
     return stem[: stem.rfind("/", 0, len(stem) - 1) + 1]
 
 
-def attr_of(ino: int, attributes: Attributes, *, size: int, nlink: int) -> Attr:
+def attr_of(ino: int, attributes: Attributes, *, size: int, nlink: int, lasting: bool = False) -> Attr:
     return Attr(
         ino=ino,
         mode=attributes.mode,
@@ -169,10 +181,11 @@ def attr_of(ino: int, attributes: Attributes, *, size: int, nlink: int) -> Attr:
         atime_ns=attributes.atime_ns,
         mtime_ns=attributes.mtime_ns,
         ctime_ns=attributes.ctime_ns,
+        lasting=lasting,
     )
 
 
-def directory_attr(inode: DirInode) -> Attr:
+def directory_attr(inode: DirInode, *, lasting: bool = False) -> Attr:
     attributes = inode.attributes
     touched = max(inode.touched_ns, 0)
     return Attr(
@@ -186,6 +199,7 @@ def directory_attr(inode: DirInode) -> Attr:
         atime_ns=attributes.atime_ns,
         mtime_ns=touched or attributes.mtime_ns,
         ctime_ns=touched or attributes.ctime_ns,
+        lasting=lasting,
     )
 
 

@@ -5,6 +5,7 @@ believe an answer.
 Must not know: where attributes come from.
 
 The kernel keeps attributes and names for one time-to-live (`--metadata-ttl`): that is the close-to-open promise towards other clients.
+What is lasting it keeps for longer: it is made to forget that in time.
 With the writeback cache the kernel owns size and times of a regular file while it caches it and passes over what we say; a version that
 somebody else committed comes as another inode, never as another size.
 """
@@ -22,6 +23,9 @@ STAT_BLOCK = 512
 # What local file systems say; stdio sizes its buffers by it, so a large one costs memory in every program.
 BLOCK_SIZE = 4096
 
+# What is lasting ends some day as well: longer than any program works on a tree that it has listed.
+LASTING_S = 300.0
+
 # The longest component that Linux passes on.
 NAME_MAX = 255
 
@@ -30,7 +34,7 @@ FILES_FREE = 1 << 32
 
 
 def to_entry(attr: Attr, *, ttl_s: float) -> EntryAttributes:
-    """What the kernel is told of *attr*, to be believed for *ttl_s* seconds."""
+    """What the kernel is told of *attr*, to be believed for *ttl_s* seconds, or long if it is lasting."""
     entry = EntryAttributes()
     entry.st_ino = attr.ino
     entry.st_mode = attr.mode
@@ -43,8 +47,7 @@ def to_entry(attr: Attr, *, ttl_s: float) -> EntryAttributes:
     entry.st_atime_ns = attr.atime_ns
     entry.st_mtime_ns = attr.mtime_ns
     entry.st_ctime_ns = attr.ctime_ns
-    entry.entry_timeout = ttl_s
-    entry.attr_timeout = ttl_s
+    entry.entry_timeout = entry.attr_timeout = max(ttl_s, LASTING_S) if attr.lasting else ttl_s
     return entry
 
 
