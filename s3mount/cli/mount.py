@@ -22,6 +22,7 @@ from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
 from s3mount.cli.pending_keeper import keeper_for
+from s3mount.cli.pending_places import describe, place_of
 from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
 from s3mount.cli.status import tell
@@ -188,6 +189,8 @@ def mount(
         tell=tell,
     )
     log_file = log_file and log_file.expanduser().absolute()
+    if late is not None:
+        describe(place_of(url, choice))
 
     def work(ready: Ready) -> None:
         log_to(log_file, level=log_level, foreground=foreground, fallback=log_fallback(options.mountpoint))

@@ -33,7 +33,7 @@ from s3mount.cli.output import (
 )
 from s3mount.cli.pending_items import Item, everything, named, under
 from s3mount.cli.pending_places import reached_as
-from s3mount.cli.pending_send import ask_owner, export_from_mount, remove, send
+from s3mount.cli.pending_send import ask_owner, drain, export_from_mount, remove, send
 from s3mount.cli.pending_send import export as export_record
 from s3mount.cli.places import path_of
 from s3mount.cli.report import sentence
@@ -178,14 +178,14 @@ async def _retry(reached: Reached, item: Item, *, overwrite: bool) -> None:
         if (now := await ask_owner(item, "retry")) is not None:
             raise Unavailable(now.reason)
     elif item.state == "queued":
-        raise Busy("a mount with --write-back sends it: mount the bucket so.")
+        await drain(await reached.stores(item), item)
     else:
         await send(await reached.stores(item), item, overwrite=overwrite)
 
 
 def _is_owned(item: Item) -> bool:
-    assert item.place is not None
-    with Journal.visit(item.place.folder) as journal:
+    assert item.journal is not None
+    with Journal.visit(item.journal) as journal:
         return journal.busy
 
 
@@ -209,8 +209,8 @@ async def _discard(item: Item) -> None:
         answer = await trio.to_thread.run_sync(lambda: item.mount and item.mount.ask("discard", keys=[item.url.key]))
         if not answer or item.url.key not in answer["discarded"]:
             raise Busy("a process has it open, or it is being stored just now.")
-    elif item.state in ("queued", "sending"):
-        raise Busy("a mount with --write-back will send it: remove the file there instead.")
+    elif item.state == "queued":
+        raise Busy("a mount with --write-back sends it: remove the file there.")
     else:
         await remove(item)
 

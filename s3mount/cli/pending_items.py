@@ -58,6 +58,7 @@ class Item:
     id: str = ""
     mount: RunningMount | None = None
     place: PendingPlace | None = None
+    journal: Path | None = None
     record: Record | None = None
 
     @property
@@ -112,14 +113,18 @@ def _of_mount(mount: RunningMount) -> Iterator[Item]:
 
 
 def _of_place(place: PendingPlace) -> list[Item]:
+    return [*_of_journal(place, place.kept, ""), *_of_journal(place, place.write_back, "w")]
+
+
+def _of_journal(place: PendingPlace, folder: Path, mark: str) -> list[Item]:
     try:
-        with Journal.visit(place.folder) as journal:
-            return [_of_record(place, record) for record in journal.records()]
+        with Journal.visit(folder) as journal:
+            return [_of_record(place, folder, mark, record) for record in journal.records()]
     except S3MountError:
         return []
 
 
-def _of_record(place: PendingPlace, record: Record) -> Item:
+def _of_record(place: PendingPlace, journal: Path, mark: str, record: Record) -> Item:
     return Item(
         url=with_key(place.url, record.key),
         state=record.state.value,
@@ -127,8 +132,9 @@ def _of_record(place: PendingPlace, record: Record) -> Item:
         since_ns=record.created_ns,
         reason=record.reason,
         tries=record.attempts,
-        id=f"{place.folder.name[:6]}-{record.id}",
+        id=f"{place.folder.name[:6]}-{mark}{record.id}",
         place=place,
+        journal=journal,
         record=record,
     )
 

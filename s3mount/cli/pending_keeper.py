@@ -42,7 +42,7 @@ class Keeper:
         commit, content = uncommitted.commit, uncommitted.content
         bodies = _Bodies()
         pieces = [bodies.stored(piece) for piece in content.pieces]
-        with Journal.visit(self._place.folder, create=True) as journal:
+        with Journal.visit(self._place.kept, create=True) as journal:
             return journal.keep(
                 uncommitted.key,
                 content.size,

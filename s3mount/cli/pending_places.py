@@ -3,8 +3,9 @@
 Owns: `bucket.json` in each folder; finding folders again, also of buckets that nobody mounts any more.
 Must not know: what is kept in the folders.
 
-    $XDG_STATE_HOME/s3mount/pending/<hash of service and bucket>/bucket.json     the URL and the options of the mount, none of them secret
-                                                                 journal.sqlite  and more, see writeback.journal
+    $XDG_STATE_HOME/s3mount/pending/<hash of service and bucket>/bucket.json   the URL and the options of the mount, none of them secret
+                                                                 kept/         the journal of what mounts could not store
+                                                                 write-back/   the journal of a mount with --write-back
 
 Credentials are never written down: whoever deals with a file later has the profile or the environment for it.
 """
@@ -36,6 +37,16 @@ class PendingPlace:
     folder: Path
     url: StoreUrl
     choice: Choice
+
+    @property
+    def kept(self) -> Path:
+        """The journal of what was kept."""
+        return self.folder / "kept"
+
+    @property
+    def write_back(self) -> Path:
+        """The journal of a mount with --write-back (see `state.write_back_folder`)."""
+        return self.folder / "write-back"
 
 
 def place_of(url: StoreUrl, choice: Choice) -> PendingPlace:

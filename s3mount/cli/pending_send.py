@@ -33,10 +33,11 @@ from s3mount.cli.transfer import write_all
 from s3mount.errors import AlreadyExists, Busy, NotFound, PreconditionFailed, S3MountError, Stale, StoreError, Unavailable
 from s3mount.fs.attrs import Defaults, decode
 from s3mount.fs.delivery import deliver, look
-from s3mount.model import Content, Hole, Kept, MiB, Piece, Staged
+from s3mount.model import Content, Hole, Kept, Matches, MiB, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore, Pin
 from s3mount.writeback.journal import Amend, Journal, Leave
-from s3mount.writeback.records import Op, Record, Stored, is_local
+from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
+from s3mount.writeback.store import WriteBack
 
 STEP_BYTES = 8 * MiB
 
@@ -66,14 +67,14 @@ class Body:
 
 async def send(stores: Stores, item: Item, *, overwrite: bool) -> None:
     """Commit a kept content, and remove its record. Raises StoreError: then it stays, and says why."""
-    place, record = _of(item)
-    with _alone(place), Journal.visit(place.folder) as journal:
+    place, folder, record = _of(item)
+    with _alone(place), Journal.visit(folder) as journal:
         if not any(other.id == record.id for other in journal.records()):
             return
         try:
             store = await stores.open(place.url)
             if await look(store, record.key, record.commit_id) is None:
-                await _commit(store, journal, record, overwrite=overwrite)
+                await _commit(store, journal, await _called(store, record), overwrite=overwrite)
         except StoreError as error:
             reason = _overtaken(record) if isinstance(error, OVERTAKEN) else error
             _note(journal, record, reason)
@@ -93,9 +94,19 @@ async def _commit(store: ObjectStore, journal: Journal, record: Record, *, overw
         await store.delete(record.key)
         return
     content = _content(journal, record)
-    if content.base is not None and is_local(content.base.etag):
-        raise Unavailable(f"{record.key!r} is an edit of a version that was not stored either; deal with that one first.")
     await deliver(store, record.key, commit.commit_id, lambda: store.adopt(record.key, content, commit))
+
+
+async def _called(store: ObjectStore, record: Record) -> Record:
+    """*record*, where it speaks of a version by what a mount with --write-back called it, in the store's own words. Raises StoreError."""
+    wanted = record.condition.etag if isinstance(record.condition, Matches) else record.base.etag if record.base else None
+    if wanted is None or not is_local(wanted):
+        return record
+    info = await look(store, record.key, commit_of(wanted))
+    if info is None:
+        raise PreconditionFailed(f"{record.key!r} is an edit of a version that is not in the bucket.")
+    base = record.base and replace(info, size=record.base.size)
+    return replace(record, base=base, condition=Matches(info.etag) if record.condition else None)
 
 
 def _content(journal: Journal, record: Record) -> Content:
@@ -138,14 +149,25 @@ def _alone(place: PendingPlace) -> Iterator[None]:
         os.close(fd)
 
 
+async def drain(stores: Stores, item: Item) -> None:
+    """Send what a mount with --write-back left behind, as the next one would. Raises Busy where one is there, StoreError."""
+    place, _, record = _of(item)
+    store = await WriteBack.open(await stores.open(place.url), place.write_back)
+    try:
+        await store.sync(record.key)
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.aclose()
+
+
 # -- removing ---------------------------------------------------------------------------------
 
 
 async def remove(item: Item) -> None:
     """Take the record out of its journal. Raises Unavailable where the mount that owns it does not do so."""
-    place, record = _of(item)
+    _, folder, record = _of(item)
     try:
-        with Journal.open(place.folder) as journal:
+        with Journal.open(folder) as journal:
             journal.apply([Leave((record.id,))])
     except Busy:
         await ask_owner(item, "discard")
@@ -153,8 +175,8 @@ async def remove(item: Item) -> None:
 
 async def ask_owner(item: Item, verb: str) -> Record | None:
     """Have the mount that owns the journal `retry` or `discard` a record; what became of it (None: it is gone). Raises Unavailable."""
-    place, record = _of(item)
-    with Journal.visit(place.folder) as journal:
+    _, folder, record = _of(item)
+    with Journal.visit(folder) as journal:
         journal.wish(verb, [record.id])
         with trio.move_on_after(HEED_S):
             while True:
@@ -173,8 +195,8 @@ async def export(stores: Stores, item: Item, path: Path, progress: Progress, *, 
 
     Raises StoreError, FileExistsError and other OSErrors.
     """
-    place, record = _of(item)
-    with _new_file(path) as fd, Journal.visit(place.folder) as journal:
+    place, folder, record = _of(item)
+    with _new_file(path) as fd, Journal.visit(folder) as journal:
         for piece in record.pieces:
             if isinstance(piece, Stored):
                 await trio.to_thread.run_sync(_copy_body, journal, piece, fd, progress)
@@ -187,7 +209,8 @@ async def export(stores: Stores, item: Item, path: Path, progress: Progress, *, 
 async def _fill(stores: Stores, place: PendingPlace, record: Record, fd: int, progress: Progress, *, partial: bool) -> None:
     kept = [piece for piece in record.pieces if isinstance(piece, Kept)]
     try:
-        pin = await _base(await stores.open(place.url), record)
+        store = await stores.open(place.url)
+        pin = await _base(store, await _called(store, record))
         try:
             for piece in kept:
                 await _copy_base(pin, piece, fd, progress)
@@ -289,7 +312,8 @@ def _copy_shown(source: Path, fd: int, progress: Progress) -> None:
             pass  # the close tries to store the file, and may fail as before
 
 
-def _of(item: Item) -> tuple[PendingPlace, Record]:
+def _of(item: Item) -> tuple[PendingPlace, Path, Record]:
     assert item.place is not None
+    assert item.journal is not None
     assert item.record is not None
-    return item.place, item.record
+    return item.place, item.journal, item.record
