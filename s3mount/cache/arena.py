@@ -12,10 +12,15 @@ fresh memory costs more than filling it.
 
 Eviction takes the region used longest ago that nobody holds: first one that nobody wants (all has been read), then, if it must be, any.
 
+What was read in sequence of something larger than the whole arena is spent: before it is read again, the rest of it would have driven
+it out. Regions with nothing else go first, even before fresh ones: a long read then lives in what its window takes, leaves what others have
+cached alone, and spares the first touch of fresh memory (for a gigabyte an eighth of the mount's CPU time).
+
 Invariants (`check`):
 A1  The slots of a region lie in it without overlap, below its `filled` mark; all regions together are no more than the limit.
 A2  A region with a held slot is never evicted: `held` and `wanted` count its slots in that state.
 A3  A free region has no slots, and nothing else is free.
+A4  `spent` counts the slots of a region in that state; a region is on the list of the spent only if all its slots are.
 """
 
 from __future__ import annotations
@@ -35,18 +40,21 @@ REGION_BYTES_AT_LEAST = 64 * KiB
 # (an eighth) then covers however small the blocks are.
 ALIGNMENT = 4 * KiB
 SLOT_BYTES_AT_LEAST = 8 * KiB
+# Of the regions, spent ones that stay for those who step back a little, or come late.
+SPENT_PART = 16
 # Regions with room left to choose from: large slots leave a rest behind that small ones can use.
 OPEN_REGIONS = 8
 
 
 class Region:
-    __slots__ = ("filled", "held", "number", "slots", "wanted")
+    __slots__ = ("filled", "held", "number", "slots", "spent", "wanted")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.filled = 0
         self.held = 0
         self.wanted = 0
+        self.spent = 0
         self.slots: set[Slot] = set()
 
 
@@ -59,12 +67,13 @@ class Tenant(Protocol):
 class Slot:
     """*size* bytes of the arena. Held when taken; `release` it when it may go."""
 
-    __slots__ = ("_arena", "_holds", "_wanted", "region", "size", "start", "tenant")
+    __slots__ = ("_arena", "_holds", "_spent", "_wanted", "region", "size", "start", "tenant")
 
     def __init__(self, arena: Arena, region: Region, start: int, size: int, tenant: Tenant) -> None:
         self._arena = arena
         self._holds = 1
         self._wanted = False
+        self._spent = False
         self.region = region
         self.start = start
         self.size = size
@@ -96,13 +105,28 @@ class Slot:
         self._wanted = wanted
 
     def touch(self) -> None:
+        self._spend(spent=False)
         self._arena.touch(self.region)
+
+    def spend(self) -> None:
+        """Nobody will read it again, as far as can be told; until `touch`."""
+        self._spend(spent=True)
+        self._arena.spend(self.region)
+
+    def _spend(self, *, spent: bool) -> None:
+        self.region.spent += spent - self._spent
+        self._spent = spent
+
+    @property
+    def spent(self) -> bool:
+        return self._spent
 
     def free(self) -> None:
         """Its bytes may be used for something else, whoever holds it. Call it once, and not after `evicted`."""
         if self._holds:
             self.region.held -= 1
         self.wanted = False
+        self._spend(spent=False)
         self._arena.freed(self)
 
     @property
@@ -123,6 +147,7 @@ class Arena:
         self._free = self._regions[::-1]
         self._used: OrderedDict[int, Region] = OrderedDict()
         self._open: list[Region] = []
+        self._spent: OrderedDict[int, Region] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Arena {len(self._used)} of {len(self._regions)} regions used>"
@@ -154,6 +179,10 @@ class Arena:
         self._used[region.number] = region
         self._used.move_to_end(region.number)
 
+    def spend(self, region: Region) -> None:
+        if region.spent == len(region.slots):
+            self._spent[region.number] = region
+
     def freed(self, slot: Slot) -> None:
         region = slot.region
         region.slots.remove(slot)
@@ -172,6 +201,7 @@ class Arena:
             assert region.filled <= self.region_bytes, f"A1 region {region.number}"
             assert region.held == sum(slot.held for slot in region.slots), f"A2 region {region.number}"
             assert region.wanted == sum(slot.wanted for slot in region.slots), f"A2 region {region.number}"
+            assert region.spent == sum(slot.spent for slot in region.slots), f"A4 region {region.number}"
             assert (region.number in free) == (not region.slots), f"A3 region {region.number}"
             assert (region.number in free) != (region.number in self._used), f"A3 region {region.number}"
 
@@ -180,10 +210,12 @@ class Arena:
         return max(fitting, key=lambda region: region.filled, default=None)
 
     def _emptied(self, *, spare_wanted: bool) -> Region | None:
-        if not self._free:
+        victim = self._spent_one()
+        if victim is None and not self._free:
             victim = self._victim(spare_wanted=spare_wanted)
             if victim is None:
                 return None
+        if victim is not None:
             for slot in list(victim.slots):
                 slot.wanted = False
                 slot.tenant.evicted()
@@ -192,6 +224,17 @@ class Arena:
         region = self._free.pop()
         region.filled = 0
         return region
+
+    def _spent_one(self) -> Region | None:
+        """The region that was spent first, if there are enough others."""
+        spent = self._spent
+        while spent and (first := next(iter(spent.values()))).spent != len(first.slots):
+            del spent[first.number]
+        if len(spent) <= len(self._regions) // SPENT_PART:
+            return None
+        return next(
+            (region for region in spent.values() if not region.held and not region.wanted and region.spent == len(region.slots)), None
+        )
 
     def _victim(self, *, spare_wanted: bool) -> Region | None:
         idle = (region for region in self._used.values() if not region.held)
@@ -203,6 +246,8 @@ class Arena:
 
     def _give_back(self, region: Region) -> None:
         del self._used[region.number]
+        self._spent.pop(region.number, None)
+        region.spent = 0
         self._open = [other for other in self._open if other is not region]
         self._free.append(region)
 

@@ -64,6 +64,10 @@ class Fetcher:
     def queued(self) -> bool:
         return bool(self._urgent or self._ahead)
 
+    def passes(self, size: int) -> bool:
+        """Whether what is read in sequence of *size* bytes is gone before it is read again. A disk wants to see it first."""
+        return size > self._arena.limit and self._disk is None
+
     def add(self, block: Block) -> None:
         """Fetch *block*, just entered; `pump` follows."""
         (self._urgent if block.urgent else self._ahead).append(block)

@@ -39,11 +39,13 @@ class Parts:
 class Follower:
     """One stream of one pin: the blocks that were fetched ahead for it and that it has not read yet."""
 
-    __slots__ = ("_fetcher", "_wanted", "stream")
+    __slots__ = ("_fetcher", "_passing", "_wanted", "stream")
 
-    def __init__(self, fetcher: Fetcher, stream: Stream) -> None:
+    def __init__(self, fetcher: Fetcher, stream: Stream, *, passing: bool) -> None:
+        """*passing*: what it has read is not worth keeping."""
         self.stream = stream
         self._fetcher = fetcher
+        self._passing = passing
         self._wanted: deque[Block] = deque()
 
     def want(self, block: Block) -> None:
@@ -55,7 +57,10 @@ class Follower:
         """What ends before *position* is read, or was skipped."""
         wanted = self._wanted
         while wanted and (wanted[0].stop <= position or wanted[0].phase is Phase.GONE):
-            wanted.popleft().unwant(self)
+            block = wanted.popleft()
+            block.unwant(self)
+            if self._passing and self.stream.sure:
+                block.spend()
 
     def drop_beyond(self, position: int) -> None:
         kept = deque(block for block in self._wanted if block.start < position)
@@ -226,7 +231,7 @@ class BlockPin:
     def _follower(self, stream: Stream) -> Follower:
         follower = self._followers.get(stream)
         if follower is None:
-            follower = self._followers[stream] = Follower(self._fetcher, stream)
+            follower = self._followers[stream] = Follower(self._fetcher, stream, passing=self._fetcher.passes(self.info.size))
         return follower
 
     # -- ending -----------------------------------------------------------------------

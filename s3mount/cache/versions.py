@@ -93,6 +93,11 @@ class Block:
         if self.slot is not None:
             self.slot.touch()
 
+    def spend(self) -> None:
+        """It was read, and will hardly be read again before it would have to go: it goes before others."""
+        if self.phase is Phase.READY and self.slot is not None and not self.wanters:
+            self.slot.spend()
+
     # -- who wants it -------------------------------------------------------------------
 
     def want(self, wanter: object) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from s3mount.cache.arena import Arena, Slot, region_size
+from s3mount.cache.arena import SPENT_PART, Arena, Slot, region_size
 from s3mount.model import GiB, KiB, MiB
 
 LIMIT = 4 * MiB
 REGION = region_size(LIMIT)
+SPENT = LIMIT // REGION // SPENT_PART
 
 
 class Tenant:
@@ -86,6 +87,42 @@ def test_what_is_wanted_goes_only_for_somebody_who_waits_and_last() -> None:
     assert gone == [str(len(slots) - 1), "0"]
 
 
+def test_what_is_spent_goes_before_fresh_memory_and_before_what_was_used_longer_ago() -> None:
+    arena, gone = Arena(LIMIT), list[str]()
+    slots = [take(arena, REGION, gone, str(number)) for number in range(SPENT + 4)]
+    for slot in slots:
+        slot.release()
+    for slot in slots[2:]:
+        slot.spend()
+        arena.check()
+    used = arena.used
+    slots[2].touch()
+    slots[3].hold()
+    take(arena, REGION)
+
+    assert gone == ["4"]
+    assert arena.used == used
+    take(arena, REGION)
+    assert gone == ["4"]
+    assert arena.used == used + REGION
+
+
+def test_a_region_of_which_a_part_is_spent_stays() -> None:
+    arena, gone = Arena(LIMIT), list[str]()
+    slots = [take(arena, REGION // 2, gone, str(number)) for number in range(4 * SPENT)]
+    for slot in slots:
+        slot.release()
+    for slot in slots[::2]:
+        slot.spend()
+    take(arena, REGION)
+    assert gone == []
+
+    for slot in slots[1:-1:2]:
+        slot.spend()
+    take(arena, REGION)
+    assert gone == ["0", "1"] or gone == ["1", "0"]
+
+
 def test_a_region_is_free_again_when_its_last_slot_is() -> None:
     arena, gone = Arena(LIMIT), list[str]()
     slots = fill(arena, gone)
@@ -138,6 +175,8 @@ def test_random_use_keeps_every_slot_apart_and_within_the_limit() -> None:
                 del live[slot]
             elif what < 0.8:
                 slot.wanted = rng.random() < 0.5
+            elif what < 0.9:
+                slot.spend()
             else:
                 slot.touch()
         if step % 10 == 0:

@@ -383,6 +383,38 @@ async def test_what_was_just_put_is_read_without_a_request(autojump_clock: MockC
     await blocks.aclose()
 
 
+async def test_a_long_read_leaves_alone_what_others_have_cached(autojump_clock: MockClock) -> None:
+    small = pattern(1 * MiB, seed=1)
+    remote = await remote_of({"a": pattern(128 * MiB), "small": small}, latency=0.001, bandwidth=1e9)
+    blocks = rig(remote, memory=64 * MiB)
+    other, pin = await opened(blocks, "small"), await opened(blocks)
+    await read_all(other)
+    for _ in range(2):
+        await skim(pin, size=1 * MiB, rate=0.02)
+        blocks.check()
+    requests = len(remote.gets)
+
+    assert await read_all(other) == small
+    assert len(remote.gets) == requests
+    for open_pin in (other, pin):
+        await open_pin.aclose()
+    await blocks.aclose()
+
+
+async def test_the_footer_of_what_does_not_fit_into_memory_stays(autojump_clock: MockClock) -> None:
+    remote = await remote_of({"a": pattern(96 * MiB)}, latency=0.001, bandwidth=1e9)
+    blocks = rig(remote, memory=64 * MiB)
+    pin = await opened(blocks)
+    await bytes_at(pin, 96 * MiB - 8, 8)
+    for offset in range(0, 48 * MiB, 1 * MiB):
+        await bytes_at(pin, offset, 1 * MiB)
+    await bytes_at(pin, 96 * MiB - 8, 8)
+
+    assert len([get for get in remote.gets if get.stop == 96 * MiB]) == 1
+    await pin.aclose()
+    await blocks.aclose()
+
+
 async def test_what_random_reads_left_scattered_does_not_cut_a_stream_into_small_requests(autojump_clock: MockClock) -> None:
     data = pattern(24 * MiB)
     remote = await remote_of({"a": data}, latency=0.001)
