@@ -67,7 +67,11 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             if not Spare(folder / SPARE_NAME).give():
                 raise
             engine = attempt()
-        engine._tidy()
+        try:
+            engine._tidy()
+        except Exception:
+            engine.close()
+            raise
         return engine
 
     @classmethod

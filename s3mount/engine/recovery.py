@@ -54,11 +54,11 @@ def open_state(layout: Layout, disk: Disk, boot_id: str) -> tuple[Log, Index]:
     try:
         with index.write() as db:
             catch_up(journal, db)
+        if rebooted:
+            publish(layout.boot, boot_id.encode(), disk)
     except BaseException:
         index.close()
         raise
-    if rebooted:
-        publish(layout.boot, boot_id.encode(), disk)
     return journal, index
 
 

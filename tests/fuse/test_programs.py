@@ -17,9 +17,19 @@ from tests.fuse.mounting import environment
 pytestmark = pytest.mark.fuse
 
 
+# No settings of this machine; no maintenance in the background, which newer versions begin after a commit and which keeps the mount busy.
+GIT_ALONE = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "maintenance.auto",
+    "GIT_CONFIG_VALUE_0": "false",
+}
+
+
 def run(*command: str | Path, cwd: Path) -> str:
     """What *command* printed; it must succeed."""
-    quiet = environment(GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_NOSYSTEM="1", HOME=str(cwd), PYTHONDONTWRITEBYTECODE="")
+    quiet = environment(HOME=str(cwd), PYTHONDONTWRITEBYTECODE="", **GIT_ALONE)
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, env=quiet)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout

@@ -143,9 +143,11 @@ def test_what_fstab_mounted_can_be_mounted_again(administrator: Bench) -> None:
 
 
 KILL_IT = """
-    for process in $(pgrep -f "mount.s3mount local://photos $MNT"); do
-        kill -9 $process
-        while kill -0 $process 2>&-; do sleep 0.05; done
+    for process in /proc/[0-9]*; do
+        case $(tr '\\0' ' ' 2>&- <$process/cmdline || true) in *"mount.s3mount local://photos $MNT"*)
+            kill -9 ${process#/proc/}
+            while kill -0 ${process#/proc/} 2>&-; do sleep 0.05; done
+        esac
     done
 """
 

@@ -238,7 +238,8 @@ def test_workers_agree_on_who_wrote_first(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "2") as server:
-        children = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True, check=True).stdout.split()
+        pid = server.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
         wait_until(lambda: any("another is started" in line["event"] for line in server.lines()), "a new worker")
         assert server.request("GET", "/-/health").status == 200
