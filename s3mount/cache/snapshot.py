@@ -4,7 +4,8 @@ Owns: the file and its format.
 Must not know: which answers are fresh, tables.
 
 The file is written when a mount ends in good order, and taken away by the next mount before it is read. So after a crash there is none, and
-nothing that a mount changed can be told wrongly by an older file; two mounts never take the same one. A file that is damaged, or of another
+nothing that a mount changed can be told wrongly by an older file; two mounts never take the same one. Of two that ran side by side neither
+knows what the other changed: the second to end takes the first one's file away and leaves none. A file that is damaged, or of another
 version, is dropped with a line in the log: it costs listings, nothing else.
 
 What is too old to be believed still tells where pages of large directories began: the next listing can go on in many places at once.
@@ -71,6 +72,8 @@ class Snapshot:
         staged = self._path.with_suffix(f".{os.getpid()}")
         try:
             staged.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._path.exists():
+                return self._path.unlink(missing_ok=True)
             with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
                 if _write(file, stretches):
                     staged.replace(self._path)

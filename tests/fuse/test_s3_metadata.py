@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,27 @@ def test_an_object_that_was_removed_is_gone_after_a_read_that_missed_it(mounted:
         assert error_of(lambda: os.pread(old.fileno(), 4096, 40 * MiB)) == errno.ESTALE
         assert error_of(lambda: open(top / "d/file", "rb").close()) == errno.ENOENT
         assert os.listdir(top / "d") == ["other"]
+
+
+def modes_in(folder: Path) -> dict[str, int]:
+    return {entry.name: entry.stat().st_mode & 0o777 for entry in os.scandir(folder)}
+
+
+def test_two_mounts_share_what_they_remember_of_attributes(mounted: Mounted, bucket: Bucket, front: Front, tmp_path: Path) -> None:
+    """Each asks for what the other has not recorded yet; nothing is lost, nothing waits, and the next mount asks for nothing."""
+    wanted = {f"file{n:04}": 0o600 + n % 64 for n in range(1200)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: bucket.put(f"d/{name}", b"", Metadata={"mode": str(stat.S_IFREG | wanted[name])}), wanted))
+    tops = [mounted("--cache-dir", tmp_path / "shared", "--metadata-ttl", "60s") for _ in range(2)]
+    tops[1].expected.append("uses .*, so this mount")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda mount: modes_in(mount.path / "d"), tops))
+    assert found == [wanted, wanted]
+    (tops[0].path / "d/by one").write_text("1")
+    (tops[1].path / "d/by two").write_text("2")
+    for mount in tops:
+        mount.stop()
+    front.reset()
+    again = mounted("--cache-dir", tmp_path / "shared", "--metadata-ttl", "60s")
+    assert len(modes_in(again.path / "d")) == len(wanted) + 2
+    assert front.counts()["HEAD"].requests <= 1  # `d` itself, looked up beside its listing

@@ -40,9 +40,20 @@ def test_what_was_left_is_taken_once_and_no_longer_than_it_is_fresh(tmp_path: Pa
     assert (taken.stem, taken.lo, taken.hi, taken.rows, taken.many) == (STRETCH.stem, START, END, STRETCH.rows, 2)
     assert 5 <= taken.age_s < 60
     assert list(snapshot.take(100)) == []
+
+
+def test_of_what_is_too_old_only_the_place_is_told(tmp_path: Path) -> None:
+    snapshot = Snapshot(tmp_path, "bucket")
     snapshot.leave([STRETCH])
     (taken,) = snapshot.take(4)
     assert (taken.rows, taken.many) == (None, 2)
+
+
+def test_mounts_that_ran_side_by_side_leave_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        Snapshot(tmp_path, "bucket").leave([STRETCH])
+    assert list(Snapshot(tmp_path, "bucket").take(100)) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_written_and_read_a_piece_at_a_time(tmp_path: Path) -> None:
