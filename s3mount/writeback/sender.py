@@ -56,6 +56,8 @@ SETTLE_S = 0.3
 GATHER_S = 1.0
 # Behind the patience that the store inside has by itself.
 BACK_OFF_S, BACK_OFF_MOST_S = 1.0, 60.0
+# The same trouble is in the log no more often.
+QUIET_S = 60.0
 
 # The store will never take it as it is.
 FOR_GOOD = (PreconditionFailed, AlreadyExists, NotFound, InvalidName, TooLarge, Unsupported, Corrupt)
@@ -79,6 +81,8 @@ class Sender:
         self.sent = 0
         self.sent_bytes = 0
         self.last_error = ""
+        self._said: object = None
+        self._quiet_until = 0.0
         self.stored: Callable[[ObjectInfo], None] = lambda info: None
         pending.offered = self.offer
 
@@ -210,7 +214,9 @@ class Sender:
         self.last_error = str(error)
         tries = min(entry.record.attempts, 10)
         delay = min(BACK_OFF_MOST_S, BACK_OFF_S * 2**tries) * self._random.uniform(0.5, 1)
-        log.warning("%r is not in the bucket yet, trying again in %.0f s: %s", entry.record.key, delay, error)
+        if self._said != (said := (type(error), str(error))) or trio.current_time() >= self._quiet_until:
+            self._said, self._quiet_until = said, trio.current_time() + QUIET_S
+            log.warning("%r and what else waits is not in the bucket yet, which is tried again: %s", entry.record.key, error)
         await self._pending.tried(entry, error, due=trio.current_time() + delay)
 
     async def _refused(self, entry: Entry, error: StoreError) -> None:
@@ -256,6 +262,8 @@ class Sender:
             storage_class=record.storage_class,
             commit_id=record.commit_id,
         )
+        if _is_description(record):
+            return await self._describe(record, commit.condition)
         bodies = await self._pending.bodies_of(entry)
         try:
             if record.size <= INLINE_BYTES and not record.keeps:
@@ -265,6 +273,13 @@ class Sender:
             return await self._inner.adopt(record.key, Content(record.size, pieces, base), commit)
         finally:
             close_all(bodies)
+
+    async def _describe(self, record: Record, condition: Condition) -> ObjectInfo:
+        """The base's bytes with other metadata."""
+        base = await self._base(record)
+        assert base is not None
+        etag = condition.etag if isinstance(condition, Matches) else base.etag
+        return await self._inner.update(record.key, {**record.metadata, COMMIT_ID: record.commit_id}, if_match=etag)
 
     async def _condition(self, record: Record) -> Condition:
         condition = record.condition
@@ -311,6 +326,10 @@ class Sender:
                 await self._arrived(entry, None)
             else:
                 await self._again(entry, failure)
+
+
+def _is_description(record: Record) -> bool:
+    return record.base is not None and record.base.size == record.size and record.pieces == (Kept(0, record.size),)
 
 
 def _piece(piece: Piece | Stored, bodies: dict[str, Body]) -> Piece:

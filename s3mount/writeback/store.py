@@ -23,6 +23,7 @@ from s3mount.model import (
     Content,
     ETag,
     Found,
+    Kept,
     Key,
     Matches,
     Metadata,
@@ -397,10 +398,34 @@ class WriteBack(Wrapper):
                 plain = {name: text for name, text in metadata.items() if name != COMMIT_ID}
                 if newest.replaceable:
                     return await self._pending.amend(newest, replace(newest.record, metadata=plain))
+                return await self._describe(newest.record, plain)
         etag = await self._settled(key, if_match)
         info = await self.inner.update(key, metadata, if_match=etag)
         self._pending.overlay.alias(key, None, None)
         return info
+
+    async def _describe(self, former: Record, metadata: Metadata) -> ObjectInfo:
+        """Behind *former*, which is being sent: the same bytes with other metadata. A small body is sent again, a large one is not."""
+        record = replace(
+            former,
+            id=0,
+            commit_id=secrets.token_hex(16),
+            condition=Matches(former.etag),
+            metadata=metadata,
+            attempts=0,
+            reason="",
+            error="",
+        )
+        if former.size > INLINE_BYTES:
+            record = replace(record, pieces=(Kept(0, former.size),), base=former.info)
+        due = trio.current_time() + SETTLE_S
+        try:
+            return await self._pending.put(record, {}, due=due)
+        except NotFound:  # it arrived meanwhile, and its body is gone
+            record = replace(
+                record, pieces=(Kept(0, former.size),), base=former.info, condition=self._translated(former.key, record.condition)
+            )
+            return await self._pending.put(record, {}, due=due)
 
     async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
         etag = await self._settled(key, if_match)

@@ -1,0 +1,259 @@
+"""A mount of s3:// with --write-back: what is said to be safe is safe, and arrives."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.fuse.mounting import Mount
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.server.serving import environment as alone
+from tests.wire.faults import Rule
+from tests.wire.front import Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1024 * 1024
+FILES = 30
+# Nothing here waits longer for the background.
+PATIENCE_S = 30.0
+# The store takes nothing for now.
+DOWN = Rule("answer", ("PUT", "CreateUpload"))
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    with served(tmp_path_factory.mktemp("served")) as server, Front(f"{server.host}:{server.port}") as front:
+        yield front
+
+
+class Bucket:
+    """Another client of one bucket."""
+
+    def __init__(self, front: Front, name: str) -> None:
+        self.name = name
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=front.url,
+            config=Config(s3={"addressing_style": "path"}),
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+        )
+        self._client.create_bucket(Bucket=name)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def keys(self) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def get(self, key: str) -> bytes:
+        body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        return body
+
+    def put(self, key: str, body: bytes) -> None:
+        self._client.put_object(Bucket=self.name, Key=key, Body=body)
+
+    def wait(self, keys: list[str]) -> None:
+        """Until the bucket holds *keys* and nothing else."""
+        until = time.monotonic() + PATIENCE_S
+        while (found := self.keys()) != sorted(keys):
+            assert time.monotonic() < until, found
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def bucket(front: Front, request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    front.spoil()
+    front.set(latency_s=0.0)
+    bucket = Bucket(front, request.node.name.replace("_", "-")[5:55].strip("-"))
+    yield bucket
+    front.spoil()
+    bucket.close()
+
+
+@pytest.fixture
+def mount(front: Front, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    mount = Mount(tmp_path, "--endpoint-url", front.url, "--write-back")
+    mount.url = f"s3://{bucket.name}"
+    with mount.guarded():
+        try:
+            yield mount.start()
+            if mount.process.poll() is None:
+                mount.stop()
+        finally:
+            mount.clean_up()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    top.mkdir()
+    for number in range(FILES):
+        (top / f"file{number:02}").write_bytes(random.Random(number).randbytes(30_000))
+    return top
+
+
+def test_what_is_closed_is_in_the_bucket_after_unmounting(mount: Mount, bucket: Bucket, tree: Path) -> None:
+    shutil.copytree(tree, mount.path / "copy")
+    (mount.path / "large").write_bytes(random.Random(1).randbytes(20 * MiB))
+    mount.stop()
+    assert bucket.keys() == ["copy/", *(f"copy/file{number:02}" for number in range(FILES)), "large"]
+    assert all(bucket.get(f"copy/{path.name}") == path.read_bytes() for path in tree.iterdir())
+    assert bucket.get("large") == random.Random(1).randbytes(20 * MiB)
+
+
+def test_close_does_not_wait_for_the_store_and_fsync_does(mount: Mount, bucket: Bucket, front: Front) -> None:
+    front.spoil(DOWN)
+    (mount.path / "closed").write_bytes(b"safe")
+    assert (mount.path / "closed").read_bytes() == b"safe"
+    assert bucket.keys() == []
+    front.spoil()
+    with (mount.path / "synced").open("wb") as file:
+        file.write(b"there")
+        file.flush()
+        os.fsync(file.fileno())
+        assert bucket.get("synced") == b"there"
+
+
+def test_after_kill_9_every_closed_file_arrives_as_it_was_closed(mount: Mount, bucket: Bucket, front: Front, tree: Path) -> None:
+    front.spoil(DOWN)
+    shutil.copytree(tree, mount.path / "copy")
+    big = random.Random(2).randbytes(9 * MiB)
+    (mount.path / "big").write_bytes(big)
+    (mount.path / "copy/file03").unlink()
+    os.rename(mount.path / "copy/file04", mount.path / "copy/renamed")
+    mount.kill()
+    assert bucket.keys() == []
+    mount.start()
+    assert (mount.path / "big").read_bytes() == big
+    assert not (mount.path / "copy/file04").exists()
+    assert (mount.path / "copy/renamed").read_bytes() == (tree / "file04").read_bytes()
+    front.spoil()
+    mount.stop()
+    names = {f"copy/file{number:02}" for number in range(FILES)} - {"copy/file03", "copy/file04"} | {"copy/renamed"}
+    assert bucket.keys() == sorted({"copy/", "big"} | names)
+    assert bucket.get("big") == big
+    assert bucket.get("copy/renamed") == (tree / "file04").read_bytes()
+    assert bucket.get("copy/file05") == (tree / "file05").read_bytes()
+
+
+def test_many_removals_are_few_requests(mount: Mount, bucket: Bucket, front: Front, tree: Path) -> None:
+    shutil.copytree(tree, mount.path / "copy")
+    mount.again()
+    front.reset()
+    shutil.rmtree(mount.path / "copy")
+    assert os.listdir(mount.path) == []
+    mount.again()
+    counts = front.counts()
+    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 3, counts
+    assert bucket.keys() == []
+
+
+def test_a_file_that_is_renamed_after_its_close_is_sent_once(mount: Mount, bucket: Bucket, front: Front) -> None:
+    front.reset()
+    for number in range(10):
+        (mount.path / f".tmp{number}").write_bytes(b"x" * 1000)
+        os.chmod(mount.path / f".tmp{number}", 0o600)
+        os.utime(mount.path / f".tmp{number}", (1, 1))
+        os.rename(mount.path / f".tmp{number}", mount.path / f"final{number}")
+    mount.stop()
+    counts = front.counts()
+    assert bucket.keys() == [f"final{number}" for number in range(10)]
+    assert (counts["PUT"].requests, counts["COPY"].requests) == (10, 0), counts
+    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 2, counts
+
+
+def test_an_edit_of_a_file_that_is_still_waiting_is_one_upload(mount: Mount, bucket: Bucket, front: Front) -> None:
+    data = bytearray(random.Random(3).randbytes(9 * MiB))
+    front.spoil(DOWN)
+    (mount.path / "big").write_bytes(data)
+    for offset in (5, 4 * MiB, 9 * MiB - 3):
+        with (mount.path / "big").open("r+b") as file:
+            file.seek(offset)
+            file.write(b"new")
+        data[offset : offset + 3] = b"new"
+    assert (mount.path / "big").read_bytes() == data
+    front.spoil()
+    mount.again()
+    assert (mount.path / "big").read_bytes() == data
+    assert bucket.get("big") == data
+
+
+def test_an_edit_of_what_is_in_the_bucket_uploads_what_it_changes(mount: Mount, bucket: Bucket, front: Front) -> None:
+    data = bytearray(random.Random(4).randbytes(40 * MiB))
+    (mount.path / "big").write_bytes(data)
+    mount.again()
+    front.reset()
+    with (mount.path / "big").open("r+b") as file:
+        file.seek(20 * MiB)
+        file.write(b"changed")
+    data[20 * MiB : 20 * MiB + 7] = b"changed"
+    assert (mount.path / "big").read_bytes() == data
+    os.sync()
+    mount.stop()
+    assert bucket.get("big") == data
+    assert front.counts()["all"].received <= 16 * MiB + 1 * MiB
+
+
+def test_what_the_store_refuses_is_told_by_fsync_and_kept(mount: Mount, bucket: Bucket, front: Front) -> None:
+    (mount.path / "a").write_bytes(b"first")
+    fd = os.open(mount.path / "a", os.O_RDWR)
+    os.fsync(fd)
+    bucket.put("a", b"somebody else's")
+    os.pwrite(fd, b"F", 0)
+    with pytest.raises(OSError, match="Stale"):
+        os.fsync(fd)
+    os.close(fd)
+    mount.expected = ["could not be stored", "another version by now"]
+    assert bucket.get("a") == b"somebody else's"
+    subprocess.run(["fusermount3", "-u", mount.path], check=True)
+    mount.process.wait(PATIENCE_S)
+    mount.judge()
+
+
+def test_a_second_mount_of_the_bucket_does_without_write_back(mount: Mount, bucket: Bucket, front: Front, tmp_path: Path) -> None:
+    other = Mount(tmp_path / "other", "--endpoint-url", front.url, "--write-back")
+    other.url = mount.url
+    other.expected = ["Another mount of .* has --write-back already"]
+    with other.guarded():
+        try:
+            other.start()
+            (other.path / "b").write_bytes(b"at once")
+            assert bucket.get("b") == b"at once"
+            (mount.path / "a").write_bytes(b"later")
+            other.stop()
+        finally:
+            other.clean_up()
+    mount.stop()
+    assert bucket.keys() == ["a", "b"]
+
+
+def test_unmounting_waits_no_longer_than_it_was_told(front: Front, bucket: Bucket, mount: Mount) -> None:
+    mount.stop()
+    mount.options = (*mount.options, "--flush-timeout", "1s")
+    mount.start()
+    front.spoil(DOWN)
+    (mount.path / "a").write_bytes(b"safe")
+    subprocess.run(["fusermount3", "-u", mount.path], check=True)
+    mount.expected = ["not all is in the bucket"]
+    assert mount.process.wait(PATIENCE_S) == 1
+    assert "the next mount with --write-back sends it" in mount.stderr.read_text()
+    front.spoil()
+    mount.start()
+    bucket.wait(["a"])
+    assert (mount.path / "a").read_bytes() == b"safe"
