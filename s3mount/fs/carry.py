@@ -71,7 +71,7 @@ class Carrier:
         try:
             for number, info in copies.items():
                 await copied(moves[number], info)
-            await _each(moves[:-1], self._delete_source)
+            await each(moves[:-1], self._delete_source)
             await self._delete_source(moves[-1])
             await self._end(record)
         finally:
@@ -88,7 +88,7 @@ class Carrier:
             return
         for record in records:
             try:
-                await _each(range(len(record.moves)), partial(self._finish, record))
+                await each(range(len(record.moves)), partial(self._finish, record))
                 await self._end(record)
                 log.info("A rename of %d keys that was interrupted is finished", len(record.moves))
             except S3MountError as error:
@@ -116,7 +116,7 @@ class Carrier:
             if record is not None:
                 record.copied(number, info.etag)
 
-        await _each(range(len(moves)), copy)
+        await each(range(len(moves)), copy)
 
     async def _undo(self, moves: Sequence[Move], copies: dict[int, ObjectInfo]) -> None:
         async def remove(number: int) -> None:
@@ -125,7 +125,7 @@ class Carrier:
             except StoreError as error:
                 log.warning("%r is a copy left over from a rename that failed: %s", moves[number].target, error)
 
-        await _each(list(copies), remove)
+        await each(list(copies), remove)
 
     async def _delete_source(self, move: Move) -> None:
         try:
@@ -154,7 +154,7 @@ class Carrier:
             return None
 
 
-async def _each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
     """Do *work* for each item, `AT_ONCE` at a time. After a failure none is begun; those under way are finished, and it is raised."""
     pending = iter(items)
     failures: list[S3MountError] = []

@@ -20,7 +20,7 @@ else waits for them.
 Small contents (`WHOLE_BYTES`) go whole: one PUT, no crumbs in the store; what was put together is kept for reading, so no pin is needed.
 Emptying (truncate to 0) makes the next commit a full overwrite: unconditional, unless the target says otherwise. Any other commit of a
 file that has a base is an edit: if the object is not the base any more, it is refused (Stale) rather than undo somebody's work.
-After a lost reply the commit id stays as a `Doubt`: the next commit looks for it before it sends anything, for its condition depends on it.
+After a lost reply the commit id stays as a `Doubt`: the next commit looks for it before it sends anything.
 
 Invariants (`check`), besides those of layers and commit_state:
 F1  When nothing is changed, the size is that of the committed version.
@@ -139,7 +139,7 @@ class FileContent:
 
     @property
     def changed(self) -> bool:
-        """Something is not committed yet (a new or emptied file counts, and so does what is being sent right now)."""
+        """Something is not committed yet (a new or emptied file counts, and what is being sent right now)."""
         return self._state.changed
 
     @property
@@ -187,6 +187,14 @@ class FileContent:
             self._layers.key = info.key
             if base.etag != info.etag and not self._store.capabilities.versions:
                 await self._layers.drop_pin()
+
+    async def carried(self, info: ObjectInfo, *, former: ETag) -> None:
+        """Version *former* was copied, and goes: the same bytes are *info*. Waits for no commit."""
+        if self._committed is not None and self._committed.etag == former:
+            self._committed = info
+        if self._layers.base is not None and self._layers.base.etag == former:
+            self._layers.base, self._layers.key = info, info.key
+            await self._layers.drop_pin()
 
     async def localise(self, limit: int) -> None:
         """The object is about to go: pin it if the store keeps what is pinned, else fetch what is needed of it, at most *limit* bytes.
@@ -299,8 +307,7 @@ class FileContent:
                 await self._layers.drop_unreferenced()
 
     async def _resolve_doubt(self, target: Callable[[], Target]) -> None:
-        doubt = self._doubt
-        if doubt is None:
+        if (doubt := self._doubt) is None:
             return
         info = await look(self._store, target().key, doubt.commit_id)
         if info is None:
@@ -422,11 +429,9 @@ class FileContent:
     def _fail(self, error: BaseException) -> None:
         """Nothing to undo: the table still names the frozen logs."""
         reason = error if isinstance(error, S3MountError) else None
-        if self._sending is not None:
+        if self._sending is not None or reason is not None:
             self._step(Failed(reason))
-            self._end_sending()
-        elif reason is not None:
-            self._step(Failed(reason))
+        self._end_sending()
 
     def _end_sending(self) -> None:
         if self._sending is not None:

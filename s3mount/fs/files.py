@@ -245,6 +245,7 @@ class Files:
         if inode.standing is Standing.UNLINKED:
             return
         await self.save(inode)
+        await self._volume.settle(inode.key)
         await self._sync(inode)
 
     async def release(self, fh: int) -> None:

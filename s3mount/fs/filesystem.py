@@ -205,6 +205,7 @@ class Filesystem:
     async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
         failures: list[Exception] = list(await self._files.save_all(prefix))
         try:
+            await self._volume.settle(prefix)
             await self._metadata.save_all_times(prefix)
             await (sync or self._store.sync)()
         except S3MountError as error:

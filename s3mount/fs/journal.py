@@ -10,6 +10,9 @@ it, and after a power cut the objects themselves have to tell (`decide`).
     begin --> [ moves ] --copied--> [ moves, copies ] --done--> removed
                   `--- the process ends anyhow ---' : the lock is free, and the next mount finishes it
 
+Several records may name one key, when what is still on its way is renamed again: the latest is right. They are finished in that order,
+and an earlier one is told at once, without a sync, that nothing is left to do for the key.
+
 J1  A record under its own name holds all its moves.
 J2  Only who holds a record's lock writes to it or removes it.
 """
@@ -20,6 +23,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -55,7 +59,7 @@ def decide(move: Move, *, source: ObjectInfo | None, target: ObjectInfo | None, 
 
     Nothing of anybody else's is ever copied over or deleted.
     """
-    if source is None or source.etag != move.etag:
+    if copied == "" or source is None or source.etag != move.etag:
         return Step.NOTHING
     if target is None:
         return Step.COPY if copied is None else Step.LEAVE_BOTH
@@ -74,7 +78,7 @@ class Record:
         self._fd = fd
 
     def copied(self, number: int, etag: ETag) -> None:
-        """The move *number* has its copy, of version *etag*."""
+        """The move *number* has its copy, of version *etag*; "": nothing is left to do for it."""
         self.copies[number] = etag
         os.write(self._fd, _line([number, etag]))
 
@@ -106,7 +110,7 @@ class Journal:
             text = b"".join([_line(FORMAT), *(_line([move.source, move.target, move.etag]) for move in moves), b"\n"])
             _write_all(fd, text)
             os.fsync(fd)
-            path = self._folder / (aside.name[1:] + SUFFIX)
+            path = self._folder / f"{time.time_ns():020}-{aside.name[1:]}{SUFFIX}"
             os.rename(aside, path)
             _sync_folder(self._folder)
         except BaseException:
@@ -116,8 +120,8 @@ class Journal:
         return Record(path, fd, moves, {})
 
     def left_over(self) -> Iterator[Record]:
-        """Records that nobody works on any more, each locked for us. Raises OSError, ValueError for a file that is no record."""
-        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+        """Records that nobody works on any more, each locked for us, the latest first. Raises OSError, ValueError for what is no record."""
+        for path in sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             except FileNotFoundError:

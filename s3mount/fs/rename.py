@@ -38,6 +38,7 @@ from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
 from s3mount.fs.journal import Move
 from s3mount.fs.metadata import Metadata
+from s3mount.fs.moving import ANSWER_KEYS
 from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
 from s3mount.fs.volume import Volume
@@ -67,7 +68,9 @@ class Renames:
         self._entries = entries
         self._metadata = metadata
         self._store = volume.store
-        self._carrier = Carrier(volume.store, volume.options.journal, self._described)
+        self._carrier = Carrier(volume.store, volume.options.journal, lambda move: self.described(move.source, move.etag))
+        if volume.moving is not None:
+            volume.moving.attend(self)
 
     async def recover(self) -> None:
         """Finish what a former mount could not."""
@@ -84,6 +87,7 @@ class Renames:
         if flags & EXCHANGE:
             await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
+            await self._clear(source, target)
             before = await self._namespace.see_moving(source.directory, source.name)
             after = await self._namespace.see_moving(target.directory, target.name)
             self._require_possible(before, after)
@@ -100,6 +104,11 @@ class Renames:
     def _names(self, source: End, target: End) -> tuple[str, ...]:
         keys = {self._entries.key_of(source.directory, source.name), self._entries.key_of(target.directory, target.name)}
         return tuple(sorted(keys | {key + "/" for key in keys}))
+
+    async def _clear(self, *ends: End) -> None:
+        """A file that is still on its way from a former rename arrives first. Trees need not."""
+        if self._volume.moving is not None:
+            await self._volume.moving.clear(*(self._entries.key_of(end.directory, end.name) for end in ends))
 
     async def _make_object(self, end: End) -> None:
         """A file that has no object yet gets one: it shall be there whole, under one of the two names, whatever happens next."""
@@ -174,16 +183,21 @@ class Renames:
             self._volume.changes.note(source)
             raise NoEntry("There is no such name.") from None
 
-    def _described(self, move: Move) -> Commit | None:
-        """What the copy is to say of itself, where the inode has attributes that its object lacks."""
-        inode = self._volume.inodes.file_at(move.source)
-        return None if inode is None or inode.etag != move.etag else self._files.described(inode)
+    def described(self, key: Key, etag: ETag) -> Commit | None:
+        """What the copy of *key* is to say of itself, where the inode has attributes that its object lacks."""
+        inode = self._volume.inodes.file_at(key)
+        return None if inode is None or inode.etag != etag else self._files.described(inode)
 
     async def _copied(self, move: Move, info: ObjectInfo) -> None:
         """The inode of *move* goes with the copy."""
-        inode = self._volume.inodes.file_at(move.source)
-        if inode is not None:
-            await self._files.carried(inode, info)
+        await self.arrived(move.source, move.etag, info)
+
+    async def arrived(self, key: Key, former: ETag, copy: ObjectInfo) -> None:
+        """What was seen under *key* as version *former* is *copy* from now on."""
+        self._volume.changes.note(key)
+        inode = self._volume.inodes.file_at(key)
+        if inode is not None and inode.etag == former:
+            await self._files.carried(inode, copy)
 
     def _renamed_file(self, source: Key, target: Key, replaced: FileInode | None, after: Sight) -> None:
         inodes, volume = self._volume.inodes, self._volume
@@ -243,21 +257,28 @@ class Renames:
                 raise NoEntry("There is no such name.") from None
 
     async def _copy_prefix(self, source: str, target: str) -> None:
-        """Carry all, the marker last. A marker that *target* had is replaced, or goes."""
-        moves: list[Move] = []
+        """Carry all, the marker last; many in the background. A marker that *target* had is replaced, or goes."""
+        infos: list[ObjectInfo] = []
         after = ""
         while True:
             page = await self._store.list(source, after=after)
-            moves.extend(Move(info.key, Key(target + info.key[len(source) :]), info.etag) for info in page.objects)
+            infos.extend(page.objects)
             if page.next is None:
                 break
             after = page.next
-        if not moves:
+        if not infos:
             raise NotFound("Nothing lies there.")
-        if moves[0].source != source:
+        for info in infos:
+            self._volume.require_key(target + info.key[len(source) :])
+        if infos[0].key != source:
             await self._store.delete(Key(target))
-        moves.reverse()
-        await self._carrier.carry(moves, self._copied, replaces=False)
+        moving = self._volume.moving
+        if moving is not None and moving.running and len(infos) > ANSWER_KEYS:
+            await moving.begin(source, target, infos)
+            self._volume.kept.add(source[: source.rfind("/", 0, len(source) - 1) + 1])
+        else:
+            moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag) for info in reversed(infos)]
+            await self._carrier.carry(moves, self._copied, replaces=False)
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:
         """Stems *names* are called otherwise now, all at once."""

@@ -167,7 +167,7 @@ class Saving:
         former = inode.etag
         inode.saw(info)
         if (live := inode.live) is not None:
-            await live.content.rebase(info, former=former)
+            await live.content.carried(info, former=former)
             if live.attributes is live.riding and not live.content.changed:
                 live.unsaved = False
             live.riding = None

@@ -157,11 +157,14 @@ class Pair:
                 pass
         assert await self.tree() == self.model.tree()
         self.model.settle()
-        bodies = {key: file.blob for key, file in self.store.bucket.files.items()}
-        assert len(bodies) == len(set(self.model.objects.values()))
+        self.compare_bodies()
         for fh, held in self.handles:
             if self.model.is_current(held) or held.version is None or self.store.capabilities.versions:
                 assert bytes(await self.mount.fs.read(fh, 0, 1000)) == bytes(held.data)
+
+    def compare_bodies(self) -> None:
+        bodies = {key: file.blob for key, file in self.store.bucket.files.items()}
+        assert len(bodies) == len(set(self.model.objects.values()))
 
     async def tree(self) -> dict[str, tuple[int, bytes] | None]:
         seen: dict[str, tuple[int, bytes] | None] = {}
@@ -196,10 +199,11 @@ opening = st.sampled_from(
 )
 
 
-def steps() -> st.SearchStrategy[list[Step]]:
-    def op(name: str, *args: st.SearchStrategy[object]) -> st.SearchStrategy[Step]:
-        return st.tuples(st.just(name), st.tuples(*args))
+def op(name: str, *args: st.SearchStrategy[object]) -> st.SearchStrategy[Step]:
+    return st.tuples(st.just(name), st.tuples(*args))
 
+
+def steps() -> st.SearchStrategy[list[Step]]:
     operations = [
         op("open", plain, opening),
         op("open", paths, opening),

@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "s3mount.server",
     ),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
-    "s3mount.fs": ("s3mount.fs", "s3mount.store.api", "s3mount.store.aspects"),
+    "s3mount.fs": ("s3mount.fs", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.wrap.base"),
     "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.rules", "s3mount.store.wrap"),
     "s3mount.writeback": ("s3mount.writeback", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.rules", "s3mount.store.wrap"),
     "s3mount.store": ("s3mount.store",),

@@ -1,0 +1,444 @@
+"""A store in which large directories move at once, while their keys are carried one by one behind it.
+
+Owns: the legs under way: who carries them, who waits for which, what is written down; what each verb means for a key on its way.
+Must not know: POSIX, inodes (who copies tells them through `Passengers`).
+
+`begin` writes a rename down and returns; the overlay shows it as done then (see overlay), and the legs are carried in the background.
+
+    looking      a key that waits is asked for, and read, where it lies
+    changing     a key goes the rest of its way first, by itself: so its version has the ETag of its copy, and conditions are translated
+    syncing      `settle` has everything below a prefix arrive, with or without a background
+    again        a rename of what is still on its way takes the legs over that wait, from where they lie
+
+What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again.
+What a crash leaves is finished by the next mount (see carry), the latest rename first: a key that two records name is where the later one
+took it from.
+
+K1  A leg is carried by one task at a time (`busy`); it can be abandoned at any request and begun again.
+K2  A leg is written down before it is seen, and a record goes when all its legs are over.
+K3  Whoever holds the right to change a key (the gate) finds it settled: nothing is on its way from there or to there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from s3mount.errors import NotFound, PreconditionFailed, S3MountError, Unavailable
+from s3mount.fs.carry import AT_ONCE, each
+from s3mount.fs.journal import Journal, Move, Record
+from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
+from s3mount.model import ByteRange, Content, ETag, Found, Key, Matches, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin
+from s3mount.store.aspects import URL
+from s3mount.store.wrap.base import Wrapper
+
+log = logging.getLogger(__name__)
+
+# Renames of more keys are answered before they are carried out: a thousand take two to four seconds at 30 ms.
+ANSWER_KEYS = 1000
+
+# Between two tries to carry what failed.
+RETRY_S = 5.0
+
+# Copies with ETags of their own that are remembered: a request that was sent before its key arrived may be repeated behind it.
+ALIASES = 10_000
+
+GONE = (PreconditionFailed, NotFound)
+
+
+class Passengers(Protocol):
+    """Who knows more of the keys that are carried than the store."""
+
+    def described(self, key: Key, etag: ETag) -> Commit | None:
+        """What the copy is to say of itself, seen under *key* now; None: what its source says."""
+        ...
+
+    async def arrived(self, key: Key, former: ETag, copy: ObjectInfo) -> None:
+        """What was seen under *key* as version *former* is *copy* from now on. Waits for no request to the store."""
+        ...
+
+
+class Batch:
+    """One rename: its record, and how many of its legs are not over."""
+
+    def __init__(self, record: Record | None, left: int) -> None:
+        self.record = record
+        self.left = left
+
+    def note(self, number: int, etag: str) -> None:
+        """Write down what became of a leg; where that fails, the objects have to tell."""
+        if self.record is not None:
+            try:
+                self.record.copied(number, ETag(etag))
+            except OSError as error:
+                log.warning("The journal of renames cannot be written: %s", error.strerror)
+
+
+class Moving(Wrapper):
+    """*inner*; *folder* holds the journal (None: none is kept)."""
+
+    def __init__(self, inner: ObjectStore, folder: Path | None) -> None:
+        super().__init__(inner)
+        self.overlay = Overlay()
+        self._journal = Journal(folder) if folder is not None else None
+        self._batches: dict[Leg, tuple[Batch, int]] = {}
+        self._queue: deque[Leg] = deque()
+        self._aliases: OrderedDict[str, tuple[ETag, ETag]] = OrderedDict()
+        self._news = trio.lowlevel.ParkingLot()
+        self._passengers: Passengers | None = None
+        self._running = False
+
+    def __repr__(self) -> str:
+        return f"<Moving {self.overlay!r} {self.inner!r}>"
+
+    def attend(self, passengers: Passengers) -> None:
+        self._passengers = passengers
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody carries what `begin` is told."""
+        return self._running
+
+    def check(self) -> None:
+        self.overlay.check()
+        assert all(leg.state is not State.OVER for leg in self._batches), "K2"
+
+    # -- a rename -----------------------------------------------------------------------
+
+    async def begin(self, source: str, target: str, infos: Sequence[ObjectInfo]) -> None:
+        """On return everything below *source*, which is *infos*, is seen below *target*. Raises StoreErrors: then nothing happened."""
+        await self.clear(*(target + info.key[len(source) :] for info in infos))
+        area = Area(source)
+        claimed: list[Leg] = []
+        legs: list[Leg] = []
+        try:
+            for info in reversed(infos):
+                former = await self._claim(info.key)
+                claimed += [former] if former is not None else []
+                legs.append(self._leg(info, Key(target + info.key[len(source) :]), former, area))
+            record = await self._written(legs)
+            self._begun(area, legs, claimed, record)
+        finally:
+            for leg in claimed:
+                self._free(leg)
+
+    async def _claim(self, key: Key) -> Leg | None:
+        """The leg that is seen under *key* and lies elsewhere, which nobody carries until it is freed."""
+        while (leg := self.overlay.waiting(key)) is not None:
+            if leg.busy is None:
+                leg.busy = trio.Event()
+                return leg
+            await leg.busy.wait()
+        return None
+
+    def _free(self, leg: Leg) -> None:
+        if leg.busy is not None:
+            leg.busy.set()
+            leg.busy = None
+
+    def _leg(self, info: ObjectInfo, target: Key, former: Leg | None, area: Area) -> Leg:
+        if former is not None:
+            return Leg(former.source, replace(former.info, key=target), (area, *former.areas))
+        return Leg(info.key, replace(info, key=target, etag=self._etag(info.key, info.etag)), (area,))
+
+    async def _written(self, legs: Sequence[Leg]) -> Record | None:
+        if self._journal is None:
+            return None
+        moves = [Move(leg.source, leg.target, leg.etag) for leg in legs]
+        try:
+            return await trio.to_thread.run_sync(self._journal.begin, moves)
+        except OSError as error:
+            raise Unavailable(f"The journal of renames cannot be written: {error.strerror}.") from error
+
+    def _begun(self, area: Area, legs: Sequence[Leg], claimed: Sequence[Leg], record: Record | None) -> None:
+        batch = Batch(record, len(legs))
+        self._batches.update((leg, (batch, number)) for number, leg in enumerate(legs))
+        self.overlay.add(area, legs, instead_of=claimed)
+        for leg in claimed:
+            self._ended(leg, note="")
+        self._queue.extend(legs)
+        self._news.unpark_all()
+
+    # -- carrying -----------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry what there is, until cancelled; `settle` carries the rest."""
+        self._running = True
+        task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(AT_ONCE):
+                    nursery.start_soon(self._work)
+        finally:
+            self._running = False
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                await self._news.park()
+            leg = self._queue.popleft()
+            try:
+                await self._arrive(leg)
+            except S3MountError as error:
+                log.warning("%r is not carried to %r yet: %s", leg.source, leg.target, error)
+                await trio.sleep(RETRY_S)
+                self._queue.append(leg)
+
+    async def settle(self, prefix: str = "") -> None:
+        """On return nothing is on its way to below *prefix* any more. Raises the first reason why something still is."""
+        await each(self.overlay.legs(prefix), self._arrive)
+
+    async def clear(self, *keys: str) -> None:
+        """On return nothing is on its way from or to *keys*."""
+        legs = dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key))
+        if len(legs) == 1:
+            await self._arrive(*legs)
+        elif legs:
+            await each(list(legs), self._arrive)
+
+    async def _arrive(self, leg: Leg) -> None:
+        """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""
+        while leg.state is not State.OVER:
+            if leg.busy is not None:
+                await leg.busy.wait()
+                continue
+            leg.busy = trio.Event()
+            try:
+                await (self._copy(leg) if leg.state is State.WAITING else self._delete(leg))
+            finally:
+                self._free(leg)
+
+    async def _copy(self, leg: Leg) -> None:
+        described = self._passengers.described(leg.target, leg.etag) if self._passengers else None
+        try:
+            copy = await self.inner.copy(leg.source, leg.target, if_match=leg.etag, commit=described)
+        except GONE:
+            log.warning("%r was replaced or removed by somebody else while it was renamed: it stays there", leg.source)
+            self._over(leg, note="")
+            self.overlay.put(leg.source)
+            return
+        batch, number = self._batches[leg]
+        batch.note(number, copy.etag)
+        self.overlay.copied(leg, copy)
+        if copy.etag != leg.etag:
+            self._alias(leg.target, leg.etag, copy.etag)
+        if self._passengers is not None:
+            await self._passengers.arrived(leg.target, leg.etag, copy)
+
+    async def _delete(self, leg: Leg, *, note: str | None = None) -> None:
+        try:
+            await self.inner.delete(leg.source, if_match=leg.etag if self.capabilities.conditional_put else None)
+        except GONE:
+            log.info("%r was replaced by somebody else while it was renamed", leg.source)
+            self.overlay.put(leg.source)
+        self._over(leg, note=note)
+
+    def _over(self, leg: Leg, *, note: str | None = None) -> None:
+        self.overlay.over(leg)
+        self._ended(leg, note=note)
+
+    def _ended(self, leg: Leg, *, note: str | None = None) -> None:
+        """The last one of a record takes it along; *note* is the last word about it ("": nothing is left to do)."""
+        batch, number = self._batches.pop(leg)
+        batch.left -= 1
+        if not batch.left and batch.record is not None:
+            batch.record.done()
+        elif note is not None:
+            batch.note(number, note)
+
+    def leave(self) -> None:
+        """What is still on its way is for the next mount."""
+        for batch, _ in self._batches.values():
+            if batch.record is not None:
+                batch.record.leave()
+
+    # -- versions -----------------------------------------------------------------------
+
+    def _alias(self, key: str, former: ETag, etag: ETag) -> None:
+        self._aliases[key] = former, etag
+        if len(self._aliases) > ALIASES:
+            self._aliases.popitem(last=False)
+
+    def _etag(self, key: str, etag: ETag) -> ETag:
+        """The version *etag* of *key*, by the ETag of its copy if it was carried there since."""
+        former, copy = self._aliases.get(key, (None, etag))
+        return copy if etag == former else etag
+
+    def _commit(self, key: str, commit: Commit) -> Commit:
+        match commit.condition:
+            case Matches(etag):
+                return replace(commit, condition=Matches(self._etag(key, etag)))
+        return commit
+
+    # -- looking ----------------------------------------------------------------------
+
+    async def head(self, key: Key) -> ObjectInfo:
+        while (leg := self.overlay.waiting(key)) is not None:
+            try:
+                return as_seen(leg, await self.inner.head(leg.source))
+            except NotFound:
+                if leg.state is State.WAITING:
+                    raise not_found(key) from None
+        if self.overlay.hides(key):
+            raise not_found(key)
+        return await self.inner.head(key)
+
+    async def find(self, name: str) -> Found:
+        if self.overlay.idle:
+            return await self.inner.find(name)
+        stem = name + "/"
+        below = self.overlay.shows_below(stem)
+        waiting = {key: self.overlay.waiting(key) is not None for key in (name, stem)}
+        hidden = {key: self.overlay.hides(key) for key in (name, stem)}
+        believed = self.overlay.leaves_below(stem)
+        found = await self.inner.find(name)
+        objects = {name: found.object, stem: found.marker}
+        for key in objects:
+            if waiting[key]:
+                objects[key] = await self._head(Key(key))
+            elif hidden[key]:
+                objects[key] = None
+        return Found(objects[name], objects[stem], below or (found.implied and believed))
+
+    async def _head(self, key: Key) -> ObjectInfo | None:
+        try:
+            return await self.head(key)
+        except NotFound:
+            return None
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        if self.overlay.idle:
+            return await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+        while True:
+            asked = Asked(prefix, delimiter, after, limit)
+            seen = self.overlay.view(asked)
+            page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
+            merged = seen.merged(page)
+            if merged is not None:
+                return await self._completed(merged) if delimiter and self.capabilities.listed_metadata else merged
+            assert page.next is not None
+            after = page.next
+
+    async def _completed(self, page: Page) -> Page:
+        """With the metadata of what lies elsewhere: a listing in one piece does not tell them."""
+        told: dict[Key, ObjectInfo | None] = {}
+
+        async def ask(leg: Leg) -> None:
+            told[leg.target] = await self._head(leg.target)
+
+        await each(list(lacking(page, self.overlay)), ask)
+        objects = (told.get(info.key, info) for info in page.objects)
+        return replace(page, objects=tuple(info for info in objects if info is not None))
+
+    async def aspect(self, key: Key, name: str) -> str | None:
+        while (leg := self.overlay.waiting(key)) is not None and name != URL:
+            try:
+                return await self.inner.aspect(leg.source, name)
+            except NotFound:
+                if leg.state is State.WAITING:
+                    raise
+        return await self.inner.aspect(key, name)
+
+    # -- reading ----------------------------------------------------------------------
+
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo:
+        while (leg := self.overlay.waiting(key)) is not None:
+            try:
+                return as_seen(leg, await self.inner.get_into(leg.source, span, buffer, if_match=if_match, arrived=arrived))
+            except GONE:
+                if leg.state is State.WAITING:
+                    raise
+        return await self.inner.get_into(key, span, buffer, if_match=if_match and self._etag(key, if_match), arrived=arrived)
+
+    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
+        while (leg := self.overlay.waiting(key)) is not None:
+            try:
+                return await self.inner.pin(leg.source, if_match=if_match, known=known and replace(known, key=leg.source))
+            except GONE:
+                if leg.state is State.WAITING:
+                    raise
+        return await self.inner.pin(key, if_match=if_match and self._etag(key, if_match), known=known and self._known(key, known))
+
+    def _known(self, key: Key, known: ObjectInfo) -> ObjectInfo:
+        return replace(known, key=key, etag=self._etag(key, known.etag))
+
+    # -- changing -----------------------------------------------------------------------
+
+    async def _put(self, key: Key, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:
+        """Do *put*, which makes an object under *key*; it is seen."""
+        info = await put()
+        self.overlay.put(key)
+        self._aliases.pop(key, None)
+        return info
+
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+        await self.clear(key)
+        return await self._put(key, lambda: self.inner.put(key, data, self._commit(key, commit)))
+
+    async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
+        await self.clear(key)
+        if content.base is not None:
+            content = replace(content, base=self._known(key, content.base))
+        return await self._put(key, lambda: self.inner.adopt(key, content, self._commit(key, commit)))
+
+    async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
+        await self.clear(key)
+        etag = if_match and self._etag(key, if_match)
+        return await self._put(key, lambda: self.inner.update(key, metadata, if_match=etag, file_id=file_id))
+
+    async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
+        await self.clear(key)
+        etag = self._etag(key, if_match)
+        return await self._put(key, lambda: self.inner.set_aspect(key, name, value, if_match=etag, file_id=file_id))
+
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+        await self.clear(source, target)
+        etag = if_match and self._etag(source, if_match)
+        return await self._put(
+            target, lambda: self.inner.copy(source, target, if_match=etag, commit=commit and self._commit(target, commit))
+        )
+
+    async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
+        if (leg := self.overlay.waiting(key)) is not None:
+            await self._cut_short(leg, if_match)
+        await self.clear(key)
+        await self.inner.delete(key, if_match=if_match and self._etag(key, if_match))
+        self.overlay.removed(key)
+        self._aliases.pop(key, None)
+
+    async def _cut_short(self, leg: Leg, if_match: ETag | None) -> None:
+        """What is to be deleted need not arrive: unless somebody carries it just now, it is deleted where it lies."""
+        if leg.busy is None and if_match in (None, leg.etag):
+            leg.busy = trio.Event()
+            try:
+                await self._delete(leg, note="")
+            finally:
+                self._free(leg)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
+        await self.clear(*keys)
+        failures = await self.inner.delete_many(keys)
+        for key in set(keys) - {failure.key for failure in failures}:
+            self.overlay.removed(key)
+        return failures
+
+    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
+        await self.clear(key)
+        return await self.inner.create_upload(key, self._commit(key, commit))
+
+    async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
+        await self.clear(upload.key)
+        return await self._put(upload.key, lambda: self.inner.complete_upload(upload, parts))
+
+
+def not_found(key: str) -> NotFound:
+    return NotFound(f"There is no object {key!r}.")

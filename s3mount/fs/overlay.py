@@ -1,0 +1,268 @@
+"""Which object stands under which key while whole directories move.
+
+Owns: keys that show an object which still lies elsewhere, keys that show nothing any more though their object is still there, and pages of
+listings put right.
+Must not know: how keys are carried, stores, inodes. Pure; nothing here awaits.
+
+A rename of many keys is answered when it is written down; from then on the whole tree is seen under its new name. Each key is a leg:
+
+    WAITING --copied--> COPIED --source deleted--> OVER
+       |  seen at the target,     |  seen at the target, where it is;
+       |  read at the source      |  not seen at the source
+       `--taken over by another rename, or somebody else's by now--> OVER
+
+What lies under a source (an area) is not seen until all its legs are over, but for what this mount has put there since (`reborn`): what
+other clients put there meanwhile is seen late, and never touched.
+
+V1  A key is the source of at most one leg that is not over, and the target of at most one.
+V2  Each leg that is not over has its source in an area.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import trio
+
+from s3mount.fs.listing import END
+from s3mount.model import ETag, Key, ObjectInfo, Page
+
+
+class State(Enum):
+    WAITING = "waiting"
+    COPIED = "copied"
+    OVER = "over"
+
+
+class Area:
+    """The prefix *source*, from which everything went."""
+
+    __slots__ = ("legs", "reborn", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.reborn: set[str] = set()
+        self.legs = 0
+
+
+class Leg:
+    """One key on its way. `info` is the source's, as it is seen under the target; `copy` what was made of it."""
+
+    __slots__ = ("areas", "busy", "copy", "info", "source", "state")
+
+    def __init__(self, source: Key, info: ObjectInfo, areas: tuple[Area, ...]) -> None:
+        self.source = source
+        self.info = info
+        self.areas = areas
+        self.copy: ObjectInfo | None = None
+        self.state = State.WAITING
+        self.busy: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Leg {self.source!r} to {self.target!r} {self.state.value}>"
+
+    @property
+    def target(self) -> Key:
+        return self.info.key
+
+    @property
+    def etag(self) -> ETag:
+        return self.info.etag
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A page that is asked for."""
+
+    prefix: str
+    delimiter: str
+    after: str
+    limit: int
+
+    def text(self, key: str) -> str:
+        """What shows *key*: itself, or the common prefix in which it is."""
+        cut = key.find(self.delimiter, len(self.prefix)) if self.delimiter else -1
+        return key if cut < 0 else key[: cut + len(self.delimiter)]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was known of keys on their way when a page was asked for: its answer may be older than what happens meanwhile."""
+
+    overlay: Overlay
+    asked: Asked
+    areas: tuple[Area, ...]
+    waiting: dict[str, Leg | None]
+
+    def merged(self, page: Page) -> Page | None:
+        """*page* as it is seen; None where nothing of it is, and there is more behind it."""
+        ends = [info.key for info in page.objects[-1:]] + list(page.prefixes[-1:])
+        until = END if page.next is None else max(ends, default=self.asked.after)
+        items: dict[str, ObjectInfo | None] = {info.key: info for info in page.objects if not hides(self.areas, info.key)}
+        items.update((text, None) for text in page.prefixes if not hides(self.areas, text) or leaves_below(self.areas, text))
+        for text, leg in self.waiting.items():
+            if text <= until:
+                self._put(items, text, leg)
+        texts = sorted(items)
+        more = page.next
+        if len(texts) > self.asked.limit:
+            texts = texts[: self.asked.limit]
+            more = texts[-1]
+        if not texts and more is not None:
+            return None
+        found = [(text, items[text]) for text in texts]
+        return Page(tuple(info for _, info in found if info is not None), tuple(text for text, info in found if info is None), more)
+
+    def _put(self, items: dict[str, ObjectInfo | None], text: str, leg: Leg | None) -> None:
+        if leg is None:
+            items[text] = None
+        elif leg.state is State.WAITING:
+            items[text] = leg.info
+        elif leg.copy is not None:
+            items.setdefault(text, leg.copy)
+
+
+class Overlay:
+    """All keys on their way."""
+
+    def __init__(self) -> None:
+        self._to: dict[str, Leg] = {}
+        self._from: dict[str, Leg] = {}
+        self._areas: list[Area] = []
+        self._targets: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Overlay of {len(self._to)} keys on their way>"
+
+    @property
+    def idle(self) -> bool:
+        return not self._areas
+
+    def check(self) -> None:
+        assert all(key == leg.target and leg.state is not State.OVER for key, leg in self._to.items()), "V1"
+        assert all(key == leg.source and leg.state is not State.OVER for key, leg in self._from.items()), "V1"
+        for leg in self._from.values():
+            assert any(leg.source.startswith(area.source) for area in leg.areas), f"V2 {leg}"
+            assert all(area in self._areas for area in leg.areas), f"V2 {leg}"
+        assert self._targets == sorted(self._targets)
+        assert set(self._to) <= set(self._targets)
+
+    # -- one key ------------------------------------------------------------------------
+
+    def waiting(self, key: str) -> Leg | None:
+        """The leg that is seen under *key* and lies elsewhere."""
+        leg = self._to.get(key)
+        return leg if leg is not None and leg.state is State.WAITING else None
+
+    def touching(self, key: str) -> list[Leg]:
+        """Legs that go from or to *key*."""
+        return [leg for leg in (self._from.get(key), self._to.get(key)) if leg is not None]
+
+    def legs(self, prefix: str = "") -> list[Leg]:
+        """All that are not over and go to somewhere below *prefix*."""
+        return [leg for key, leg in self._to.items() if key.startswith(prefix)]
+
+    def hides(self, key: str) -> bool:
+        """Whether what stands under *key*, if anything does, is gone from there."""
+        return hides(self._areas, key)
+
+    def areas_of(self, source: str) -> tuple[Area, ...]:
+        return tuple(area for area in self._areas if source.startswith(area.source))
+
+    # -- names --------------------------------------------------------------------------
+
+    def shows_below(self, stem: str) -> bool:
+        """Whether a key below *stem* is seen there and lies elsewhere."""
+        at = bisect_left(self._targets, stem + "\0")
+        while at < len(self._targets) and self._targets[at].startswith(stem):
+            if self.waiting(self._targets[at]) is not None:
+                return True
+            at += 1
+        return False
+
+    def leaves_below(self, stem: str) -> bool:
+        """Whether the store's word that keys lie below *stem* is to be believed."""
+        return leaves_below(self._areas, stem)
+
+    # -- pages --------------------------------------------------------------------------
+
+    def view(self, asked: Asked) -> View:
+        """What is to be made of a page that is asked for now."""
+        return View(self, asked, tuple(self._areas), self._between(asked))
+
+    def _between(self, asked: Asked) -> dict[str, Leg | None]:
+        """The first of what is seen behind `after` and lies elsewhere: keys with their legs, common prefixes."""
+        found: dict[str, Leg | None] = {}
+        at = bisect_left(self._targets, asked.prefix)
+        while at < len(self._targets) and len(found) <= asked.limit and (key := self._targets[at]).startswith(asked.prefix):
+            leg = self.waiting(key)
+            text = asked.text(key)
+            if leg is not None and text > asked.after:
+                found[text] = leg if text == key else None
+            at = at + 1 if leg is None or text == key else bisect_left(self._targets, text + END)
+        return found
+
+    # -- coming and going ----------------------------------------------------------------
+
+    def add(self, area: Area, legs: Sequence[Leg], instead_of: Sequence[Leg] = ()) -> None:
+        """*legs*, at least one, leave *area*; *instead_of* are over, as they are carried on by some of them."""
+        self._areas.append(area)
+        for leg in legs:
+            for area in leg.areas:
+                area.legs += 1
+        for leg in instead_of:
+            self.over(leg)
+        for leg in legs:
+            assert leg.source not in self._from, f"V1 {leg}"
+            assert leg.target not in self._to, f"V1 {leg}"
+            self._to[leg.target] = self._from[leg.source] = leg
+            self.put(leg.target)
+        self._targets = sorted({*(key for key in self._targets if key in self._to), *(leg.target for leg in legs)})
+
+    def copied(self, leg: Leg, copy: ObjectInfo) -> None:
+        leg.copy, leg.state = copy, State.COPIED
+
+    def over(self, leg: Leg) -> None:
+        leg.state = State.OVER
+        del self._to[leg.target], self._from[leg.source]
+        for area in leg.areas:
+            area.legs -= 1
+        self._areas = [area for area in self._areas if area.legs]
+        if not self._to:
+            self._targets = []
+
+    def put(self, key: str) -> None:
+        """This mount has put something there: it is seen."""
+        for area in self.areas_of(key):
+            area.reborn.add(key)
+
+    def removed(self, key: str) -> None:
+        """What this mount has put there is gone again."""
+        for area in self.areas_of(key):
+            area.reborn.discard(key)
+
+
+def hides(areas: Sequence[Area], key: str) -> bool:
+    """See `Overlay.hides`."""
+    return any(key.startswith(area.source) and key not in area.reborn for area in areas)
+
+
+def leaves_below(areas: Sequence[Area], stem: str) -> bool:
+    """See `Overlay.leaves_below`."""
+    hiding = [area for area in areas if stem.startswith(area.source)]
+    return all(any(key.startswith(stem) and key != stem for key in area.reborn) for area in hiding)
+
+
+def as_seen(leg: Leg, info: ObjectInfo) -> ObjectInfo:
+    """What the store says of a leg's source, under the name by which it is seen."""
+    return replace(info, key=leg.target)
+
+
+def lacking(page: Page, overlay: Overlay) -> Iterator[Leg]:
+    """The legs in *page* whose metadata nobody has told yet."""
+    for info in page.objects:
+        if info.metadata is None and (leg := overlay.waiting(info.key)) is not None:
+            yield leg
