@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pyfuse3
@@ -53,6 +54,9 @@ def test_attributes_are_told_to_the_nanosecond() -> None:
     assert (entry.st_atime_ns, entry.st_mtime_ns, entry.st_ctime_ns) == (attr.atime_ns, attr.mtime_ns, attr.ctime_ns)
     assert entry.st_blocks == 3
     assert (entry.attr_timeout, entry.entry_timeout) == (0.25, 0.25)
+    lasting = to_entry(replace(attr, lasting=True), ttl_s=0.25)
+    assert (lasting.attr_timeout, lasting.entry_timeout) == (300.0, 300.0)
+    assert to_entry(replace(attr, lasting=True), ttl_s=3600.0).entry_timeout == 3600.0
 
 
 def test_space_is_told_in_blocks() -> None:
