@@ -9,19 +9,15 @@ Must not know: how a mount commits.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from s3mount.cli.waiting import told_meanwhile
 from s3mount.errors import S3MountError, Unavailable, UsageError
 from s3mount.fuse import mountpoint as place
+from s3mount.fuse.control import ask
 from s3mount.fuse.runtime import Outcome, Watch, watch
-
-# Longer than this is "more than a moment", and is said.
-MOMENT_S = 1.0
 
 
 @click.command()
@@ -40,7 +36,8 @@ def umount(*, mountpoint: Path, lazy: bool, force: bool) -> None:
     record = watch(path, owner=mounted.owner if mounted else os.getuid())
     if mounted is None and (record is None or not record.is_alive()):
         raise UsageError(f"Nothing is mounted at {mountpoint}.")
-    with _said_if_it_takes_long():
+    owner = mounted.owner if mounted else os.getuid()
+    with told_meanwhile(lambda: ask(path, owner=owner, do="status")):
         if mounted is not None:
             _take_off(mounted, lazily=lazy)
         if record is not None and not lazy:
@@ -54,17 +51,6 @@ def _take_off(mounted: place.Mounted, *, lazily: bool) -> None:
         place.detach(mounted.path)
     else:
         place.unmount(mounted.path)
-
-
-@contextmanager
-def _said_if_it_takes_long() -> Iterator[None]:
-    """The kernel writes dirty pages back before it lets go, and the mount's process commits after that: either may take its time."""
-    timer = threading.Timer(MOMENT_S, lambda: click.echo("Waiting until everything that was written is committed.", err=True))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _wait(record: Watch, mountpoint: Path) -> None:
@@ -102,7 +88,22 @@ def flush(*, mountpoint: Path) -> None:
     mounted = place.mount_above(place.resolve(mountpoint))
     if mounted is None:
         raise UsageError(f"{mountpoint} is not in an s3mount file system.")
+    path, owner = mounted.path, mounted.owner
     try:
-        place.sync_all(mounted.path)
+        with told_meanwhile(lambda: ask(path, owner=owner, do="status")):
+            place.sync_all(path)
     except OSError as error:
-        raise Unavailable(f"{mountpoint} could not be flushed: {os.strerror(error.errno or 0)}.") from None
+        raise Unavailable(f"{mountpoint} could not be flushed: {_why(path, owner) or os.strerror(error.errno or 0)}.") from None
+
+
+def _why(path: Path, owner: int) -> str:
+    """What the mount says of the first file that it cannot store, and how many others there are; "" where it does not say."""
+    try:
+        status = ask(path, owner=owner, do="status") or {}
+    except S3MountError:
+        return ""
+    failed = [one for one in status.get("waiting", ()) if one["reason"]]
+    if not failed:
+        return ""
+    others = f" (and {len(failed) - 1} more: see s3mount pending)" if len(failed) > 1 else ""
+    return f"{failed[0]['reason'].rstrip('.')}{others}"
