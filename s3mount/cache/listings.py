@@ -62,9 +62,11 @@ class Listings:
         """Whether an answer is good enough for what cannot matter much."""
         return self._clock() - asked.at_s < max(self._ttl_s, GRACE_SECONDS)
 
-    def accept(self, since: Asked | None = None) -> Accept:
-        """Whether an answer is fresh, or to a request sent at *since* or later."""
-        return self.is_fresh if since is None else lambda asked: asked.at_s >= since.at_s or self.is_fresh(asked)
+    def accept(self, since: Asked | None = None, *, longer_s: float = 0.0) -> Accept:
+        """Whether an answer is fresh, or to a request sent at *since* or later; *longer_s*: if anything is fresh at all, for so long."""
+        lasts_s = max(self._ttl_s, min(longer_s, GRACE_SECONDS)) if self._ttl_s else 0.0
+        oldest_s = self._clock() - lasts_s
+        return lambda asked: asked.at_s > oldest_s or (since is not None and asked.at_s >= since.at_s)
 
     def _going_on(self, table: Table, since: Asked | None) -> Accept:
         """As `accept`, for a page that continues a listing."""

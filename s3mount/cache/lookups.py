@@ -8,6 +8,11 @@ Must not know: how listings are told, what is listed ahead.
     another stretch is known             a page that begins just before the name, as long as pages listed so were of use to later lookups;
                                          else HEAD (or `find`) alone: random access to a million names does not list them all
 
+Names are looked up in any order: find(1) and all that use fts(3) sort those of a directory of more than 10,000 by inode number, and take
+longer for them than the time-to-live. To list a page again for nearly each of them would never end. So a name in a large directory is good
+for as long as it takes to list that (`PAGE_SECONDS` a page), and what else of it has grown old is listed again beside. That is for names
+only: who opens a file asks for the object, within the time-to-live.
+
 With `--attributes=list` there is no HEAD: a page that begins just before the name takes its place.
 """
 
@@ -21,7 +26,7 @@ import trio
 from s3mount.cache.asking import Asking
 from s3mount.cache.leaf import Asked, Mark
 from s3mount.cache.listings import TRIES, Ahead, Listings
-from s3mount.cache.table import Known, Table
+from s3mount.cache.table import Accept, Known, Table
 from s3mount.cache.tables import Tables
 from s3mount.cache.texts import START, behind, just_before, stem_of, text_of
 from s3mount.errors import StoreError
@@ -32,6 +37,10 @@ T = TypeVar("T")
 # Pages that may be listed for lookups in one directory before one of them has been of use, and lookups that pay for one more.
 PAGES_ON_TRUST = 3
 LOOKUPS_PER_PAGE = 2
+# How long a name of a directory is good for, for each of its pages: of more than ten, that is more than the usual time-to-live.
+PAGE_SECONDS = 0.1
+# Stretches listed again beside the one that somebody waits for.
+BESIDE = 5
 
 
 class Lookups:
@@ -48,17 +57,22 @@ class Lookups:
     # -- from the tables ----------------------------------------------------------------
 
     def _row(self, stem: str, key: str, since: Asked | None) -> Known | None:
+        """What is known of a name, if that is good."""
         table = self._tables.find(stem)
         known = None if table is None else table.look(text_of(stem, key))
-        return known if known is not None and self._listings.accept(since)(known.asked) else None
+        return known if table is not None and known is not None and self._of_names(table, since)(known.asked) else None
+
+    def _of_names(self, table: Table, since: Asked | None) -> Accept:
+        return self._listings.accept(since, longer_s=PAGE_SECONDS * table.stretches)
 
     def known_object(self, key: str, since: Asked | None = None) -> Known | None:
         """What is known of the object *key*, if that is fresh: an ObjectInfo or Mark.ABSENT."""
-        return self._row(stem_of(key), key, since)
+        known = self._row(stem_of(key), key, since)
+        return known if known is not None and self._listings.accept(since)(known.asked) else None
 
     def known_name(self, name: str, since: Asked | None = None) -> Found | None:
         """What stands under *name*, if all of that is fresh."""
-        row, prefix = self.known_object(name, since), self._row(stem_of(name), name + "/", since)
+        row, prefix = self._row(stem_of(name), name, since), self._row(stem_of(name), name + "/", since)
         if row is None or prefix is None:
             return self._being_read(name) if since is None else None
         there = row.value if isinstance(row.value, ObjectInfo) else None
@@ -116,7 +130,7 @@ class Lookups:
     def _leads_to_directory(self, name: str, since: Asked | None) -> bool:
         """Whether all is known but what the listing of the directory *name* itself would tell: its marker, or whether it is there still."""
         table = self._tables.find(stem_of(name))
-        if table is None or self.known_object(name, since) is None:
+        if table is None or self._row(table.stem, name, since) is None:
             return False
         prefix = self._row(table.stem, name + "/", since)
         return prefix.value is Mark.PREFIX if prefix is not None else table.is_doubted(text_of(table.stem, name + "/"))
@@ -158,11 +172,25 @@ class Lookups:
             if after is None or since is not None:
                 after = just_before(name)
                 table.paid += 1
+            else:
+                self._list_others(stem, table, text_of(stem, name))
             flight = self._asking.page(stem, after)
             await flight.wait()
             return None, since or flight.asked
         finally:
             table.using -= 1
+
+    def _list_others(self, stem: str, table: Table, text: bytes) -> None:
+        """Stretches behind *text* that have grown old too, as far as lookups have been paying for them."""
+        good, begun = self._of_names(table, None), 0
+        for leaf in table.leaves_behind(text):
+            if begun == BESIDE or not self._pays(table):
+                return
+            after = None if good(leaf.asked) else table.stretch(leaf.lo)
+            if after is not None:
+                table.paid += 1
+                begun += 1
+                self._asking.page(stem, after)
 
     async def _side_by_side(
         self, name: str, single: Callable[[], Awaitable[tuple[T, Asked]]], known: Callable[[str, Asked | None], T | None]

@@ -108,6 +108,11 @@ class Table:
         return list(self._leaves)
 
     @property
+    def stretches(self) -> int:
+        """How many leaves: about as many as pages of a listing."""
+        return len(self._leaves)
+
+    @property
     def is_empty(self) -> bool:
         return not self._leaves and not self._notes
 
@@ -168,6 +173,11 @@ class Table:
         while at != END and (leaf := self._covering(at)) is not None:
             yield from self._merged(leaf, at, leaf.hi)
             at = leaf.hi
+
+    def leaves_behind(self, text: bytes) -> Iterator[Leaf]:
+        """Those that begin behind *text*, in order, and then the others, but for the one that covers it."""
+        at = bisect_right(self._los, text)
+        yield from (leaf for leaf in [*self._leaves[at:], *self._leaves[: max(0, at - 1)]])
 
     def unread(self, place: bytes) -> int:
         """Rows known behind *place*."""

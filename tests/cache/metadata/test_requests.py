@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from s3mount.errors import NotFound
 from s3mount.model import Key
+from s3mount.store.memory import MemoryStore
 from tests.cache.metadata.kit import list_all, remembering, walk
 
 
@@ -56,6 +57,23 @@ async def test_a_walk_twice_within_the_time_to_live_asks_once(autojump_clock: Mo
         slow.taken()
         assert [info.key async for info in walk(store)] == first
         assert not slow.taken()
+
+
+async def test_names_of_a_large_directory_that_are_looked_up_in_any_order_cost_its_pages(autojump_clock: MockClock) -> None:
+    """fts(3) sorts by inode numbers; the kernel asks again for what was listed a second ago."""
+    async with remembering([f"d/f{n:05}" for n in range(20_000)]) as (store, slow):
+        await list_all(store, "d/")
+        slow.taken()
+        for n in range(20_000):
+            assert (await store.find(f"d/f{n * 7919 % 20_000:05}")).object is not None
+            await trio.sleep(0.0002)
+        assert slow.taken()["list"] <= 2 * 20 + 5
+        assert isinstance(slow.inner, MemoryStore)
+        await slow.inner.another().put(Key("d/f00007"), b"replaced")
+        await trio.sleep(1.5)
+        assert (await store.head(Key("d/f00007"))).size == 8  # who opens it asks within the time-to-live
+        await trio.sleep(3)
+        assert (await store.find("d/f00007")).object is not None
 
 
 async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_clock: MockClock) -> None:
