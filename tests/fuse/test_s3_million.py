@@ -1,0 +1,117 @@
+"""A walk over a million keys of s3://: pages come as they are read, memory does not grow with what was ever seen."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from s3mount.engine.engine import Engine
+from s3mount.engine.values import PLAIN, How
+from s3mount.model import Key
+from tests.fuse.mounting import Mount
+from tests.server.serving import environment as alone
+from tests.server.serving import served
+from tests.wire.front import Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1 << 20
+PER_FOLDER = 1000
+PAGE = 1000
+# What a mount's process may take at any time, and by how much it may have grown from one walk to a longer one.
+MOST = 300 * MiB
+NOISE = 16 * MiB
+
+
+def keys(few: int, many: int) -> Iterator[tuple[Key, bytes, How]]:
+    for number in range(few):
+        yield Key(f"few/{number % 20:02}/file-{number:07}"), b"", PLAIN
+    for number in range(many):
+        yield Key(f"flat/file-{number:07}"), b"", PLAIN
+    for number in range(many):
+        yield Key(f"nested/{number // PER_FOLDER // 100:03}/{number // PER_FOLDER % 100:02}/file-{number:07}"), b"x", PLAIN
+
+
+@dataclass
+class Walked:
+    mount: Mount
+    front: Front
+    seconds: float
+
+    def find(self, folder: str) -> int:
+        """How many files lie below *folder*, and their sizes were asked for."""
+        command = ["find", str(self.mount.path / folder), "-type", "f", "-size", "-2k"]
+        return subprocess.run(command, capture_output=True, timeout=self.seconds, check=True).stdout.count(b"\n")
+
+    def memory(self, name: str) -> int:
+        """VmRSS or VmHWM (the peak) of the mount, in bytes."""
+        found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.mount.process.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+
+@contextmanager
+def bucket_of(folder: Path, few: int, many: int, *, seconds: float) -> Iterator[Walked]:
+    with Engine.open(folder / "data", create=True) as engine:
+        engine.create_bucket("bucket")
+        engine.put_many("bucket", keys(few, many), durable=False)
+    with served(folder, "--auth") as server, Front(server.url) as front:
+        mount = Mount(folder, "--endpoint-url", front.url, "--read-only")
+        mount.url = "s3://bucket"
+        try:
+            yield Walked(mount.start(), front, seconds)
+            mount.stop()
+        finally:
+            mount.clean_up()
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+
+
+def first_name_of_a_flat_directory_costs_its_first_page(walked: Walked) -> None:
+    walked.front.reset()
+    first = subprocess.run(["sh", "-c", f"ls -f '{walked.mount.path}/flat' | head -3"], capture_output=True, timeout=60, check=True)
+    assert first.stdout == b".\n..\nfile-0000000\n"
+    assert walked.front.counts().total <= 3  # the top, to find `flat` in, and a page or two of it
+
+
+def walks_cost_their_pages(walked: Walked, many: int) -> None:
+    """Twice, where they last so long: find reads a hundred thousand names, sorts them, and then asks for the first one's size."""
+    walked.front.reset()
+    for folder in ("flat", "nested"):
+        assert walked.find(folder) == many
+    counts = walked.front.counts()
+    assert set(counts) == {"LIST", "all"}
+    assert counts.total <= 2 * 2 * (many / PAGE) * 1.05 + 10
+
+
+def test_twenty_thousand_files_flat_and_nested_cost_their_pages(tmp_path: Path) -> None:
+    with bucket_of(tmp_path, 2000, 20_000, seconds=60) as walked:
+        first_name_of_a_flat_directory_costs_its_first_page(walked)
+        assert walked.find("few") == 2000
+        walks_cost_their_pages(walked, 20_000)
+        assert walked.memory("VmHWM") < MOST
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_million_files_flat_and_nested_leave_no_more_behind_than_a_hundred_thousand(tmp_path: Path) -> None:
+    with bucket_of(tmp_path, 100_000, 1_000_000, seconds=1200) as walked:
+        first_name_of_a_flat_directory_costs_its_first_page(walked)
+        assert walked.find("few") == 100_000
+        after_few = walked.memory("VmRSS")
+        walks_cost_their_pages(walked, 1_000_000)
+        kept, most = walked.memory("VmRSS"), walked.memory("VmHWM")
+        said = f"{after_few // MiB} MiB after 100,000, {kept // MiB} after 2,100,000, {most // MiB} at most"
+        assert most < MOST, said
+        assert kept <= after_few + NOISE, said
