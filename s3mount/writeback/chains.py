@@ -47,13 +47,15 @@ class Phase(Enum):
 class Entry:
     """A record that is pending. `due`: not to be sent before. `since`: the id of the first change that it stands for.
 
-    `doubt`: it may have been sent. `error`: why the last try failed, which was the `failed`-th event of its kind.
+    `doubt`: it may have been sent. `hurried`: somebody waits for it. `error`: why the last try failed, which was the `failed`-th failure of
+    all. `data`: bodies that are in memory.
     """
 
     record: Record
     due: float
     since: int
     doubt: bool = False
+    hurried: bool = False
     phase: Phase = Phase.WAITING
     error: StoreError | None = None
     failed: int = 0

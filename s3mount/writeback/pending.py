@@ -48,6 +48,7 @@ class Pending:
         self.refused: dict[str, StoreError] = {}
         self.failed_records = 0
         self.last_id = 0
+        self.last_entered = 0.0
         self.failures = 0
         self.bytes = 0
         self.moved = trio.lowlevel.ParkingLot()
@@ -158,6 +159,7 @@ class Pending:
                 self._let_go(replaced)
             raise
         self.refused.pop(record.key, None)
+        self.last_entered = trio.current_time()
         return self._took(Entry(replace(record, id=number), due, number), replaced)
 
     def _took(self, entry: Entry, replaced: Entry | None = None) -> Entry:

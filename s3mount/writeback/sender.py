@@ -12,6 +12,7 @@ Must not know: how changes are entered, what is shown of them.
 
 A change waits `SETTLE_S` before it is sent: a file that is renamed, described or written again right after its close is sent once. Removals
 wait `GATHER_S` for others, and go up to a thousand in a request.
+While a program writes many files, sending them waits for a pause of it: both would share one processor.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from s3mount.errors import (
     Unavailable,
     Unsupported,
 )
-from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Matches, ObjectInfo, Piece, Staged
+from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.chains import Entry, Phase
@@ -56,8 +57,12 @@ SETTLE_S = 0.3
 GATHER_S = 1.0
 # Behind the patience that the store inside has by itself.
 BACK_OFF_S, BACK_OFF_MOST_S = 1.0, 60.0
+# While changes come this fast, they come first; not once so much waits.
+QUIET_S = 0.1
+BACKLOG = 1000
+BACKLOG_BYTES = 64 * MiB
 # The same trouble is in the log no more often.
-QUIET_S = 60.0
+SILENCE_S = 60.0
 
 # The store will never take it as it is.
 FOR_GOOD = (PreconditionFailed, AlreadyExists, NotFound, InvalidName, TooLarge, Unsupported, Corrupt)
@@ -111,6 +116,7 @@ class Sender:
         """Somebody waits for *entries*."""
         now = trio.current_time()
         for entry in entries:
+            entry.hurried = True
             if entry.phase is not Phase.SENDING and entry.due > now:
                 entry.due = now
                 self._push(entry)
@@ -148,6 +154,7 @@ class Sender:
             entry = heapq.heappop(self._heap)[2]
             if not self._is_ready(entry):
                 continue  # what holds it up offers it again
+            entry.due = max(entry.due, self._quiet_at(entry))
             if entry.due > now:
                 self._push(entry)
                 continue
@@ -156,6 +163,12 @@ class Sender:
                 each.phase = Phase.SENDING
             self._running += 1
             nursery.start_soon(self._work, self._send_removals if len(batch) > 1 else self._send_one, batch)
+
+    def _quiet_at(self, entry: Entry) -> float:
+        """A moment after the last change was entered: until then the processor is theirs, unless much waits, or somebody for *entry*."""
+        if entry.hurried or len(self._pending.chains) >= BACKLOG or self._pending.bytes >= BACKLOG_BYTES:
+            return 0.0
+        return self._pending.last_entered + QUIET_S
 
     def _batch(self, entry: Entry) -> list[Entry]:
         if entry.record.id not in self._removals:
@@ -215,7 +228,7 @@ class Sender:
         tries = min(entry.record.attempts, 10)
         delay = min(BACK_OFF_MOST_S, BACK_OFF_S * 2**tries) * self._random.uniform(0.5, 1)
         if self._said != (said := (type(error), str(error))) or trio.current_time() >= self._quiet_until:
-            self._said, self._quiet_until = said, trio.current_time() + QUIET_S
+            self._said, self._quiet_until = said, trio.current_time() + SILENCE_S
             log.warning("%r and what else waits is not in the bucket yet, which is tried again: %s", entry.record.key, error)
         await self._pending.tried(entry, error, due=trio.current_time() + delay)
 

@@ -112,6 +112,8 @@ PURE = [
     "s3mount.cache.streams",
     "s3mount.cache.file_walk",
     "s3mount.writeback.records",
+    "s3mount.writeback.overlay",
+    "s3mount.writeback.chains",
     "s3mount.fs.options",
     "s3mount.fs.kept",
     "s3mount.fs.names",
