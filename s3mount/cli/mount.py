@@ -25,7 +25,7 @@ from s3mount.cli.pending_keeper import keeper_for
 from s3mount.cli.pending_places import describe, place_of
 from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
-from s3mount.cli.status import tell
+from s3mount.cli.status import errands, tell
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_url
 from s3mount.errors import UsageError
@@ -187,6 +187,7 @@ def mount(
         deadlines=Deadlines(request_s=request_timeout, commit_s=commit_timeout),
         about={"pending": str(pending_folder(url, choice)), "sync": sync, "metadata_ttl_s": min(metadata_ttl, FOREVER_S)},
         tell=tell,
+        errands=errands,
     )
     log_file = log_file and log_file.expanduser().absolute()
     if late is not None:

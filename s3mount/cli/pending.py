@@ -33,13 +33,12 @@ from s3mount.cli.output import (
 )
 from s3mount.cli.pending_items import Item, everything, named, under
 from s3mount.cli.pending_places import reached_as
-from s3mount.cli.pending_send import ask_owner, drain, export_from_mount, remove, send
+from s3mount.cli.pending_send import decide, drain, export_from_mount, remove, send
 from s3mount.cli.pending_send import export as export_record
 from s3mount.cli.places import path_of
 from s3mount.cli.report import sentence
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.errors import Busy, S3MountError, Unavailable, UsageError
-from s3mount.writeback.journal import Journal
 
 # What nobody sends by itself, or what has failed: these are for the user to deal with. The rest is on its way.
 FOR_THE_USER = frozenset({"waiting", "failed", "kept"})
@@ -103,11 +102,15 @@ def pending(places: tuple[str, ...], human: bool, as_json: bool) -> None:
 # -- what becomes of it -----------------------------------------------------------------------
 
 
-def chosen(names: Sequence[str], *, everything_there: bool) -> list[Item]:
-    """What the operands of a command mean; with --all, they are the places to look in. Raises UsageError, NotFound."""
+def chosen(names: Sequence[str], *, everything_there: bool, queued: bool = False) -> list[Item]:
+    """What the operands of a command mean; with --all, they are the places to look in. Raises UsageError, NotFound.
+
+    *queued*: what no mount sends although it waits for one counts as well.
+    """
     items = everything()
     if everything_there:
-        return [item for item in under(items, names) if item.state in FOR_THE_USER]
+        left = "queued" if queued else ""
+        return [item for item in under(items, names) if item.state in FOR_THE_USER or (item.state == left and item.mount is None)]
     if not names:
         raise UsageError("Say what: a URL or an id that s3mount pending lists, or --all.")
     return named(items, names)
@@ -158,7 +161,7 @@ def retry(names: tuple[str, ...], everything_there: bool, overwrite: bool, choic
     On the conditions on which it was to be stored: what somebody else has written meanwhile is not overwritten, unless --overwrite says so.
     The service is asked as the mount asked it; options say it anew. With --all, the operands are URLs or mount points to look in.
     """
-    items = chosen(names, everything_there=everything_there)
+    items = chosen(names, everything_there=everything_there, queued=True)
     outcome = Outcome("stored", as_json=as_json)
 
     async def work() -> None:
@@ -170,23 +173,24 @@ def retry(names: tuple[str, ...], everything_there: bool, overwrite: bool, choic
 
 
 async def _retry(reached: Reached, item: Item, *, overwrite: bool) -> None:
-    if item.mount is not None:
-        failed = await trio.to_thread.run_sync(lambda: item.mount and item.mount.ask("retry", keys=[item.url.key]))
-        if failed and failed["failed"]:
-            raise Unavailable(next(iter(failed["failed"].values())))
-    elif item.state != "kept" and await trio.to_thread.run_sync(_is_owned, item):
-        if (now := await ask_owner(item, "retry")) is not None:
-            raise Unavailable(now.reason)
-    elif item.state == "queued":
-        await drain(await reached.stores(item), item)
-    else:
+    if item.is_held:
+        failed = (await _ask(item, "retry"))["failed"]
+        if failed:
+            raise Unavailable(next(iter(failed.values())))
+    elif item.state == "queued" and item.mount is not None:
+        raise Busy("its mount sends it by itself: s3mount status shows how far that is, s3mount flush waits for it.")
+    elif item.mount is not None:
+        await decide(item, "retry")
+    elif item.state == "kept" or overwrite:
         await send(await reached.stores(item), item, overwrite=overwrite)
+    else:
+        await drain(await reached.stores(item), item)
 
 
-def _is_owned(item: Item) -> bool:
-    assert item.journal is not None
-    with Journal.visit(item.journal) as journal:
-        return journal.busy
+async def _ask(item: Item, verb: str) -> dict[str, Any]:
+    mount = item.mount
+    assert mount is not None
+    return await trio.to_thread.run_sync(lambda: mount.ask(verb, keys=[item.url.key]))
 
 
 @click.command()
@@ -205,12 +209,13 @@ def discard(names: tuple[str, ...], everything_there: bool, as_json: bool) -> No
 
 
 async def _discard(item: Item) -> None:
-    if item.mount is not None:
-        answer = await trio.to_thread.run_sync(lambda: item.mount and item.mount.ask("discard", keys=[item.url.key]))
-        if not answer or item.url.key not in answer["discarded"]:
+    if item.is_held:
+        if item.url.key not in (await _ask(item, "discard"))["discarded"]:
             raise Busy("a process has it open, or it is being stored just now.")
-    elif item.state == "queued":
-        raise Busy("a mount with --write-back sends it: remove the file there.")
+    elif item.state == "queued" and item.mount is not None:
+        raise Busy("its mount sends it: remove the file there.")
+    elif item.mount is not None:
+        await decide(item, "discard")
     else:
         await remove(item)
 
@@ -228,7 +233,7 @@ def export(names: tuple[str, ...], target: Path, everything_there: bool, partial
     TARGET is a folder, or the name of the new file for a single one; nothing is overwritten. What an edit has in common with the object
     that it is an edit of is fetched from there. It stays pending: discard it afterwards.
     """
-    items = [item for item in chosen(names, everything_there=everything_there) if not item.is_removal]
+    items = [item for item in chosen(names, everything_there=everything_there, queued=True) if not item.is_removal]
     if len(items) > 1 and not target.is_dir():
         raise UsageError(f"{target} is not a folder, and there are {len(items)} files to write.")
     outcome = Outcome("written to", as_json=as_json)
@@ -244,7 +249,7 @@ def export(names: tuple[str, ...], target: Path, everything_there: bool, partial
 
 async def _export(reached: Reached, item: Item, path: Path, *, partial: bool) -> dict[str, str]:
     with progress_bar(f"Writing {path.name}", item.size) as progress:
-        if item.mount is not None:
+        if item.is_held and item.mount is not None:
             prefix = item.mount.url.key
             inside = item.url.key.removeprefix(prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
             await export_from_mount(item, path, item.mount.path / path_of(inside), progress)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ class RunningMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One of them. `id` is short and unique; "" for what a mount holds. `since_ns`: nanoseconds since 1970."""
+    """One of them. `id` is short and unique; "" for what a mount holds. `since_ns`: nanoseconds since 1970.
+
+    `mount` holds it, or writes its `journal` back.
+    """
 
     url: StoreUrl
     state: str
@@ -62,6 +65,11 @@ class Item:
     record: Record | None = None
 
     @property
+    def is_held(self) -> bool:
+        """Whether its mount has it in no journal."""
+        return self.record is None
+
+    @property
     def is_removal(self) -> bool:
         return self.record is not None and self.record.op is Op.DELETE
 
@@ -74,9 +82,11 @@ def running_mounts() -> list[RunningMount]:
 
 def everything() -> list[Item]:
     """All that is pending, the oldest first. What cannot be read is passed over."""
-    found = [item for mount in running_mounts() for item in _of_mount(mount)]
+    mounts = running_mounts()
+    found = [item for mount in mounts for item in _of_mount(mount)]
+    senders = {mount.pending: mount for mount in mounts if "write_back" in mount.told["store"]}
     for place in all_places():
-        found += _of_place(place)
+        found += _of_place(place, senders.get(place.folder))
     return sorted(found, key=lambda item: (item.since_ns, str(item.url)))
 
 
@@ -112,14 +122,16 @@ def _of_mount(mount: RunningMount) -> Iterator[Item]:
         )
 
 
-def _of_place(place: PendingPlace) -> list[Item]:
-    return [*_of_journal(place, place.kept, ""), *_of_journal(place, place.write_back, "w")]
+def _of_place(place: PendingPlace, sender: RunningMount | None) -> list[Item]:
+    kept = [_of_record(place, place.kept, "", record) for record in _records(place.kept)]
+    behind = [_of_record(place, place.write_back, "w", record) for record in _records(place.write_back)]
+    return [*kept, *(replace(item, mount=sender) for item in behind)]
 
 
-def _of_journal(place: PendingPlace, folder: Path, mark: str) -> list[Item]:
+def _records(folder: Path) -> list[Record]:
     try:
         with Journal.visit(folder) as journal:
-            return [_of_record(place, folder, mark, record) for record in journal.records()]
+            return journal.records()
     except S3MountError:
         return []
 

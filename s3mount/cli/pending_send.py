@@ -8,8 +8,8 @@ Must not know: commands, what is printed.
                                           `-- refused: the record stays, with the reason
     export    new bytes from the journal, the rest from the version that they are an edit of, if that can still be had
 
-A record is removed by the journal's owner: by us where no mount is that, by the mount that is where there is one (`wish`).
-Nothing here touches what a mount is going to send by itself.
+The journal of what was kept belongs to nobody for longer than a transaction. That of a mount with --write-back is the mount's while it
+lives: then it is asked (`decide`); else what it has left is sent as the next one would (`drain`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from s3mount.fs.delivery import deliver, look
 from s3mount.model import Content, Hole, Kept, Matches, MiB, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore, Pin
 from s3mount.writeback.journal import Amend, Journal, Leave
-from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
+from s3mount.writeback.records import Op, Record, State, Stored, commit_of, is_local
 from s3mount.writeback.store import WriteBack
 
 STEP_BYTES = 8 * MiB
 
-# How long a mount may take to do what it was asked: it looks once a second, and a removal is a transaction.
+# How long a mount may take to store what it was asked to, before we stop looking.
 HEED_S = 30.0
 LOOK_AGAIN_S = 0.2
 
@@ -154,6 +154,8 @@ async def drain(stores: Stores, item: Item) -> None:
     place, _, record = _of(item)
     store = await WriteBack.open(await stores.open(place.url), place.write_back)
     try:
+        if record.state is State.FAILED:
+            await store.decide("retry", [record.id])
         await store.sync(record.key)
     finally:
         with trio.CancelScope(shield=True):
@@ -164,27 +166,30 @@ async def drain(stores: Stores, item: Item) -> None:
 
 
 async def remove(item: Item) -> None:
-    """Take the record out of its journal. Raises Unavailable where the mount that owns it does not do so."""
+    """Take the record out of its journal. Raises Busy where somebody else works there."""
     _, folder, record = _of(item)
-    try:
-        with Journal.open(folder) as journal:
-            journal.apply([Leave((record.id,))])
-    except Busy:
-        await ask_owner(item, "discard")
+    with Journal.open(folder) as journal:
+        journal.apply([Leave((record.id,))])
 
 
-async def ask_owner(item: Item, verb: str) -> Record | None:
-    """Have the mount that owns the journal `retry` or `discard` a record; what became of it (None: it is gone). Raises Unavailable."""
+async def decide(item: Item, verb: str) -> None:
+    """Have the mount that writes the journal back `retry` or `discard` what the store has refused. Raises Unavailable where it cannot.
+
+    After a retry, that is known only when the store has answered again.
+    """
     _, folder, record = _of(item)
-    with Journal.visit(folder) as journal:
-        journal.wish(verb, [record.id])
-        with trio.move_on_after(HEED_S):
-            while True:
-                now = next((other for other in journal.records() if other.id == record.id), None)
-                if now is None or (verb == "retry" and now.attempts > record.attempts and now.state.value != "queued"):
-                    return now
-                await trio.sleep(LOOK_AGAIN_S)
-    raise Unavailable("the mount that writes it back has been asked, and is still at it; s3mount status shows how far it is.")
+    mount = item.mount
+    assert mount is not None
+    await trio.to_thread.run_sync(lambda: mount.ask("decide", verb=verb, ids=[record.id]))
+    if verb == "discard":
+        return
+    with Journal.visit(folder) as journal, trio.move_on_after(HEED_S):
+        while (now := next((other for other in journal.records() if other.id == record.id), None)) is not None:
+            if now.state is State.FAILED:
+                raise Unavailable(now.reason)
+            await trio.sleep(LOOK_AGAIN_S)
+        return
+    raise Unavailable("its mount has been asked, and is still at it; s3mount status shows how far it is.")
 
 
 # -- export -----------------------------------------------------------------------------------

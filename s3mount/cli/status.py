@@ -3,14 +3,15 @@
 Owns: the command and what it prints; how a store of many layers is asked about itself.
 Must not know: how the answer comes (see fuse.control).
 
-A layer of a store that has something to tell has a method `statistics() -> dict`, which neither waits nor fails.
+A layer of a store that has something to tell has a method `statistics() -> dict`, which neither waits nor fails; that of a mount with
+--write-back has `status()`, and `decide(verb, ids)` for what the store has refused.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from s3mount.cli.output import NS_PER_S, json_option, print_json, shown, size_te
 from s3mount.errors import Unavailable, UsageError
 from s3mount.fuse import control
 from s3mount.fuse import mountpoint as mountpoints
+from s3mount.fuse.control import Answer
 from s3mount.store.api import ObjectStore
 
+# Between two looks, for a rate.
+RATE_S = 0.5
 # How many of the files that wait are shown one by one.
 SHOWN = 10
 
@@ -29,12 +33,36 @@ SHOWN = 10
 def tell(store: ObjectStore) -> dict[str, object]:
     """What the layers of *store* say of themselves."""
     told: dict[str, object] = {}
-    layer: object = store
-    while layer is not None:
-        statistics = getattr(layer, "statistics", None)
-        told |= statistics() if callable(statistics) else {}
-        layer = getattr(layer, "inner", None)
+    for layer in _layers(store):
+        if hasattr(layer, "statistics"):
+            told |= layer.statistics()
+    if (late := _late(store)) is not None:
+        told["write_back"] = late.status()
     return told
+
+
+def errands(store: ObjectStore) -> dict[str, Answer]:
+    """What one may have a mount of *store* do."""
+    late = _late(store)
+    if late is None:
+        return {}
+
+    async def decide(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"decided": await late.decide(request["verb"], request["ids"])}
+
+    return {"decide": decide}
+
+
+def _layers(store: ObjectStore) -> Iterator[Any]:
+    layer: Any = store
+    while layer is not None:
+        yield layer
+        layer = getattr(layer, "inner", None)
+
+
+def _late(store: ObjectStore) -> Any:
+    """The layer that writes back, if there is one. Asked by what it can do: a local:// mount imports nothing of it."""
+    return next((layer for layer in _layers(store) if hasattr(layer, "decide") and hasattr(layer, "status")), None)
 
 
 def asked(path: Path) -> dict[str, Any]:
@@ -52,7 +80,20 @@ def asked(path: Path) -> dict[str, Any]:
 def to_store(status: Mapping[str, Any]) -> tuple[int, int]:
     """How many files, and bytes, are on their way to the store or should be."""
     behind = status["store"].get("write_back") or {}
-    return status["changed"] + behind.get("pending", 0), status["changed_bytes"] + behind.get("bytes", 0)
+    return status["changed"] + behind.get("pending", 0), status["changed_bytes"] + behind.get("pending_bytes", 0)
+
+
+def with_rate(path: Path) -> dict[str, Any]:
+    """As `asked`; where something is being written back, looked at twice, for what goes out per second (`rate`)."""
+    told = asked(path)
+    behind = told["store"].get("write_back")
+    if not behind or not behind["pending"]:
+        return told
+    time.sleep(RATE_S)
+    again = asked(path)
+    after = again["store"].get("write_back") or behind
+    after["rate"] = (after["sent_bytes"] - behind["sent_bytes"]) / max(0.001, after["uptime_s"] - behind["uptime_s"])
+    return again
 
 
 @click.command()
@@ -63,7 +104,7 @@ def status(*, mountpoint: Path, as_json: bool) -> None:
 
     MOUNTPOINT is a mount or a directory in one; also one that is just being unmounted.
     """
-    told = asked(mountpoints.resolve(mountpoint))
+    told = with_rate(mountpoints.resolve(mountpoint))
     if as_json:
         print_json(_as_record(told))
         return
@@ -124,13 +165,14 @@ def _store_lines(store: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _behind_text(behind: Mapping[str, Any]) -> str:
-    text = f"{behind.get('pending', 0)} changes to send ({size_text(behind.get('bytes', 0), human=True)}B)"
-    if behind.get("oldest_ns"):
+    text = f"{behind['pending']} to send ({size_text(behind['pending_bytes'], human=True)}B)"
+    if behind["oldest_ns"]:
         text += f", the oldest {max(0, time.time_ns() - behind['oldest_ns']) // NS_PER_S} s old"
-    if behind.get("rate"):
+    if "rate" in behind:
         text += f", {size_text(int(behind['rate']), human=True)}B/s"
-    if behind.get("failed"):
-        text += f", {behind['failed']} refused"
-    if behind.get("error"):
-        text += f"; last: {shown(str(behind['error']))}"
+    text += f"; {behind['sent']} sent ({size_text(behind['sent_bytes'], human=True)}B)"
+    if behind["refused"]:
+        text += f"; {behind['refused']} refused: see s3mount pending"
+    if behind["error"]:
+        text += f"; last failure: {shown(str(behind['error']))}"
     return text

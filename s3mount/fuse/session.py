@@ -86,6 +86,8 @@ class MountOptions:
     """What else whoever asks the mount is told of how it was made; nothing secret."""
     tell: Callable[[ObjectStore], Mapping[str, object]] = lambda store: {}
     """What whoever asks is told of the store."""
+    errands: Callable[[ObjectStore], Mapping[str, Answer]] = lambda store: {}
+    """What else may be asked of the mount, by the word for it."""
 
 
 def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[], None]) -> None:
@@ -198,7 +200,7 @@ class Mount:
         async def discard(request: Mapping[str, Any]) -> Mapping[str, Any]:
             return {"discarded": await fs.discard(request["keys"])}
 
-        return {"status": status, "retry": retry, "discard": discard}
+        return {**self._options.errands(store), "status": status, "retry": retry, "discard": discard}
 
     def _standing(self) -> dict[str, object]:
         options = self._options
