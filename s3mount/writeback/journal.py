@@ -36,7 +36,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -286,9 +286,12 @@ class Journal:
         with self._changing(synced=False):
             self._base.execute("INSERT OR REPLACE INTO about VALUES ('progress', ?)", (json.dumps(dict(progress)),))
 
-    def forget(self, name: str) -> None:
-        """Take the body file *name* away, which no record names."""
-        self.path_of(name).unlink(missing_ok=True)
+    def forget(self, names: Iterable[str]) -> None:
+        """Take those of the bodies' files away that no record names: what was taken for them did not come to be. Never fails."""
+        with suppress(StoreError), _told(self.folder):
+            for name in names:
+                if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
+                    self.path_of(name).unlink(missing_ok=True)
 
     # -- for those who do not own it ------------------------------------------------------
 
@@ -341,8 +344,7 @@ class Journal:
                     self.sync_bodies()
                 return self._enter(Enter(record, made))
             except BaseException:
-                for name in made:
-                    self.forget(name)
+                self._remove(made)
                 raise
 
     def wish(self, verb: str, ids: Iterable[int]) -> None:
@@ -448,10 +450,8 @@ class Journal:
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
-            try:
-                self.forget(name)
-            except OSError:
-                pass  # the next owner sweeps it
+            with suppress(OSError):  # the next owner sweeps it
+                self.path_of(name).unlink(missing_ok=True)
 
     def _tell(self, about: Mapping[str, str]) -> None:
         if dict(about).items() - self.about.items():

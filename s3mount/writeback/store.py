@@ -335,7 +335,7 @@ class WriteBack(Wrapper):
         try:
             return await self._enter(replace(record, base=base), bodies)
         except BaseException:
-            self._forget_bodies(bodies)
+            await self._pending.together.call(self._journal.forget, list(bodies))
             raise
 
     def _record(self, key: Key, commit: Commit, size: int, pieces: tuple[Piece, ...]) -> Record:
@@ -378,14 +378,10 @@ class WriteBack(Wrapper):
             if any(isinstance(held, int) for held in taken.values()):
                 self._journal.sync_bodies()
         except BaseException:
-            self._forget_bodies(taken)
+            for name in sources:
+                self._journal.path_of(name).unlink(missing_ok=True)
             raise
         return taken
-
-    def _forget_bodies(self, bodies: dict[str, bytes | int]) -> None:
-        for name, held in bodies.items():
-            if isinstance(held, int):
-                self._journal.forget(name)
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         require_metadata(metadata, self.inner.capabilities.metadata_bytes)

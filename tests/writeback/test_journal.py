@@ -149,7 +149,7 @@ def test_a_staged_file_of_the_same_medium_is_linked_and_not_copied(journal: Jour
 
     journal.take("b", Source())
     assert os.stat(journal.path_of("b")).st_ino == os.stat(path).st_ino
-    journal.forget("b")
+    journal.forget(["b"])
 
 
 def test_an_owner_sweeps_what_a_former_one_left_half_done(tmp_path: Path) -> None:
