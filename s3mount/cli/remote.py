@@ -20,6 +20,7 @@ from s3mount.cache.blocks import Blocks
 from s3mount.cache.build import remembered, remembered_over
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.remember import Remembering
+from s3mount.cli.state import uploads_folder
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.errors import Busy, Misdirected, NoSuchBucket
@@ -56,6 +57,7 @@ class Remote:
     ) -> None:
         self._write_back = write_back
         self._at_ns = at_ns
+        self._choice = choice
         self._options = choice.s3
         self._policy = Policy(budget=choice.retry_for_s)
         self._cache = cache
@@ -63,6 +65,8 @@ class Remote:
     async def open(self, url: StoreUrl) -> ObjectStore:
         """The store of *url*'s bucket, after a first look. Raises NoSuchBucket, Misdirected, AccessDenied and others."""
         store = await self._reach(url, self._options)
+        if self._cache is not None and self._at_ns is None:
+            await store.sweep()
         patient: ObjectStore = Retrying(Limited(store, LIMITS), self._policy)
         identity = f"{store.client.endpoint}/{url.bucket}"
         if self._at_ns is not None:
@@ -73,7 +77,7 @@ class Remote:
         return remembered(patient, cache) if self._write_back is None else await _late(patient, cache, self._write_back, str(url))
 
     async def _reach(self, url: StoreUrl, options: S3Options) -> S3Store:
-        store = await open_s3(options, url.bucket, policy=self._policy)
+        store = await open_s3(options, url.bucket, policy=self._policy, begun=uploads_folder(url, self._choice))
         try:
             await self._look(store.client, url)
         except Misdirected as error:

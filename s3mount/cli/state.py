@@ -1,4 +1,4 @@
-"""Where a mount keeps what must outlive it: renames that a crash interrupted, files that could not be stored.
+"""Where a mount keeps what must outlive it: renames and uploads that a crash interrupted, files that could not be stored.
 
 Owns: the folders' places.
 Must not know: what is written there.
@@ -38,6 +38,11 @@ def pending_folder(url: StoreUrl, choice: Choice) -> Path:
     else:
         where = endpoint_of(choice) or f"profile:{choice.s3.profile or os.environ.get('AWS_PROFILE', '')}"
     return pending_folders() / _hashed(f"{where}/{url.bucket}")
+
+
+def uploads_folder(url: StoreUrl, choice: Choice) -> Path:
+    """Where the multipart uploads to *url*'s bucket that are under way are written down."""
+    return state_home() / "uploads" / _hashed(f"{endpoint_of(choice) or 'aws'}/{url.bucket}")
 
 
 def write_back_folder(url: StoreUrl, choice: Choice) -> Path:

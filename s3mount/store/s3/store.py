@@ -7,7 +7,6 @@ S1  Every write carries its conditions to the service (If-Match, If-None-Match),
     `last_writer_wins` none is sent and none is promised.
 S2  What takes several requests (`adopt`, `find`, large copies) repeats each of them by itself, by the same policy as Retrying, and what it
     raises then is not repeated once more.
-S3  Conditions of an upload are kept here, in this process: an upload that another process began is completed without any.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import trio
 
-from s3mount.errors import InvalidPart, NoSuchUpload, NotFound, PreconditionFailed, StoreError, TooLarge, Unsupported
+from s3mount.errors import NotFound, PreconditionFailed, StoreError, TooLarge, Unsupported
 from s3mount.model import (
     OBJECT_BYTES,
-    Absent,
     ByteRange,
     Changed,
     Content,
@@ -30,7 +27,6 @@ from s3mount.model import (
     Found,
     GiB,
     Key,
-    Matches,
     Metadata,
     ObjectInfo,
     Page,
@@ -46,34 +42,19 @@ from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commi
 from s3mount.store.aspects import commit_again, require_value, told_by, url_of
 from s3mount.store.rules import DELETE_KEYS, changed, require_key
 from s3mount.store.s3 import describing, history
-from s3mount.store.s3.answers import Asked, Conflict, Refusal, error_of
+from s3mount.store.s3.answers import Refusal, error_of
+from s3mount.store.s3.begun import Ledger
 from s3mount.store.s3.body import Body
-from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
+from s3mount.store.s3.checksums import Algorithm, Checksums, of_body
 from s3mount.store.s3.client import Answer, Client, open_client
-from s3mount.store.s3.headers import (
-    CONTENT_HEADERS,
-    etag_out,
-    info_of,
-    sent_metadata,
-    with_commit_id,
-)
+from s3mount.store.s3.headers import CONTENT_HEADERS, info_of
 from s3mount.store.s3.lean.lane import Lane
-from s3mount.store.s3.lean.origin import Unfit
 from s3mount.store.s3.made import Made
+from s3mount.store.s3.multipart import Multipart
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, VersionPin, find
-from s3mount.store.s3.replies import (
-    commit_id_of,
-    commit_of,
-    committed,
-    copied,
-    etag_of,
-    fits_xml,
-    given,
-    require_part,
-    said_at,
-    uploads_of,
-)
+from s3mount.store.s3.replies import commit_id_of, commit_of, committed, copied, fits_xml, given
+from s3mount.store.s3.requests import Requests, unusual
 from s3mount.store.s3.together import together
 from s3mount.store.s3.uploading import Uploading
 from s3mount.store.wrap.base import Op
@@ -92,29 +73,39 @@ def capabilities(options: S3Options) -> Capabilities:
     return Capabilities(conditional_put=not options.last_writer_wins, part_copy=True, early_parts=True)
 
 
-async def open_s3(options: S3Options, bucket: str, *, policy: Policy = Policy()) -> S3Store:  # noqa: B008 (frozen)
+async def open_s3(options: S3Options, bucket: str, *, policy: Policy = Policy(), begun: Path | None = None) -> S3Store:  # noqa: B008 (frozen)
     """The store of *bucket*, its lane included. Sends nothing to the service. Raises UsageError, AccessDenied."""
     client = await open_client(options)
     lane = Lane(client.client, bucket, client.credentials, options, extras=client.going_with("get_object"), ca_bundle=client.ca_bundle)
-    return S3Store(client, bucket, lane=lane, policy=policy)
+    return S3Store(client, bucket, lane=lane, policy=policy, begun=begun)
 
 
 class S3Store:
-    """*bucket* by way of `client`, which belongs to the store from here on. *policy*: how patiently parts of an upload are repeated."""
+    """*bucket* by way of `client`, which belongs to the store from here on.
+
+    *policy*: how patiently parts of an upload are repeated. *begun*: the folder where uploads under way are written down (None: nowhere).
+    """
 
     staging: Path | None = None
 
-    def __init__(self, client: Client, bucket: str, *, lane: Lane | None = None, policy: Policy = Policy()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        client: Client,
+        bucket: str,
+        *,
+        lane: Lane | None = None,
+        policy: Policy = Policy(),  # noqa: B008 (frozen)
+        begun: Path | None = None,
+    ) -> None:
         self.client = client
-        self._lane = lane
+        self._requests = Requests(client, bucket, lane)
         self._reading = Reading(client, bucket, lane)
         self.bucket = bucket
         self.capabilities = capabilities(client.options)
-        self._conditional = self.capabilities.conditional_put
         self._checksums = Checksums()
         self._made = Made()
         self._deletes_many = True
-        self._begun: dict[str, tuple[Commit, Algorithm | None]] = {}
+        self._multipart = Multipart(self._requests, self._checksums, Ledger(begun))
         self._patient = Retrying(self, policy)
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
 
@@ -168,11 +159,11 @@ class S3Store:
         body = Body(data)
         if len(body) > COPY_BYTES:
             raise TooLarge(f"{key!r} has {len(body)} bytes; one request takes {COPY_BYTES}.")
-        described, conditions = self._described(commit), self._conditions(commit)
+        described, conditions = self._requests.described(commit), self._requests.conditions(commit)
 
         async def send(algorithm: Algorithm | None) -> Answer:
             checksum = of_body(algorithm, body.view)
-            return await self._mutate("put_object", key, commit, Body=Body(data), **described, **conditions, **checksum)
+            return await self._requests.mutate("put_object", key, commit, Body=Body(data), **described, **conditions, **checksum)
 
         answer = await self._checksums.choose(send)
         return self._made.note(committed(key, len(body), answer, commit))
@@ -220,9 +211,9 @@ class S3Store:
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
         require_key(key, KEY_BYTES)
         self._made.forget(key)
-        condition = given(IfMatch=if_match) if self._conditional else {}
+        condition = given(IfMatch=if_match) if self._requests.conditional else {}
         try:
-            await self._change("delete_object", self._asked(key, mutates=True), Bucket=self.bucket, Key=key, **condition)
+            await self._requests.change("delete_object", self._requests.asked(key, mutates=True), Bucket=self.bucket, Key=key, **condition)
         except NotFound:
             pass
 
@@ -239,7 +230,7 @@ class S3Store:
     async def _delete_together(self, keys: Sequence[Key]) -> Sequence[Failure]:
         listed = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         try:
-            answer = await self.client("delete_objects", self._asked(mutates=True), Bucket=self.bucket, Delete=listed)
+            answer = await self.client("delete_objects", self._requests.asked(mutates=True), Bucket=self.bucket, Delete=listed)
         except StoreError as error:
             if not (type(error) is StoreError or isinstance(error, Unsupported)):
                 raise
@@ -260,7 +251,7 @@ class S3Store:
 
     def _undeleted(self, entry: dict[str, str]) -> Failure:
         refusal = Refusal(200, entry.get("Code", ""), entry.get("Message", ""))
-        return Failure(Key(entry["Key"]), error_of(refusal, self._asked(entry["Key"])))
+        return Failure(Key(entry["Key"]), error_of(refusal, self._requests.asked(entry["Key"])))
 
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
         require_key(target, KEY_BYTES)
@@ -272,32 +263,13 @@ class S3Store:
         if source.size > COPY_BYTES:
             return await self._uploading.copy(source, target, commit or commit_of(source))
         self._made.forget(target)
-        asked = {"MetadataDirective": "REPLACE", **self._conditions(commit), **more} if commit else {}
-        described = self._described(commit) if commit else given(StorageClass=_unusual(source.storage_class))
-        answer = await self._mutate("copy_object", target, commit, **self._source(source), **asked, **described)
+        asked = {"MetadataDirective": "REPLACE", **self._requests.conditions(commit), **more} if commit else {}
+        described = self._requests.described(commit) if commit else given(StorageClass=unusual(source.storage_class))
+        answer = await self._requests.mutate("copy_object", target, commit, **self._requests.source(source), **asked, **described)
         if "ETag" not in answer.get("CopyObjectResult", {}):
             return await self.head(target)
         info = copied(source, target, answer, commit)
         return info if more else self._made.note(info)
-
-    def _source(self, source: ObjectInfo) -> dict[str, Any]:
-        return {"CopySource": {"Bucket": self.bucket, "Key": source.key}, "CopySourceIfMatch": etag_out(source.etag)}
-
-    async def _mutate(self, operation: str, key: Key, commit: Commit | None, **parameters: Any) -> Answer:
-        """A write of *key* under the commit's condition. An absent key is not the version that `Matches` expects."""
-        condition = commit.condition if commit else None
-        try:
-            return await self._change(
-                operation, self._asked(key, mutates=True, absent=isinstance(condition, Absent)), Bucket=self.bucket, Key=key, **parameters
-            )
-        except NotFound:
-            if isinstance(condition, Matches):
-                raise changed(key) from None
-            raise
-        except Unsupported as error:
-            if condition is not None and self._conditional:
-                raise Unsupported(f"{str(error).rstrip('.')}: where it is conditions that it lacks, use --last-writer-wins.") from error
-            raise
 
     # -- names ------------------------------------------------------------------------
 
@@ -322,75 +294,27 @@ class S3Store:
     # -- multipart --------------------------------------------------------------------
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
-        require_key(key, KEY_BYTES)
-        described = self._described(commit)
-
-        async def send(algorithm: Algorithm | None) -> Upload:
-            answer = await self._mutate("create_multipart_upload", key, None, **described, **of_upload(algorithm))
-            upload = Upload(key, answer["UploadId"], said_at(answer))
-            self._begun[upload.upload_id] = commit, algorithm
-            return upload
-
-        return await self._checksums.choose(send)
+        return await self._multipart.create(key, commit)
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
-        require_part(number)
-        body = Body(data)
-        _, algorithm = self._begun.get(upload.upload_id, (None, None))
-        answer = await self._part("upload_part", upload, number, Body=body, **of_body(algorithm, body.view))
-        return Part(number, len(body), etag_of(answer))
-
-    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
-        """A part from the bytes *span* of *source*, which do not pass through here. Raises PreconditionFailed, NoSuchUpload."""
-        require_part(number)
-        wanted = f"bytes={span.start}-{span.stop - 1}"
-        try:
-            answer = await self._part("upload_part_copy", upload, number, **self._source(source), CopySourceRange=wanted)
-        except NotFound:
-            raise changed(source.key) from None
-        return Part(number, span.length, etag_of(answer.get("CopyPartResult", {})))
-
-    async def _copy_part_patiently(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
-        return await self._patient.around(Op("put_part", upload.key), lambda: self.copy_part(upload, number, source=source, span=span))
-
-    async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
-        asked = self._asked(upload.key, mutates=True)
-        return await self._change(
-            operation, asked, Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id, PartNumber=number, **parameters
-        )
+        return await self._multipart.put_part(upload, number, data)
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
-        if not parts:
-            raise InvalidPart(f"An upload of {upload.key!r} has at least one part.")
-        commit, algorithm = self._begun.get(upload.upload_id, (Commit(), None))
-        listed = {"Parts": [{"PartNumber": part.number, "ETag": etag_out(part.etag)} for part in parts]}
-        kind = {"ChecksumType": "FULL_OBJECT"} if algorithm else {}
-        ask = partial(self._mutate, "complete_multipart_upload", upload.key, commit, UploadId=upload.upload_id, MultipartUpload=listed)
-        try:
-            answer = await ask(**self._conditions(commit), **kind)
-        except Conflict as error:
-            # S3 has it that an upload which met another writer at its completion cannot be completed any more.
-            raise NoSuchUpload(f"The upload of {upload.key!r} met another writer, and is over.") from error
-        self._begun.pop(upload.upload_id, None)
-        return self._made.note(committed(upload.key, sum(part.size for part in parts), answer, commit))
+        return self._made.note(await self._multipart.complete(upload, parts))
 
     async def abort_upload(self, upload: Upload) -> None:
-        asked = self._asked(upload.key, mutates=True)
-        try:
-            await self.client("abort_multipart_upload", asked, Bucket=self.bucket, Key=upload.key, UploadId=upload.upload_id)
-        except NoSuchUpload:
-            pass
-        self._begun.pop(upload.upload_id, None)
+        await self._multipart.abort(upload)
 
     async def list_uploads(self) -> Sequence[Upload]:
-        uploads: list[Upload] = []
-        marker: dict[str, Any] = {}
-        while True:
-            answer = await self.client("list_multipart_uploads", self._asked(), Bucket=self.bucket, EncodingType="url", **marker)
-            page, marker = uploads_of(answer)
-            uploads += page
-            if not marker:
-                return uploads
+        return await self._multipart.under_way()
+
+    async def _copy_part_patiently(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        copy = partial(self._multipart.copy_part, upload, number, source=source, span=span)
+        return await self._patient.around(Op("put_part", upload.key), copy)
+
+    async def sweep(self) -> int:
+        """Abort the uploads that dead processes of this machine left in the bucket; how many. Raises nothing of the store's."""
+        return await self._multipart.sweep()
 
     # -- others -----------------------------------------------------------------------
 
@@ -408,39 +332,9 @@ class S3Store:
         return Space(CAPACITY, CAPACITY)
 
     async def aclose(self) -> None:
+        self._multipart.close()
         await self._reading.aclose()
         await self.client.aclose()
-
-    # -- requests ---------------------------------------------------------------------
-
-    async def _change(self, operation: str, asked: Asked, **parameters: Any) -> Answer:
-        """The answer to one mutation: by the lane where that is fit for it, else by the client."""
-        if self._lane is not None and self._lane.fit:
-            try:
-                return await self._lane.change(operation, asked, {**self.client.going_with(operation), **parameters})
-            except Unfit:
-                pass
-        return await self.client(operation, asked, **parameters)
-
-    def _asked(self, key: str = "", *, mutates: bool = False, absent: bool = False) -> Asked:
-        return Asked(bucket=self.bucket, key=key, mutates=mutates, absent=absent)
-
-    def _described(self, commit: Commit) -> dict[str, Any]:
-        metadata = sent_metadata(with_commit_id(commit))
-        return {"Metadata": metadata, "ContentType": commit.content_type, **given(StorageClass=_unusual(commit.storage_class))}
-
-    def _conditions(self, commit: Commit) -> dict[str, Any]:
-        match commit.condition:
-            case Absent() if self._conditional:
-                return {"IfNoneMatch": "*"}
-            case Matches(etag) if self._conditional:
-                return {"IfMatch": etag_out(etag)}
-        return {}
-
-
-def _unusual(storage_class: str) -> str | None:
-    """What has to be said; a copy would be STANDARD else."""
-    return storage_class if storage_class != "STANDARD" else None
 
 
 def _unsupported(what: str) -> Unsupported:

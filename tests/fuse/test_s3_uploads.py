@@ -1,0 +1,74 @@
+"""What a mount of s3:// that is killed in the middle of a large file leaves in the bucket: nothing, once it is mounted again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.fuse.mounting import Mount, abandon
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.server.serving import environment as alone
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+MiB = 1024 * 1024
+BUCKET = "killed"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[Any]:
+    (tmp_path / "served").mkdir()
+    with served(tmp_path / "served") as server:
+        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=server.url, config=Config(s3={"addressing_style": "path"}), **keys)
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def mount(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    mount = Mount(tmp_path, "--endpoint-url", bucket.meta.endpoint_url)
+    mount.url = f"s3://{BUCKET}"
+    with mount.guarded():
+        try:
+            yield mount.start()
+            mount.stop()
+        finally:
+            mount.clean_up()
+
+
+def uploads(bucket: Any) -> list[str]:
+    return [entry["Key"] for entry in bucket.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())]
+
+
+def test_a_mount_that_was_killed_while_it_wrote_leaves_no_upload_to_the_next_one(mount: Mount, bucket: Any) -> None:
+    foreign = bucket.create_multipart_upload(Bucket=BUCKET, Key="large")["UploadId"]
+    bucket.upload_part(Bucket=BUCKET, Key="large", UploadId=foreign, PartNumber=1, Body=b"theirs")
+    fd = os.open(mount.path / "large", os.O_CREAT | os.O_WRONLY)
+    try:
+        for _ in range(48):
+            os.write(fd, bytes(MiB))
+        # The parts go in the background, after the kernel has handed the bytes over.
+        os.sync()
+        while len(uploads(bucket)) < 2:
+            pass
+        mount.kill()
+    finally:
+        abandon(fd)
+    assert uploads(bucket) == ["large", "large"]
+    mount.start()
+    assert uploads(bucket) == ["large"]
+    assert os.listdir(mount.path) == []
+    left = bucket.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    assert [entry["UploadId"] for entry in left] == [foreign]
+    assert "Aborted 1 uploads" in mount.log.read_text()
