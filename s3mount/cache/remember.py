@@ -70,7 +70,7 @@ class Remembering(Wrapper):
         self._snapshot = snapshot
         self._warming = trio.Lock()
         self._cold = snapshot is not None
-        full = options.attributes == "full"
+        self._full = full = options.attributes == "full"
         self.tables = Tables(clock, limit=options.memory_limit // SHARE, blank=None if full else NO_METADATA)
         self._asking = Asking(inner, self.tables, self._background)
         self._attributes: Attributes = (
@@ -87,7 +87,7 @@ class Remembering(Wrapper):
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self.inner.capabilities, listed_metadata=True)
+        return replace(self.inner.capabilities, listed_metadata=True, whole_metadata=self._full)
 
     async def aclose(self) -> None:
         await self._background.aclose()

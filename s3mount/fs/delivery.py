@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from s3mount.errors import AlreadyExists, InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, TimedOut
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import COMMIT_ID, ObjectStore
+from s3mount.store.aspects import whole
 
 # Waiting between tries is the business of the store's retrying wrapper; this only bounds how often a lost reply is chased.
 ATTEMPTS = 3
@@ -35,7 +36,7 @@ async def look(store: ObjectStore, key: Key, commit_id: str) -> ObjectInfo | Non
         info = await store.head(key)
     except NotFound:
         return None
-    return info if info.metadata is not None and info.metadata.get(COMMIT_ID) == commit_id else None
+    return info if ((await whole(store, info)).metadata or {}).get(COMMIT_ID) == commit_id else None
 
 
 async def deliver(store: ObjectStore, key: Key, commit_id: str, send: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:

@@ -46,6 +46,7 @@ from s3mount.fs.saving import Saving
 from s3mount.fs.volume import Volume
 from s3mount.model import Caller, Key, ObjectInfo
 from s3mount.store.api import Commit
+from s3mount.store.aspects import whole
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,13 @@ class Files:
         info = await self._namespace.current(inode)
         if inode.live is None and info is not None and inode.key == info.key:
             self.enliven(inode, info)
+
+    async def complete(self, live: Live) -> None:
+        """Before a change: know all that the object says, where only a listing told of it; the change would drop the rest."""
+        base = live.content.committed
+        if not live.whole and base is not None:
+            info = await whole(self._store, base)
+            live.is_whole(info, self._volume.file_attributes(info))
 
     async def settled(self, inode: FileInode) -> ObjectInfo | None:
         """The object of *inode*, while no change of its attributes is under way; None where there is none. Raises Stale."""
@@ -215,6 +223,8 @@ class Files:
             self._volume.require_writable()
         live = await self.hold(inode)
         try:
+            if flags & (os.O_ACCMODE | os.O_TRUNC):
+                await self.complete(live)
             if flags & os.O_TRUNC and live.content.size:
                 await live.content.truncate(0)
                 live.written(self._volume.clock_ns(), privileged=caller.uid == 0)

@@ -28,8 +28,9 @@ SET_ID = stat.S_ISUID | stat.S_ISGID
 class Live:
     """Content and attributes of one inode, shared by all its handles.
 
-    `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `in_doubt`: a request under way may change the version.
-    `since_ns`: no write of this content was earlier. `failed_ns`: since when commits of it fail (0: they do not), `tries` of them.
+    `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `whole`: all that the object says is known.
+    `in_doubt`: a request under way may change the version. `since_ns`: no write of this content was earlier.
+    `failed_ns`: since when commits of it fail (0: they do not), `tries` of them.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Live:
         "storage_class",
         "tries",
         "unsaved",
+        "whole",
     )
 
     def __init__(self, content: FileContent, attributes: Attributes, base: ObjectInfo | None) -> None:
@@ -61,6 +63,7 @@ class Live:
         self.foreign: Metadata = NO_METADATA if base is None or base.metadata is None else base.metadata
         self.content_type = "application/octet-stream" if base is None else base.content_type
         self.storage_class = "STANDARD" if base is None else base.storage_class
+        self.whole = base is None
         self.links = 1 if base is None else base.links
         self.fresh = base is None
         self.exclusive = False
@@ -96,6 +99,13 @@ class Live:
         """The object has *attributes* for ours, and that will do."""
         self._attributes, self._written_ns = attributes, 0
         self.unsaved = False
+
+    def is_whole(self, info: ObjectInfo, attributes: Attributes) -> None:
+        """*info* is all that the object says, and its *attributes*; nothing has been changed yet."""
+        self.foreign, self.content_type, self.storage_class = info.metadata or NO_METADATA, info.content_type, info.storage_class
+        self.whole = True
+        if not self.unsaved:
+            self.show(attributes)
 
     def show(self, attributes: Attributes) -> None:
         """Until there is something to save, show *attributes*; then they are saved too."""

@@ -37,6 +37,7 @@ from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, live_attr, stale
 from s3mount.fs.volume import Volume, directory_attr
 from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
+from s3mount.store.aspects import whole
 
 Edit = Callable[[Attributes], Attributes]
 
@@ -70,6 +71,7 @@ class Metadata:
 
     async def _resize(self, inode: FileInode, size: int, edit: Edit) -> Attr:
         async with self._files.held(inode) as live:
+            await self._files.complete(live)
             if not stat.S_ISREG(live.attributes.mode):
                 raise Invalid("Only a regular file has a size.")
             if size != live.content.size:
@@ -84,6 +86,8 @@ class Metadata:
         if isinstance(inode, DirInode):
             return await self._change_directory(inode, edit)
         while True:
+            if inode.live is not None:
+                await self._files.complete(inode.live)
             if inode.live is not None:
                 return await self._change_live(inode, inode.live, edit)
             if self._files.defers:
@@ -118,6 +122,7 @@ class Metadata:
         if info is None or inode.live is not None or inode.key != info.key:
             return None
         with self._volume.gate.using(inode.key):
+            info = await whole(self._store, info)
             attributes = edit(self._volume.file_attributes(info))
             metadata = encode(attributes, info.metadata or NO_METADATA)
             former, inode.mtime = info.etag, None
@@ -140,9 +145,21 @@ class Metadata:
         async with self._marker_held(inode) as marker:
             if inode.gone:
                 raise stale()
+            marker = await self._complete_marker(inode, marker)
             attributes = edit(replace_times(inode))
             await self._write_marker(inode, attributes, marker)
         return directory_attr(inode)
+
+    async def _complete_marker(self, inode: DirInode, marker: ObjectInfo | None) -> ObjectInfo | None:
+        """Where listings tell neither whether there is a marker nor what it says: all of that."""
+        if self._volume.can.whole_metadata or not inode.key.endswith("/"):
+            return marker
+        try:
+            marker = await whole(self._store, marker or await self._store.head(Key(inode.key)))
+        except NotFound:
+            return None
+        inode.attributes = self._volume.directory_attributes(marker)
+        return marker
 
     @asynccontextmanager
     async def _marker_held(self, inode: DirInode) -> AsyncIterator[ObjectInfo | None]:

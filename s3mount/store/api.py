@@ -75,6 +75,8 @@ class Capabilities:
     """`reserve` decides O_EXCL at create, against all clients."""
     listed_metadata: bool = False
     """Listings carry `ObjectInfo.metadata`."""
+    whole_metadata: bool = True
+    """What listings and `head` carry of it is all that there is; else `aspects.whole` asks for the rest."""
     early_parts: bool = False
     """Bytes go over a network: parts of a large file had better go while it is written."""
     cheap_metadata: bool = False

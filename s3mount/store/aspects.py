@@ -10,6 +10,7 @@ Tags are written as a query string (`a=1&b=2`), as S3's header x-amz-tagging has
 
 from __future__ import annotations
 
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from dataclasses import replace
 from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
-from s3mount.errors import Unsupported, UsageError
+from s3mount.errors import NotFound, Unsupported, UsageError
 from s3mount.model import NO_METADATA, Changed, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
-from s3mount.store.api import PAGE_KEYS, Commit, Pin
+from s3mount.store.api import PAGE_KEYS, Commit, ObjectStore, Pin
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
 STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
+
+# All that an object says, in one request: for whoever has it from a listing and is about to replace its metadata. Nobody's attribute.
+WHOLE = "whole"
 
 ASPECTS = frozenset({URL, ETAG, SIZE, VERSION_ID, STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL})
 SETTABLE = frozenset({STORAGE_CLASS, CONTENT_TYPE, TAGS})
@@ -41,6 +45,7 @@ _TOLD: dict[str, Callable[[ObjectInfo], str | None]] = {
     VERSION_ID: lambda info: info.version_id,
     STORAGE_CLASS: lambda info: info.storage_class,
     CONTENT_TYPE: lambda info: info.content_type,
+    WHOLE: lambda info: json.dumps([info.etag, info.content_type, info.storage_class, dict(info.metadata or {})]),
 }
 
 TagPairs = tuple[tuple[str, str], ...]
@@ -54,6 +59,18 @@ def url_of(scheme: str, bucket: str, key: str) -> str:
 def told_by(info: ObjectInfo, name: str) -> str | None:
     """The aspect *name* as far as *info* knows it; None where it has none, or does not say."""
     return _TOLD[name](info) if name in _TOLD else None
+
+
+async def whole(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
+    """*info* with its metadata, also where *store* leaves that out (`Capabilities.whole_metadata`); as it is when it is gone."""
+    if store.capabilities.whole_metadata:
+        return info
+    try:
+        etag, content_type, storage_class, metadata = json.loads(await store.aspect(info.key, WHOLE) or "")
+    except (NotFound, ValueError):
+        return info
+    known = replace(info, content_type=content_type, storage_class=storage_class, metadata=metadata)
+    return known if etag == info.etag else info
 
 
 def require_value(name: str, value: str) -> None:

@@ -138,3 +138,59 @@ def test_two_mounts_share_what_they_remember_of_attributes(mounted: Mounted, buc
     again = mounted("--cache-dir", tmp_path / "shared", "--metadata-ttl", "60s")
     assert len(modes_in(again.path / "d")) == len(wanted) + 2
     assert front.counts()["HEAD"].requests <= 1  # `d` itself, looked up beside its listing
+
+
+FOREIGN = {"colour": "blue", "mode": str(stat.S_IFREG | 0o640), "uid": "1234"}
+
+
+@pytest.mark.parametrize("change", ["chmod", "utime", "xattr", "truncate", "append", "overwrite", "replace"])
+def test_with_attributes_of_listings_a_change_keeps_what_the_object_says(
+    mounted: Mounted, bucket: Bucket, front: Front, change: str
+) -> None:
+    """One HEAD for it, and none for whoever looks or reads."""
+    bucket.put("d/file", b"content", ContentType="text/x-mine", Metadata=FOREIGN)
+    bucket.put("d/other", b"other", ContentType="text/x-mine", Metadata=FOREIGN)
+    mount = mounted("--attributes", "list", "--metadata-ttl", "60s")
+    path = mount.path / "d/file"
+    front.reset()
+    assert {name: (mount.path / "d" / name).stat().st_size for name in os.listdir(mount.path / "d")} == {"file": 7, "other": 5}
+    assert (mount.path / "d/other").read_bytes() == b"other"
+    assert front.counts()["HEAD"].requests == 0
+    if change == "chmod":
+        path.chmod(0o600)
+    elif change == "utime":
+        os.utime(path, (5, 5))
+    elif change == "xattr":
+        os.setxattr(path, "user.mine", b"1")
+    elif change == "truncate":
+        os.truncate(path, 3)
+    elif change == "append":
+        with path.open("ab") as file:
+            file.write(b" and more")
+    elif change == "overwrite":
+        path.write_bytes(b"new")
+    else:
+        (mount.path / "d/new").write_bytes(b"whole")
+        os.replace(mount.path / "d/new", path)
+    os.sync()
+    mount.stop()
+    head = bucket.head("d/file")
+    if change == "replace":
+        assert "colour" not in head["Metadata"]
+        return
+    assert head["ContentType"] == "text/x-mine"
+    assert head["Metadata"]["colour"] == "blue"
+    assert head["Metadata"]["uid"] == "1234"
+    assert int(head["Metadata"]["mode"]) & 0o777 == (0o600 if change == "chmod" else 0o640)
+    assert ("xattr" in head["Metadata"]) == (change == "xattr")
+    assert front.counts()["HEAD"].requests <= 2  # ours, and the store's own before it copies an object onto itself
+    assert bucket.get("d/file") == {"truncate": b"con", "append": b"content and more", "overwrite": b"new"}.get(change, b"content")
+
+
+def test_with_attributes_of_listings_a_directory_keeps_what_its_marker_says(mounted: Mounted, bucket: Bucket) -> None:
+    bucket.put("d/", b"", Metadata={"colour": "blue", "uid": "1234", "mode": str(stat.S_IFDIR | 0o750)})
+    mount = mounted("--attributes", "list")
+    os.setxattr(mount.path / "d", "user.mine", b"1")
+    mount.stop()
+    assert bucket.head("d/")["Metadata"]["colour"] == "blue"
+    assert "xattr" in bucket.head("d/")["Metadata"]
