@@ -75,11 +75,12 @@ class DirHandle:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a number stands for that was told to the kernel, and that it may accept."""
+    """What a number stands for that was told to the kernel, and that it may accept; whether that lasts."""
 
     directory: str | None
     key: str
     info: ObjectInfo | None
+    lasts: bool = False
 
 
 class Directories:
@@ -226,12 +227,13 @@ class Directories:
 
     def _file(self, key: str, info: ObjectInfo, *, lasts: bool) -> tuple[Attr, Offer]:
         known = self._namespace.known_file(key, info)
-        offer = Offer(None, key, info)
+        lasts = lasts and info.links == 1
+        offer = Offer(None, key, info, lasts)
         if known is not None:
             return self._namespace.file_attr(known, info, lasting=lasts), offer
         number = self._namespace.file_number(key, info)
         attributes = self._volume.file_attributes(info)
-        return attr_of(number, attributes, size=info.size, nlink=info.links, lasting=lasts and info.links == 1), offer
+        return attr_of(number, attributes, size=info.size, nlink=info.links, lasting=lasts), offer
 
     def _directory(self, stem: str, marker: ObjectInfo | None, *, lasts: bool) -> tuple[Attr, Offer]:
         offer = Offer(stem, stem, marker)
@@ -260,6 +262,7 @@ class Directories:
             return None
         inodes.add(file := FileInode(ino, offer.key, etag=offer.info.etag, file_id=offer.info.file_id))
         file.saw(offer.info)
+        file.sure = offer.lasts
         return file
 
     def check(self) -> None:

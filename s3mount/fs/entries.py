@@ -14,7 +14,18 @@ from __future__ import annotations
 import os
 import stat
 
-from s3mount.errors import AlreadyExists, Exists, Invalid, IsADirectory, NoEntry, NotADirectory, NotEmpty, NotPermitted, Stale
+from s3mount.errors import (
+    AlreadyExists,
+    Exists,
+    Invalid,
+    IsADirectory,
+    NoEntry,
+    NotADirectory,
+    NotEmpty,
+    NotPermitted,
+    PreconditionFailed,
+    Stale,
+)
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
 from s3mount.fs.content_types import content_type_of
 from s3mount.fs.files import Files
@@ -222,14 +233,27 @@ class Entries:
         """Raises NoEntry, IsADirectory."""
         self._volume.require_writable()
         async with self._volume.gate.moving(lambda: (self.key_of(directory, name),)):
-            sight = await self._namespace.see_moving(directory, name)
-            if sight.directory:
-                raise IsADirectory("That is a directory.")
-            if not sight.exists:
-                raise NoEntry("There is no such name.")
-            await self.remove_file(sight)
+            inode = self._namespace.sure_of(directory, name)
+            if inode is None or not await self._remove_sure(inode):
+                sight = await self._namespace.see_moving(directory, name)
+                if sight.directory:
+                    raise IsADirectory("That is a directory.")
+                if not sight.exists:
+                    raise NoEntry("There is no such name.")
+                await self.remove_file(sight)
             self._volume.touch(directory)
             await self.keep(directory)
+
+    async def _remove_sure(self, inode: FileInode) -> bool:
+        """Remove the version of *inode* that was seen; False where it is another one by now."""
+        key = inode.key
+        try:
+            await self._store.delete(Key(key), if_match=inode.etag)
+        except PreconditionFailed:
+            return False
+        self.unnamed(key, links_left=0)
+        self._volume.mutated(key)
+        return True
 
     async def remove_file(self, sight: Sight) -> None:
         """Take the name of a file away, in the store and here; whoever holds the file keeps its content."""

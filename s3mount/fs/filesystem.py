@@ -77,6 +77,11 @@ class Filesystem:
         self._directories = Directories(volume, namespace)
         self._following = Following(volume, namespace)
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the store is of this machine, so that most requests are answered without waiting."""
+        return self._volume.can.cheap_metadata
+
     # -- names ------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes, caller: Caller | None = None) -> Attr:

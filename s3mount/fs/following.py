@@ -140,6 +140,8 @@ class Following:
         """The object *key*: its entries, under the names that it may show by, and what is known of its inode."""
         inodes = self._volume.inodes
         inode = inodes.file_at(key)
+        if inode is not None:
+            inode.sure = False
         if self._kernel is None:
             return
         if inode is not None:

@@ -66,11 +66,12 @@ def fresh_number() -> int:
 class FileInode:
     """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one.
 
+    `sure`: nobody has changed what stands under its key since this mount looked, or that would have been heard (see following).
     `mtime` is that version's, as its metadata says it, None while this mount changes it: the kernel owns the time of a file that it knows,
     so that one set by somebody else shows only on another inode.
     """
 
-    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing")
+    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing", "sure")
 
     def __init__(self, ino: int, key: str, *, etag: ETag, file_id: int) -> None:
         self.ino = ino
@@ -81,6 +82,7 @@ class FileInode:
         self.lookups = 0
         self.standing = Standing.NAMED
         self.others = NO_KEYS
+        self.sure = False
         self.live: Live | None = None
 
     def __repr__(self) -> str:

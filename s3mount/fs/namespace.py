@@ -180,6 +180,16 @@ class Namespace:
         """Whether the entry *name* holds until others' changes of it are heard: see `following`, F1."""
         return self._volume.following and MARK not in name and not begun(directory.key)
 
+    def sure_of(self, directory: DirInode, name: bytes) -> FileInode | None:
+        """The file under *name*, if one need not look: it stands there alone, nobody holds it, and no change by others was heard."""
+        if not self.lasts(directory, name) or directory.gone:
+            return None
+        key = meaning(directory.key, name).key
+        inode = self._inodes.file_at(key)
+        if inode is None or not inode.sure or inode.live is not None or inode.others or self._inodes.directory_at(key + "/") is not None:
+            return None
+        return inode
+
     def found_absent(self, directory: DirInode, name: bytes) -> Sight | None:
         """What the last lookup saw, if it found nothing under this name just now: the kernel looks up what it then creates."""
         sight, then, moment = self._absent
@@ -290,7 +300,8 @@ class Namespace:
         if inode.live is not None:
             return live_attr(inode, inode.live)
         attributes = self._volume.file_attributes(info)
-        return attr_of(inode.ino, attributes, size=info.size, nlink=info.links, lasting=lasting and info.links == 1)
+        inode.sure = lasting = lasting and info.links == 1
+        return attr_of(inode.ino, attributes, size=info.size, nlink=info.links, lasting=lasting)
 
     async def current(self, inode: FileInode) -> ObjectInfo | None:
         """The object of *inode* as it is now, None where there is none to be compared (new, or nameless and held). Raises Stale."""

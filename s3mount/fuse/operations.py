@@ -4,7 +4,8 @@ Owns: the translation, the deadline of every request, and the only net: nothing 
 takes the mount down with it).
 Must not know: objects, keys, commits.
 
-- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT.
+- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT. Where the store is of this
+  machine, nothing that sets a shorter one waits below us, and the deadline is set only for what waits.
 - The buffer that `Filesystem.read` returns is valid until the next checkpoint: nothing here awaits between it and the reply.
 - RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
   raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
@@ -66,26 +67,26 @@ Handler = Callable[Concatenate["Operations", Args], Coroutine[Any, Any, Answer]]
 
 def reply_errno(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """Whatever *handler* raises becomes FUSEError, within the deadline for ordinary requests."""
-    return _guarded(handler, lambda deadlines, work: strictly_within(deadlines.request_s, work))
+    return _guarded(handler, lambda self, work: self.limited(self.deadlines.request_s, work))
 
 
 def reply_errno_at_once(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, for requests that come by the ten thousand and mostly need not wait."""
-    return _guarded(handler, lambda deadlines, work: within(deadlines.request_s, work))
+    return _guarded(handler, lambda self, work: within(self.deadlines.request_s, work))
 
 
 def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, within the deadline for commits."""
-    return _guarded(handler, lambda deadlines, work: strictly_within(deadlines.commit_s, work))
+    return _guarded(handler, lambda self, work: self.limited(self.deadlines.commit_s, work))
 
 
-def _guarded(handler: Handler[Args, Answer], limited: Callable[[Deadlines, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
+def _guarded(handler: Handler[Args, Answer], limited: Callable[[Operations, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
     name = handler.__name__.lstrip("_")
 
     @functools.wraps(handler)
     async def reply(self: Operations, /, *args: Args.args, **kwargs: Args.kwargs) -> Answer:
         try:
-            return await limited(self.deadlines, handler(self, *args, **kwargs))
+            return await limited(self, handler(self, *args, **kwargs))
         except FUSEError:
             raise
         except Exception as error:
@@ -154,6 +155,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, fs: Filesystem, nursery: trio.Nursery, *, ttl_s: float, xattrs: bool, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
+        self.limited = within if fs.is_near else strictly_within
         self.refusals = Refusals()
         self._fs = fs
         self._nursery = nursery

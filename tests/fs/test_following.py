@@ -347,14 +347,10 @@ async def test_only_what_lies_below_the_mounted_prefix_is_heard(tmp_path: Path) 
     await pair.fs.aclose()
 
 
-async def test_unlinking_in_a_marked_directory_looks_at_it_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair.put("d/")
-    for number in range(5):
-        pair.put(f"d/{number}")
-    directory = (await pair.kernel.stat("d")).ino
-    await pair.hear()
-    await pair.fs.getattr(directory)
-    looks = []
+@pytest.fixture
+def looks(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that are looked for in the store."""
+    looks: list[str] = []
     find = pair.fs._volume.store.find
 
     async def counted(name: str) -> Found:
@@ -362,10 +358,57 @@ async def test_unlinking_in_a_marked_directory_looks_at_it_once(pair: Pair, monk
         return await find(name)
 
     monkeypatch.setattr(pair.fs._volume.store, "find", counted)
-    for number in range(5):
+    return looks
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_was_listed_or_looked_up_is_removed_without_another_look(pair: Pair, looks: list[str], listed: bool) -> None:
+    for name in ("d/", "d/0", "d/1", "d/2"):
+        pair.put(name)
+    await pair.hear()
+    directory = (await pair.kernel.stat("d")).ino
+    await pair.fs.getattr(directory)
+    if listed:
+        assert await pair.kernel.list("d") == [b"0", b"1", b"2"]
+    else:
+        for number in range(3):
+            await pair.kernel.stat(f"d/{number}")
+    looks.clear()
+    for number in range(3):
         await pair.fs.unlink(directory, b"%d" % number)
         await pair.fs.getattr(directory)
-    assert looks == [f"d/{number}" for number in range(5)]
+    assert looks == []
+    assert [info.key for info in pair.theirs.list(BUCKET).objects] == ["d/"]
+
+
+async def test_what_others_replaced_linked_or_hold_is_looked_at_before_it_is_removed(pair: Pair, looks: list[str]) -> None:
+    for name in ("d/", "d/replaced", "d/linked", "d/open", "d/heard"):
+        pair.put(name)
+    await pair.hear()
+    directory = (await pair.kernel.stat("d")).ino
+    await pair.kernel.list("d")
+    pair.put("d/heard")
+    pair.theirs.link(BUCKET, Key("d/linked"), Key("other"), durable=False)
+    await pair.hear()
+    opened = await pair.fs.open((await pair.kernel.stat("d/open")).ino, os.O_RDONLY)
+    pair.put("d/replaced")
+    for name in ("heard", "linked", "open", "replaced"):
+        looks.clear()
+        await pair.fs.unlink(directory, name.encode())
+        assert looks[:1] == [f"d/{name}"]
+    assert len(await pair.fs.read(opened.fh, 0, 100))
+    await pair.fs.release(opened.fh)
+    assert [info.key for info in pair.theirs.list(BUCKET).objects] == ["d/", "other"]
+
+
+async def test_a_removal_of_what_another_process_removed_just_now_is_done(pair: Pair) -> None:
+    pair.put("file")
+    await pair.hear()
+    await pair.kernel.stat("file")
+    pair.remove("file")
+    await pair.fs.unlink(Filesystem.ROOT, b"file")
+    with pytest.raises(NoEntry):
+        await pair.fs.unlink(Filesystem.ROOT, b"file")
 
 
 NAMES = ("a", "b", "c")
