@@ -115,28 +115,30 @@ class Moving(Wrapper):
     async def begin(self, source: str, target: str, infos: Sequence[ObjectInfo]) -> None:
         """On return everything below *source*, which is *infos*, is seen below *target*. Raises StoreErrors: then nothing happened."""
         await self.clear(*(target + info.key[len(source) :] for info in infos))
-        area = Area(source)
-        claimed: list[Leg] = []
-        legs: list[Leg] = []
+        area, claimed = Area(source), dict[str, Leg]()
         try:
-            for info in reversed(infos):
-                former = await self._claim(info.key)
-                claimed += [former] if former is not None else []
-                legs.append(self._leg(info, Key(target + info.key[len(source) :]), former, area))
+            await self._claim([info.key for info in infos], claimed)
+            legs = [self._leg(info, Key(target + info.key[len(source) :]), claimed.get(info.key), area) for info in reversed(infos)]
             record = await self._written(legs)
-            self._begun(area, legs, claimed, record)
+            self._begun(area, legs, list(claimed.values()), record)
         finally:
-            for leg in claimed:
+            for leg in claimed.values():
                 self._free(leg)
 
-    async def _claim(self, key: Key) -> Leg | None:
-        """The leg that is seen under *key* and lies elsewhere, which nobody carries until it is freed."""
-        while (leg := self.overlay.waiting(key)) is not None:
-            if leg.busy is None:
-                leg.busy = trio.Event()
-                return leg
-            await leg.busy.wait()
-        return None
+    async def _claim(self, keys: Sequence[Key], claimed: dict[str, Leg]) -> None:
+        """Into *claimed*: the legs that are seen under *keys* and lie elsewhere, which nobody carries until they are freed."""
+        busy = [leg for key in keys if (leg := self.overlay.waiting(key)) is not None and not self._claimed(leg, claimed)]
+        for leg in busy:
+            while leg.state is State.WAITING and not self._claimed(leg, claimed):
+                assert leg.busy is not None
+                await leg.busy.wait()
+
+    def _claimed(self, leg: Leg, claimed: dict[str, Leg]) -> bool:
+        if leg.busy is not None:
+            return False
+        leg.busy = trio.Event()
+        claimed[leg.target] = leg
+        return True
 
     def _free(self, leg: Leg) -> None:
         if leg.busy is not None:

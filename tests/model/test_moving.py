@@ -48,11 +48,11 @@ class MovingPair(Pair):
         await nursery.start(self.mount.fs.run)
 
     async def step(self, name: str, args: tuple[object, ...]) -> None:
-        if name in OTHERS:
-            await self.mount.fs.sync()  # what others do below a name that is still on its way is seen late
-        await super().step(name, args)
         moving = self.mount.fs._volume.moving
         assert moving is not None
+        if name in OTHERS:
+            await moving.settle()  # what others do below a name that is still on its way is seen late
+        await super().step(name, args)
         self.met += not moving.overlay.idle
         await trio.sleep(self.rng.uniform(0, COPY_S / 2))
         self.mount.fs.check()

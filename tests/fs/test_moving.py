@@ -1,0 +1,421 @@
+"""Large directories are renamed at once: seen under the new name, carried behind it, finished whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
+from s3mount.fs import rename
+from s3mount.fs.carry import AT_ONCE, Carrier
+from s3mount.fs.deferred import WAIT_S
+from s3mount.fs.journal import Journal, Move
+from s3mount.fs.moving import RETRY_S
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Op, Wrapper
+from s3mount.store.wrap.faulty import Fault, Faulty
+from s3mount.store.wrap.traced import Traced
+from tests.fs.mounted import Mounted, body
+from tests.store.registry import keys_of
+
+T = TypeVar("T")
+
+COUNT = 100
+COPY_S = 1.0
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rename, "ANSWER_KEYS", 10)
+
+
+@dataclass
+class Rig:
+    mount: Mounted
+    store: MemoryStore
+    traced: Traced
+    held: trio.Event
+    """Until it is set, no copy is answered."""
+
+    @property
+    def is_moving(self) -> bool:
+        moving = self.mount.fs._volume.moving
+        assert moving is not None
+        return not moving.overlay.idle
+
+    async def arrive(self) -> None:
+        self.held.set()
+        await self.mount.fs.sync()
+        assert not self.is_moving
+
+
+@asynccontextmanager
+async def rigged(folder: Path | None = None, *, faults: Callable[[Op], Fault | None] = lambda op: None) -> AsyncIterator[Rig]:
+    store, held = MemoryStore(LIKE_S3), trio.Event()
+    for number in range(COUNT):
+        await store.put(Key(f"d/{number:03}"), b"%03d" % number)
+    await store.put(Key("d/sub/x"), b"deep")
+    await store.put(Key("d/"), b"")
+    traced = Traced(Faulty(store, lambda op: faults(op) or Fault(until=held if op.verb == "copy" else None)))
+    mount = Mounted(traced, journal=folder)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        yield Rig(mount, store, traced, held)
+        nursery.cancel_scope.cancel()
+    mount.fs.check()
+
+
+NAMES = [f"{number:03}" for number in range(COUNT)] + ["sub"]
+
+
+async def test_a_rename_answers_before_anything_is_copied(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        ino = await rig.mount.ino("d/042")
+        await rig.mount.rename("d", "e")
+        assert rig.is_moving
+        assert rig.traced.requests["copy"] == 0
+        assert len(files(tmp_path)) == 1, "K2: it is written down"
+        assert await rig.mount.names() == ["e"]
+        assert await rig.mount.names("e") == NAMES
+        assert (await rig.mount.stat("e/042")).ino == ino
+        assert (await rig.mount.stat("e/042")).size == 3
+        assert await rig.mount.read("e/042") == b"042"
+        assert await rig.mount.read("e/sub/x") == b"deep"
+        with pytest.raises(NoEntry):
+            await rig.mount.stat("d/042")
+        rig.mount.forget(ino)
+        await rig.arrive()
+        assert await keys_of(rig.store) == sorted(["e/", "e/sub/x", *(f"e/{name}" for name in NAMES[:-1])])
+        assert not files(tmp_path)
+        assert await rig.mount.names("e") == NAMES
+
+
+async def test_it_is_carried_many_keys_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged(faults=lambda op: Fault(delay=COPY_S) if op.verb in ("copy", "delete") else None) as rig:
+        began = trio.current_time()
+        await rig.mount.rename("d", "e")
+        assert trio.current_time() == began, "who renames does not wait"
+        await rig.arrive()
+        rounds = -(-(COUNT + 2) // AT_ONCE)
+        assert trio.current_time() - began <= (2 * rounds + 1) * COPY_S
+
+
+async def test_an_open_file_is_read_and_written_throughout(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged() as rig:
+        reader = await rig.mount.open("d/001", os.O_RDONLY)
+        writer = await rig.mount.open("d/002")
+        await rig.mount.fs.write(writer, 0, b"9")
+        await rig.mount.rename("d", "e")
+        late = await rig.mount.open("e/003", os.O_RDONLY)
+        assert bytes(await rig.mount.fs.read(reader, 0, 9)) == b"001"
+        assert bytes(await rig.mount.fs.read(late, 0, 9)) == b"003"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.close, writer)
+            await trio.testing.wait_all_tasks_blocked()
+            assert bytes(await rig.mount.fs.read(reader, 0, 9)) == b"001"
+            rig.held.set()
+        await rig.arrive()
+        assert bytes(await rig.mount.fs.read(reader, 0, 9)) == b"001"
+        assert bytes(await rig.mount.fs.read(late, 0, 9)) == b"003"
+        await rig.mount.close(reader)
+        await rig.mount.close(late)
+        assert await body(rig.store, "e/002") == b"902"
+        assert not [key for key in await keys_of(rig.store) if key.startswith("d/")]
+
+
+async def test_what_is_removed_on_its_way_never_arrives(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await rig.mount.unlink("e/000")
+        with pytest.raises(NotEmpty):
+            await rig.mount.rmdir("e")
+        assert await rig.mount.names("e") == NAMES[1:]
+        await rig.arrive()
+        assert "e/000" not in await keys_of(rig.store)
+        assert "d/000" not in await keys_of(rig.store)
+
+
+async def test_the_old_name_can_be_used_again_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await rig.mount.mkdir("d")
+        assert await rig.mount.names("d") == []
+        await rig.mount.write("d/050", b"new")
+        assert await rig.mount.names("d") == ["050"]
+        assert await rig.mount.read("e/050") == b"050"
+        await rig.arrive()
+        assert await rig.mount.names("d") == ["050"]
+        assert await rig.mount.names("e") == NAMES
+        assert (await body(rig.store, "d/050"), await body(rig.store, "e/050")) == (b"new", b"050")
+
+
+async def test_it_can_be_renamed_again_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
+    """That waits for the copies under way, and no longer."""
+    async with rigged(faults=lambda op: Fault(delay=COPY_S) if op.verb == "copy" else None) as rig:
+        began = trio.current_time()
+        for source, target in (("d", "e"), ("e", "f"), ("f", "g")):
+            await rig.mount.rename(source, target)
+        assert trio.current_time() - began <= 2 * COPY_S
+        assert await rig.mount.names() == ["g"]
+        assert await rig.mount.names("g") == NAMES
+        await rig.arrive()
+        assert rig.traced.requests["copy"] <= COUNT + 2 + 2 * AT_ONCE, "a key that waited is copied once, from where it lay"
+        assert await keys_of(rig.store) == sorted(["g/", "g/sub/x", *(f"g/{name}" for name in NAMES[:-1])])
+
+
+async def test_a_target_on_its_way_is_taken(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await rig.mount.mkdir("x")
+        with pytest.raises(NotEmpty):
+            await rig.mount.rename("x", "e")
+        with pytest.raises(Exists):
+            await rig.mount.mkdir("e/001")
+        with pytest.raises(Exists):
+            await rig.mount.create("e/001", flags=os.O_RDWR | os.O_EXCL)
+        await rig.arrive()
+
+
+async def test_attributes_ride_with_the_copies(autojump_clock: trio.testing.MockClock) -> None:
+    async with rigged() as rig:
+        await rig.mount.chmod("d/001", 0o600)
+        await rig.mount.rename("d", "e")
+        await rig.mount.chmod("e/002", 0o640)
+        await trio.sleep(WAIT_S / 2)
+        rig.held.set()
+        await rig.mount.fs.sync()
+        await trio.sleep(3 * WAIT_S)
+        modes = [int((await rig.store.head(Key(key))).metadata["mode"]) & 0o777 for key in ("e/001", "e/002")]  # type: ignore[index]
+        assert modes == [0o600, 0o640]
+        assert (await rig.mount.stat("e/001")).mode & 0o777 == 0o600
+
+
+async def test_nobody_waits_for_a_rename_that_is_carried_out(autojump_clock: trio.testing.MockClock) -> None:
+    """Many tasks in the same tree, each answer within a second of virtual time, though all copies hang."""
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def works(number: int) -> None:
+            with trio.fail_after(1.0):
+                await rig.mount.names("e")
+                await rig.mount.read(f"e/{number:03}")
+                await rig.mount.write(f"e/new{number}", b"x")
+                await rig.mount.mkdir(f"e/dir{number}")
+                await rig.mount.rename(f"e/dir{number}", f"e/other{number}") if rig.held.is_set() else None
+                await rig.mount.stat(f"e/{number:03}")
+
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(works, number)
+        await rig.arrive()
+        assert len(await rig.mount.names("e")) == len(NAMES) + 80
+
+
+async def test_fsync_waits_until_the_file_has_arrived_and_for_no_other(autojump_clock: trio.testing.MockClock) -> None:
+    slow = lambda op: Fault(delay=1000.0) if op.verb == "copy" and op.key != "e/007" else None  # noqa: E731
+    async with rigged(faults=slow) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        fh = await rig.mount.open("e/007")
+        with trio.fail_after(1.0):
+            await rig.mount.fs.fsync(fh)
+        assert await body(rig.store, "e/007") == b"007"
+        await rig.mount.fs.release(fh)
+        await rig.arrive()
+
+
+async def test_what_fails_for_now_is_tried_again_and_told_by_sync(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = True
+    fault = lambda op: Fault(before=Unavailable("away")) if broken and op.verb == "copy" else None  # noqa: E731
+    async with rigged(faults=fault) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await trio.sleep(RETRY_S)
+        with pytest.raises(Unavailable):
+            await rig.mount.fs.sync()
+        assert await rig.mount.read("e/042") == b"042"
+        broken = False
+        await trio.sleep(4 * RETRY_S)
+        assert not rig.is_moving
+        assert await rig.mount.names("e") == NAMES
+
+
+async def test_what_somebody_else_wrote_meanwhile_stays_where_it_is(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await rig.store.another().put(Key("d/050"), b"theirs")
+        await rig.arrive()
+        assert await body(rig.store, "d/050") == b"theirs"
+        assert await rig.mount.read("d/050") == b"theirs"
+        assert "050" not in await rig.mount.names("e")
+        assert "it stays there" in caplog.text
+
+
+async def test_a_rename_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.write_text("in the way")
+    async with rigged(folder) as rig:
+        with pytest.raises(Unavailable):
+            await rig.mount.rename("d", "e")
+        assert await rig.mount.names() == ["d"]
+        assert await rig.mount.names("d") == NAMES
+
+
+async def test_unmounting_waits_until_all_has_arrived(tmp_path: Path) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await rig.mount.rename("e/sub", "sub")
+    await rig.mount.fs.aclose()
+    assert await keys_of(rig.store) == sorted(["e/", "sub/x", *(f"e/{name}" for name in NAMES[:-1])])
+    assert not files(tmp_path)
+
+
+# -- killed -----------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Dying(Wrapper):
+    """A store whose client is killed at one of the copies and deletions; *journal* is then as on the disk, in *kept*."""
+
+    def __init__(self, inner: ObjectStore, *, at: int, after: bool, journal: Path, kept: Path) -> None:
+        super().__init__(inner)
+        self._left, self._after, self._folders = at, after, (journal, kept)
+
+    async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+        if op.verb not in ("copy", "delete"):
+            return await call()
+        self._left -= 1
+        if self._left > 0:
+            return await call()
+        if self._left == 0:
+            if self._after:
+                with trio.CancelScope(shield=True):
+                    await call()
+            journal, kept = self._folders
+            shutil.copytree(journal, kept) if journal.exists() else kept.mkdir()
+        raise Killed
+
+
+class SameTags(MemoryStore):
+    """As S3 with objects that were uploaded in one piece: a copy has the ETag of its source."""
+
+    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+        await super().copy(source, target, if_match=if_match, commit=commit)
+        self.bucket.keys[target].etag = self.bucket.keys[source].etag
+        return await self.head(target)
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_killed_at_any_request_the_next_mount_finishes_both_renames(tmp_path: Path, after: bool) -> None:
+    names = [f"{number:02}" for number in range(12)]
+    for at in range(1, 100):
+        store = SameTags(LIKE_S3)
+        for name in names:
+            await store.put(Key(f"d/{name}"), name.encode())
+        journal, kept = tmp_path / f"{at}{after}", tmp_path / f"{at}{after}-kept"
+        mount = Mounted(Dying(store, at=at, after=after, journal=journal, kept=kept), journal=journal)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(mount.fs.run)
+                await mount.rename("d", "e")
+                if at % 2:
+                    await trio.testing.wait_all_tasks_blocked()
+                await mount.rename("e", "f")
+                await mount.fs.sync()
+                nursery.cancel_scope.cancel()
+        except (Killed, BaseExceptionGroup):
+            pass
+        else:
+            assert at > 2 * len(names)
+            return
+        await Carrier(store, kept).recover()
+        keys = await keys_of(store)
+        assert len({key[0] for key in keys}) == 1, (at, keys)
+        assert not files(kept)
+        assert sorted(key[2:] for key in keys) == names
+        for key in keys:
+            assert await body(store, key) == key[2:].encode()
+    raise AssertionError("it never ends")
+
+
+async def test_a_leg_that_was_taken_over_is_not_finished_by_its_first_record(tmp_path: Path) -> None:
+    """Regression in the making: the earlier record would take it to where it was renamed from."""
+    store = MemoryStore(LIKE_S3)
+    first = await store.put(Key("d/x"), b"x")
+    earlier = Journal(tmp_path).begin([Move(Key("d/x"), Key("e/x"), first.etag)])
+    later = Journal(tmp_path).begin([Move(Key("d/x"), Key("f/x"), first.etag)])
+    earlier.leave()
+    later.leave()
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == ["f/x"]
+
+
+async def test_a_refusal_of_one_copy_keeps_it_readable_where_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fault = lambda op: Fault(before=AccessDenied("no")) if op.verb == "copy" and op.key == "e/050" else None  # noqa: E731
+    async with rigged(tmp_path, faults=fault) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        with pytest.raises(AccessDenied):
+            await rig.mount.fs.sync()
+        assert await rig.mount.read("e/050") == b"050"
+        assert await rig.mount.names("e") == NAMES
+        assert len(files(tmp_path)) == 1
+
+
+async def test_everything_at_once_never_hangs(autojump_clock: trio.testing.MockClock) -> None:
+    """Renames back and forth, readers, writers, listings and removals in one tree, with copies that take their time."""
+    async with rigged(faults=lambda op: Fault(delay=0.3) if op.verb in ("copy", "delete", "put") else None) as rig:
+        place = "d"
+
+        async def renames() -> None:
+            nonlocal place
+            for number in range(6):
+                await rig.mount.rename(place, f"to{number}")
+                place = f"to{number}"
+                await trio.sleep(0.7)
+
+        async def works(number: int, work: Callable[[str], Awaitable[object]]) -> None:
+            for _ in range(6):
+                try:
+                    await work(place)
+                except NoEntry:
+                    pass
+                await trio.sleep(0.05 * number)
+
+        with trio.fail_after(300):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(renames)
+                for number in range(5):
+                    nursery.start_soon(works, number, rig.mount.names)
+                    nursery.start_soon(works, number, lambda stem, number=number: rig.mount.read(f"{stem}/{number:03}"))
+                    nursery.start_soon(works, number, lambda stem, number=number: rig.mount.write(f"{stem}/w{number}", b"x"))
+                    nursery.start_soon(works, number, lambda stem, number=number: rig.mount.chmod(f"{stem}/{number + 20:03}", 0o600))
+            await rig.arrive()
+        rig.mount.fs.check()
+        assert set(await rig.mount.names(place)) >= set(NAMES)
+        assert not [key for key in await keys_of(rig.store) if not key.startswith(f"{place}/") and "/w" not in key]
