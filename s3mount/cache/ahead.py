@@ -20,6 +20,8 @@ class ListAhead:
     """Told of all that is read and asked for the beginnings of directories."""
 
     def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background, *, fresh: Accept) -> None:
+        self._tables, self._asking, self._attributes, self._background = tables, asking, attributes, background
+        self._fresh = fresh
         self._scans = Scans(tables, asking, attributes, background, fresh)
         self._walks = Walks(tables, asking, attributes, background)
 
@@ -33,6 +35,16 @@ class ListAhead:
     def next(self, stem: str, after: str) -> Flight[Page]:
         """Ask for how *stem* goes on behind *after*."""
         return self._walks.next(stem, after)
+
+    def list(self, stem: str) -> None:
+        """Have the beginning of *stem* listed, unless it is, or there is no room for it: a walk through files comes there soon."""
+        table = self._tables.find(stem)
+        if (table is None or not table.shows_any(self._fresh)) and not self._tables.is_nearly_full:
+            self._asking.page(stem).when_landed(self._listed)
+
+    def _listed(self, page: Page | None) -> None:
+        if page is not None:
+            self._background.start(self._attributes.ahead, page.objects)
 
     def reading(self, table: Table, piece: Piece, *, first: bool) -> None:
         """*piece* has been read."""

@@ -34,6 +34,9 @@ class Neighbours:
         if ahead.head is not None:
             self._pass(ahead.head, ahead.passed)
             self._ask(ahead.head, ahead)
+            for further in ahead.onward:
+                assert further.head is not None
+                self._ask(further.head, further)
         if self._asked:
             self._end_idle(now)
 

@@ -50,6 +50,9 @@ SHARE = 8
 # Stretches of an earlier mount's listings that are read at a time.
 STRETCHES = 16
 
+# Rows of a directory up to which the directories in it are sorted for walks: some 20 ms.
+DIRECTORY_ROWS = 20_000
+
 
 class Remembering(Wrapper):
     """*inner*, with a memory. Close it: it has tasks of its own."""
@@ -101,6 +104,15 @@ class Remembering(Wrapper):
     def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
         """Objects that follow *key* in its directory, as far as they are known; asks nobody."""
         return self.tables.after(key, count)
+
+    def directories(self, stem: str) -> Sequence[str] | None:
+        """The directories in *stem*, as far as they are known; None where nothing is, or too much. Asks nobody."""
+        return self.tables.directories(stem, DIRECTORY_ROWS)
+
+    def list_ahead(self, stem: str) -> None:
+        """Have *stem* listed, unless it is fresh: somebody is about to read it."""
+        if self._ttl_s:
+            self._ahead.list(stem)
 
     async def _warm(self) -> None:
         """Take up what the last mount left; everybody waits for it."""

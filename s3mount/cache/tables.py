@@ -27,8 +27,9 @@ from s3mount.model import Found, Metadata, MiB, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
-# What may be kept of stale tables: a hundred thousand rows, so that a walk over a million leaves no more behind than one over these.
-STALE_BYTES = 8 * MiB
+# What may be kept of stale tables: the hundred thousand names that fts(3) reads before it asks for the first one again, and what is listed
+# ahead of it meanwhile; so a walk over a million leaves no more behind than one over these.
+STALE_BYTES = 20 * MiB
 # Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
 SMALL = 16
 
@@ -116,7 +117,7 @@ class Tables:
                 del self._tables[stem]
         for table in self.all() if self.cost > STALE_BYTES else ():
             if len(table.leaves) > SMALL and (read := place(table)) is not None:
-                self.cost -= table.drop_read(read, fresh)
+                self.cost -= table.drop_read(read, fresh, most=self.cost - STALE_BYTES)
 
     def _drop_cold(self, place: Callable[[Table], bytes | None]) -> None:
         for stem in list(self._tables):
@@ -315,3 +316,10 @@ class Tables:
                     if len(found) == count:
                         break
         return found
+
+    def directories(self, stem: str, most: int) -> Sequence[str] | None:
+        """The directories in *stem*, as far as they are known without a gap; None where nothing is, or more than *most* rows."""
+        table = self.find(stem)
+        if table is None or table.is_empty or table.rows_known() > most:
+            return None
+        return [stem + text.decode() for text, value in table.rows_behind(START) if value is Mark.PREFIX]

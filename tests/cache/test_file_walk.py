@@ -24,6 +24,19 @@ class Listed:
         found = [info for info in self.infos if info.key > key and info.key.startswith(name) and "/" not in info.key[len(name) :]]
         return found[:count]
 
+    def directories(self, stem: str) -> Sequence[str] | None:
+        below = sorted(
+            {
+                info.key[: info.key.find("/", len(stem)) + 1]
+                for info in self.infos
+                if info.key.startswith(stem) and "/" in info.key[len(stem) :]
+            }
+        )
+        return below or None
+
+    def list_ahead(self, stem: str) -> None:
+        """All is listed."""
+
 
 def files(name: str, count: int, size: int = 30 * KiB) -> list[ObjectInfo]:
     return [ObjectInfo(Key(f"{name}/{number:06}"), size, ETag(f"e{number}"), 0) for number in range(count)]

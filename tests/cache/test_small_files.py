@@ -10,14 +10,15 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.cache.blocks import Blocks
+from s3mount.cache.build import remembered
 from s3mount.cache.file_walk import DEPTHS, IDLE_SECONDS
 from s3mount.cache.options import CacheOptions
 from s3mount.model import Key, KiB, MiB, ObjectInfo, number_of
 from tests.cache.kit import LATENCY, Remote, pattern, read_all, remote_of
 
-ORDERS: dict[str, Callable[[ObjectInfo], tuple[str, int]]] = {
-    "listing": lambda info: (info.key, 0),
-    "inode": lambda info: (info.key[: info.key.rfind("/")], number_of(info.key)),
+ORDERS: dict[str, Callable[[ObjectInfo], tuple[str | int, ...]]] = {
+    "listing": lambda info: (info.key,),
+    "inode": lambda info: (number_of(info.key[: info.key.rfind("/") + 1]), number_of(info.key)),
 }
 
 
@@ -28,6 +29,19 @@ class Listed:
     def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
         name = key[: key.rfind("/") + 1]
         return [info for info in self._infos if info.key > key and info.key.startswith(name) and "/" not in info.key[len(name) :]][:count]
+
+    def directories(self, stem: str) -> Sequence[str] | None:
+        below = sorted(
+            {
+                info.key[: info.key.find("/", len(stem)) + 1]
+                for info in self._infos
+                if info.key.startswith(stem) and "/" in info.key[len(stem) :]
+            }
+        )
+        return below or None
+
+    def list_ahead(self, stem: str) -> None:
+        """All is listed."""
 
 
 async def tree(directories: int, files: int, size: int) -> tuple[Remote, list[ObjectInfo]]:
@@ -77,16 +91,64 @@ async def test_two_hundred_small_files_take_a_score_of_round_trips(autojump_cloc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
-async def test_a_walk_over_many_directories_goes_on_from_one_to_the_next(autojump_clock: MockClock, order: str) -> None:
-    remote, infos = await tree(30, 20, 30_000)
+@pytest.mark.parametrize(("directories", "trips"), [(10, 45), (100, 50), (1000, 60)])
+async def test_a_walk_over_many_directories_goes_on_from_one_to_the_next(
+    autojump_clock: MockClock, order: str, directories: int, trips: int
+) -> None:
+    remote, infos = await tree(directories, 1000 // directories, 3_000)
     blocks = caching(remote, infos)
     then = trio.current_time()
     for info in sorted(infos, key=ORDERS[order]):
         await read_file(blocks, info)
 
-    assert trio.current_time() - then <= 4 * 30 * LATENCY
-    assert len(remote.gets) == 600
+    assert trio.current_time() - then <= trips * LATENCY
+    assert len(remote.gets) == 1000
+    blocks.check()
     await blocks.aclose()
+
+
+@pytest.mark.slow
+async def test_directories_in_no_order_cost_one_request_for_each_file_and_little_more(autojump_clock: MockClock) -> None:
+    remote, infos = await tree(100, 20, 3_000)
+    blocks = caching(remote, infos)
+    directories = list(range(100))
+    random.Random(1).shuffle(directories)
+    for directory in directories[:50]:
+        for info in infos[20 * directory : 20 * directory + 20]:
+            await read_file(blocks, info)
+
+    assert len(remote.gets) <= 1050
+    await blocks.aclose()
+
+
+async def test_who_reads_one_directory_gets_nothing_of_the_next(autojump_clock: MockClock) -> None:
+    remote, infos = await tree(3, 50, 3_000)
+    blocks = caching(remote, infos)
+    for info in infos[:50]:
+        await read_file(blocks, info)
+
+    assert len(remote.gets) == 50
+    await blocks.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+async def test_a_copy_of_a_tree_waits_for_the_listings_of_its_first_directories_alone(autojump_clock: MockClock, order: str) -> None:
+    remote, _ = await tree(50, 10, 3_000)
+    store = remembered(remote, CacheOptions(memory_limit=128 * MiB, attributes="list"))
+    then = trio.current_time()
+    page = await store.list("", delimiter="/")
+    for stem in sorted(page.prefixes, key=(lambda stem: number_of(stem)) if order == "inode" else None):
+        below = await store.list(stem, delimiter="/")
+        for info in sorted(below.objects, key=ORDERS[order]):
+            pin = await store.pin(info.key, known=info)
+            await read_all(pin, size=128 * KiB)
+            await pin.aclose()
+
+    assert trio.current_time() - then <= 50 * LATENCY
+    assert len(remote.gets) == 500
+    assert remote.counts["list"] <= 51
+    await store.aclose()
 
 
 @pytest.mark.slow

@@ -110,6 +110,7 @@ PURE = [
     "s3mount.cache.ruler",
     "s3mount.cache.splitter",
     "s3mount.cache.streams",
+    "s3mount.cache.onward",
     "s3mount.cache.file_walk",
     "s3mount.writeback.records",
     "s3mount.writeback.overlay",
