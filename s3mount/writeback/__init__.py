@@ -1,5 +1,32 @@
-"""Write-back: a store around a store whose commits are safe on local disk when they return, and reach the store inside in the background.
+"""Write-back: a store around a store whose commits are safe on local disk when they return, and in the store inside before long.
 
-records    pure: what the journal says of one change
-journal    the folder: SQLite, bodies, the lock; safe from kill -9 and power cuts
+    program --put, delete, copy--> judged by what is pending --> journal (synced) --> answered
+                                                                    |
+             shown: what is pending, laid over the store <----------+
+                                                                    |
+                      store inside <--put, adopt, delete_many-- sender, when due: at once where somebody waits (`sync`)
+
+    records             pure: what the journal says of one change; contents as pieces of bodies
+    base, bodies        the SQLite file; the files of large bodies
+    journal             the folder: entered, replaced, ended, refused, kept; its lock; numbered invariants
+    together            changes that arrive together share a transaction and its sync
+    chains              pure: the changes of each key, which is sent next, which condition it carries; the states of a change
+    overlay             pure: what is pending, laid over listings; versions of ours under their local ETags
+    pending             the three in step
+    pins                reading what is pending, and going over to the store
+    sender              the background: when, in which batches, what an answer means
+    shown, store        the verbs of the protocol
+
+Theory:
+W1  A put, an edit and a copy return when their record and bytes are synced; a removal, when it would survive kill -9. A change of metadata
+    of what is pending or being sent is one more record; of what is in the store, a request to the store as ever.
+W2  Every acknowledged change arrives, or is refused and kept: whatever dies, at any step, the next owner of the folder sends what is left.
+W3  It arrives once: each version has a commit id, and what may have been sent is looked for by that before it is sent again.
+W4  Reads and listings show what is pending as if it had arrived; a version of ours keeps its local ETag when it has.
+W5  Conditions are judged by what is pending at once, and by the store when it is sent; what it then refuses is shown no more, told by
+    `sync`, and kept in the journal for people (`retry`, `discard`).
+W6  What is not true any more is not sent: a change that is replaced before it is sent costs no request.
+
+A removal that the store refuses since somebody else replaced the object is not carried out, and nobody is told: as with two programs that
+remove and create at the same time. Hard links, reservations and atomic renames are not offered.
 """

@@ -30,7 +30,6 @@ J5  No two records have the same commit id, unless it is that of deletions (none
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import sqlite3
@@ -39,54 +38,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from s3mount.errors import FROM_OS, AccessDenied, Busy, Corrupt, NewerFormat, NoSpace, NotFound, StoreError, Unavailable
+from s3mount.errors import Busy, NotFound, StoreError
 from s3mount.model import Condition, Key, KiB, Metadata, ObjectInfo, StagedBytes
-from s3mount.writeback.records import (
-    Op,
-    Piece,
-    Record,
-    State,
-    base_from_text,
-    base_to_text,
-    condition_from_text,
-    condition_to_text,
-    metadata_from_text,
-    metadata_to_text,
-    pieces_from_text,
-    pieces_to_text,
-    require_joined,
-)
-
-FORMAT = 1
+from s3mount.writeback.base import COLUMNS, NAME, connected, record_of, row_of, told
+from s3mount.writeback.bodies import copied, linked, read_all, sync
+from s3mount.writeback.records import Op, Piece, Record, State, require_joined
 
 # Bodies up to this lie in the journal: a row costs one sync, a file of its own two, and 50 microseconds for its creation.
 INLINE_BYTES = 128 * KiB
-# A body of 30 KB in pages of 4 KiB takes twice the time to be synced.
-PAGE_BYTES = 16 * KiB
-# How long another process of ours may hold the write lock: it writes rows, syncs, and is gone.
-BUSY_S = 20.0
-COPY_BYTES = 1024 * KiB
-
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE records (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, op TEXT NOT NULL, state TEXT NOT NULL, condition TEXT NOT NULL,
-    commit_id TEXT NOT NULL, size INTEGER NOT NULL, pieces TEXT NOT NULL, base TEXT NOT NULL, metadata TEXT NOT NULL,
-    content_type TEXT NOT NULL, storage_class TEXT NOT NULL, created_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL,
-    attempts INTEGER NOT NULL, reason TEXT NOT NULL, error TEXT NOT NULL
-);
-CREATE TABLE bodies (name TEXT PRIMARY KEY, length INTEGER NOT NULL, data BLOB);
-CREATE TABLE uses (record INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, body)) WITHOUT ROWID;
-CREATE INDEX uses_of_body ON uses (body);
-CREATE TABLE wishes (id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, record INTEGER NOT NULL);
-"""
-_COLUMNS = (
-    "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, created_ns, updated_ns, attempts,"
-    " reason, error"
-)
-
+# Whoever only looks whether there is an owner holds the lock for microseconds.
+TRIES, TRY_S = 5, 0.02
 
 # -- changes: what `apply` takes ---------------------------------------------------------------
 
@@ -148,17 +110,15 @@ class Journal:
 
         Raises Busy while another process is, NewerFormat, Corrupt, NoSpace, AccessDenied, Unavailable.
         """
-        with _told(folder):
+        with told(folder):
             for path in (folder, folder / "bodies", folder / "staging"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock):
                 os.close(lock)
-                raise Busy(f"Another process writes what waits in {folder} to the bucket.") from None
+                raise Busy(f"Another process writes what waits in {folder} to the bucket.")
             try:
-                journal = cls(folder, _connected(folder), lock)
+                journal = cls(folder, connected(folder), lock)
                 journal._tell(about or {})
                 journal._sweep()
             except BaseException:
@@ -169,13 +129,13 @@ class Journal:
     @classmethod
     def visit(cls, folder: Path, *, create: bool = False) -> Journal:
         """Read *folder*, `keep` and `wish` there, whoever owns it. Raises NotFound where there is no journal (without *create*)."""
-        with _told(folder):
+        with told(folder):
             if create:
                 for path in (folder, folder / "bodies", folder / "staging"):
                     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            elif not (folder / "journal.sqlite").exists():
+            elif not (folder / NAME).exists():
                 raise NotFound(f"There is no journal in {folder}.")
-            return cls(folder, _connected(folder), -1)
+            return cls(folder, connected(folder), -1)
 
     def close(self) -> None:
         """Idempotent. What is in it stays."""
@@ -199,19 +159,19 @@ class Journal:
 
     @property
     def about(self) -> dict[str, str]:
-        """What bucket it belongs to: `url` and what else was said when it was opened; and `progress`, see there."""
-        with _told(self.folder):
+        """What bucket it belongs to: `url` and what else was said when it was opened."""
+        with told(self.folder):
             return dict(self._base.execute("SELECT name, text FROM about").fetchall())
 
     def records(self) -> list[Record]:
         """All, oldest first."""
-        with _told(self.folder):
-            rows = self._base.execute(f"SELECT id, {_COLUMNS} FROM records ORDER BY id").fetchall()
-        return [_record(*row) for row in rows]
+        with told(self.folder):
+            rows = self._base.execute(f"SELECT id, {COLUMNS} FROM records ORDER BY id").fetchall()
+        return [record_of(*row) for row in rows]
 
     def inline(self, body: str) -> bytes | None:
         """The bytes of a body that lies in the journal; None for one that is a file. Raises NotFound."""
-        with _told(self.folder):
+        with told(self.folder):
             row = self._base.execute("SELECT data FROM bodies WHERE name = ?", (body,)).fetchone()
         if row is None:
             raise NotFound(f"There is no body {body!r} in {self.folder}.")
@@ -233,12 +193,6 @@ class Journal:
             return
         with open(self.path_of(body), "rb", buffering=0) as file:
             read_all(file.fileno(), position, buffer)
-
-    @property
-    def progress(self) -> dict[str, object]:
-        """What the owner last said of its work (see `WriteBack.progress`); empty where nobody ever did."""
-        found: dict[str, object] = json.loads(self.about.get("progress", "{}"))
-        return found
 
     @property
     def busy(self) -> bool:
@@ -281,14 +235,9 @@ class Journal:
         self._remove(gone)
         return entered
 
-    def note(self, progress: Mapping[str, object]) -> None:
-        """Leave word for `progress`; not synced."""
-        with self._changing(synced=False):
-            self._base.execute("INSERT OR REPLACE INTO about VALUES ('progress', ?)", (json.dumps(dict(progress)),))
-
     def forget(self, names: Iterable[str]) -> None:
         """Take those of the bodies' files away that no record names: what was taken for them did not come to be. Never fails."""
-        with suppress(StoreError), _told(self.folder):
+        with suppress(StoreError), told(self.folder):
             for name in names:
                 if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
                     self.path_of(name).unlink(missing_ok=True)
@@ -354,7 +303,7 @@ class Journal:
 
     def take_wishes(self) -> list[Wish]:
         """For the owner: what was wished since it last asked."""
-        with _told(self.folder):
+        with told(self.folder):
             rows = self._base.execute("SELECT id, verb, record FROM wishes ORDER BY id").fetchall()
         if rows:
             with self._changing(synced=False):
@@ -381,27 +330,27 @@ class Journal:
 
         A file on the same medium is linked, not copied. Raises NoSpace, Unavailable.
         """
-        with _told(self.folder):
+        with told(self.folder):
             if source.length <= INLINE_BYTES:
                 data = bytearray(source.length)
                 source.read_into(0, memoryview(data))
                 return bytes(data)
             path = self.path_of(name)
-            if source.path is None or not _linked(source.path, path):
-                _copied(source, path)
-            _sync(path)
+            if source.path is None or not linked(source.path, path):
+                copied(source, path)
+            sync(path)
             return source.length
 
     def sync_bodies(self) -> None:
         """On return the names of all files that were made by `take` are safe from a power cut."""
-        with _told(self.folder):
-            _sync(self.folder / "bodies")
+        with told(self.folder):
+            sync(self.folder / "bodies")
 
     # -- within -------------------------------------------------------------------------
 
     @contextmanager
     def _changing(self, *, synced: bool) -> Iterator[None]:
-        with _told(self.folder):
+        with told(self.folder):
             self._base.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._base.execute("BEGIN IMMEDIATE")
             try:
@@ -413,7 +362,7 @@ class Journal:
                 raise
 
     def _enter(self, change: Enter) -> int:
-        cursor = self._base.execute(f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * 16)})", _row(change.record))
+        cursor = self._base.execute(f"INSERT INTO records ({COLUMNS}) VALUES ({', '.join('?' * 16)})", row_of(change.record))
         number = cursor.lastrowid
         assert number is not None
         for name in change.record.bodies - change.bodies.keys():
@@ -426,8 +375,8 @@ class Journal:
         return number
 
     def _amend(self, record: Record) -> None:
-        columns = ", ".join(f"{name.strip()} = ?" for name in _COLUMNS.split(","))
-        self._base.execute(f"UPDATE records SET {columns} WHERE id = ?", (*_row(record), record.id))
+        columns = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
+        self._base.execute(f"UPDATE records SET {columns} WHERE id = ?", (*row_of(record), record.id))
         self._base.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(record.id, name) for name in record.bodies])
 
     def _leave(self, ids: Sequence[int]) -> list[str]:
@@ -488,140 +437,12 @@ class Journal:
         assert len(commits) == len(set(commits)), "J5"
 
 
-def _record(number: int, *row: Any) -> Record:
-    key, op, state, condition, commit_id, size, pieces, base, metadata, kind, storage, created, updated, attempts, reason, error = row
-    return Record(
-        id=number,
-        key=Key(key),
-        op=Op(op),
-        state=State(state),
-        condition=condition_from_text(condition),
-        commit_id=commit_id,
-        size=size,
-        pieces=pieces_from_text(pieces),
-        base=base_from_text(base),
-        metadata=metadata_from_text(metadata),
-        content_type=kind,
-        storage_class=storage,
-        created_ns=created,
-        updated_ns=updated,
-        attempts=attempts,
-        reason=reason,
-        error=error,
-    )
-
-
-def _row(record: Record) -> tuple[object, ...]:
-    return (
-        record.key,
-        record.op.value,
-        record.state.value,
-        condition_to_text(record.condition),
-        record.commit_id,
-        record.size,
-        pieces_to_text(record.pieces),
-        base_to_text(record.base),
-        metadata_to_text(record.metadata),
-        record.content_type,
-        record.storage_class,
-        record.created_ns,
-        record.updated_ns,
-        record.attempts,
-        record.reason,
-        record.error,
-    )
-
-
-def _connected(folder: Path) -> sqlite3.Connection:
-    path = folder / "journal.sqlite"
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    base = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
-    try:
-        (version,) = base.execute("PRAGMA user_version").fetchone()
-        if version > FORMAT:
-            raise NewerFormat(f"A newer version of s3mount wrote the journal in {folder}.")
-        if not version:
-            base.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        base.execute("PRAGMA journal_mode = WAL")
-        if not version:
-            base.execute("BEGIN IMMEDIATE")
-            if base.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in _SCHEMA.split(";"):
-                    base.execute(statement)
-                base.execute(f"PRAGMA user_version = {FORMAT}")
-            base.execute("COMMIT")
-            _sync(folder)
-            _sync(folder.parent)
-    except BaseException:
-        base.close()
-        raise
-    return base
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """What SQLite and the system say, as errors of ours."""
-    try:
-        yield
-    except OSError as error:
-        kind: type[StoreError] = FROM_OS.get(error.errno or 0, Unavailable)
-        raise kind(f"The write-back folder {folder} cannot be used: {error.strerror or error}.") from error
-    except sqlite3.Error as error:
-        raise _meaning(error)(f"The journal in {folder} cannot be used: {error}.") from error
-
-
-def _meaning(error: sqlite3.Error) -> type[StoreError]:
-    # The lowest byte is the primary result code.
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return NoSpace
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
-            return AccessDenied
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Corrupt
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Busy
-        case _:
-            return Unavailable
-
-
-def _linked(source: Path, path: Path) -> bool:
-    try:
-        os.link(source, path)
-    except OSError:
-        return False
-    return True
-
-
-def _copied(source: StagedBytes, path: Path) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        buffer = memoryview(bytearray(COPY_BYTES))
-        for position in range(0, source.length, COPY_BYTES):
-            piece = buffer[: min(COPY_BYTES, source.length - position)]
-            source.read_into(position, piece)
-            while piece:
-                written = os.pwrite(fd, piece, position)
-                piece, position = piece[written:], position + written
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(fd)
-
-
-def read_all(fd: int, position: int, buffer: memoryview) -> None:
-    """Fill *buffer* from *position* of a file. Raises EOFError rather than come short."""
-    while buffer:
-        count = os.preadv(fd, [buffer], position)
-        if not count:
-            raise EOFError(f"a body ends before {position}")
-        buffer, position = buffer[count:], position + count
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _locked(lock: int) -> bool:
+    """Whether the lock is ours now; somebody may hold it for a moment to see whether there is an owner (`busy`)."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(TRY_S)
+    return False

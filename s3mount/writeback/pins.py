@@ -18,7 +18,7 @@ from s3mount.errors import NotFound, PreconditionFailed
 from s3mount.model import Hole, Kept, ObjectInfo
 from s3mount.store.api import Arrived, Pin
 from s3mount.store.rules import changed
-from s3mount.writeback.journal import read_all
+from s3mount.writeback.bodies import read_all
 from s3mount.writeback.records import Piece, Record, cut
 
 GONE = (PreconditionFailed, NotFound)

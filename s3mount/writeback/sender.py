@@ -42,8 +42,9 @@ from s3mount.errors import (
 from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
+from s3mount.writeback.bodies import read_all
 from s3mount.writeback.chains import Entry, Phase
-from s3mount.writeback.journal import INLINE_BYTES, read_all
+from s3mount.writeback.journal import INLINE_BYTES
 from s3mount.writeback.pending import Pending, close_all
 from s3mount.writeback.pins import Body
 from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local

@@ -17,53 +17,37 @@ import trio
 
 from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unavailable
 from s3mount.model import (
-    NO_METADATA,
-    ByteRange,
     Condition,
     Content,
     ETag,
-    Found,
     Kept,
     Key,
     Matches,
     Metadata,
     ObjectInfo,
-    Page,
     Part,
     Staged,
     StagedBytes,
     Upload,
-    VersionPlace,
-    Versions,
 )
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
-from s3mount.store.aspects import CONTENT_TYPE, ETAG, SIZE, STORAGE_CLASS, URL, told_by
-from s3mount.store.rules import DELETE_KEYS, changed, not_found, require_key, require_metadata
-from s3mount.store.wrap.base import Wrapper
+from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore
+from s3mount.store.rules import DELETE_KEYS, not_found, require_key, require_metadata
 from s3mount.writeback.chains import Entry, judge
 from s3mount.writeback.journal import INLINE_BYTES, Journal
 from s3mount.writeback.pending import Pending, fresh_name
-from s3mount.writeback.pins import CalledPin, PendingPin
-from s3mount.writeback.records import Op, Piece, Record, Stored, commit_of, is_local
+from s3mount.writeback.records import Op, Piece, Record, Stored, is_local
 from s3mount.writeback.sender import GATHER_S, SETTLE_S, Sender
+from s3mount.writeback.shown import Shown
 
 log = logging.getLogger(__name__)
 
-# What is known of a pending version without asking anybody.
-_TOLD = frozenset({ETAG, SIZE, CONTENT_TYPE, STORAGE_CLASS})
-# Descriptors of bodies that an upload or a pin opens anew where they went in between.
-TRIES = 5
-# How often the journal is asked whether somebody has decided on what was refused.
-ASK_S = 1.0
 
-
-class WriteBack(Wrapper):
+class WriteBack(Shown):
     """*inner*, later. Make it with `open`; `aclose` stops sending, what is left stays in the journal."""
 
     def __init__(self, inner: ObjectStore, journal: Journal, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
-        super().__init__(inner)
+        super().__init__(inner, Pending(journal, clock_ns=clock_ns))
         self._journal = journal
-        self._pending = Pending(journal, clock_ns=clock_ns)
         self._sender = Sender(inner, self._pending)
         self._began = trio.current_time()
         self._closed = False
@@ -152,161 +136,6 @@ class WriteBack(Wrapper):
             await self.inner.aclose()
             if left:
                 log.info("%d changes are not in the bucket yet; they are safe in %s, the next mount sends them", left, self._journal.folder)
-
-    # -- looking ----------------------------------------------------------------------
-
-    async def head(self, key: Key) -> ObjectInfo:
-        overlay = self._pending.overlay
-        if overlay.is_pending(key):
-            await trio.lowlevel.checkpoint()
-        with overlay.asking() as asked:
-            if overlay.is_pending(key):
-                shown = overlay.shown(key)
-            else:
-                try:
-                    told: ObjectInfo | None = await self.inner.head(key)
-                except NotFound:
-                    told = None
-                shown = overlay.view(key, told, asked)
-        if shown is None:
-            raise not_found(key)
-        return shown
-
-    async def find(self, name: str) -> Found:
-        with self._pending.overlay.asking() as asked:
-            told = await self.inner.find(name)
-            if not name:
-                return told
-            found, doubtful = self._pending.overlay.found(name, told, asked)
-            if doubtful and not await self._survives(f"{name}/", asked, marker=False):
-                found = replace(found, implied=False)
-            return found
-
-    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        while True:
-            with self._pending.overlay.asking() as asked:
-                told = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
-                merged = self._pending.overlay.page(
-                    told, asked, prefix=prefix, delimiter=delimiter, after=after, limit=min(limit, PAGE_KEYS)
-                )
-                empty = {group for group in merged.doubtful if not await self._survives(group, asked, marker=True)}
-            page = merged.page
-            if empty:
-                page = replace(page, prefixes=tuple(group for group in page.prefixes if group not in empty))
-            if page.objects or page.prefixes or page.next is None:
-                return page
-            after = page.next
-
-    async def _survives(self, prefix: str, asked: int, *, marker: bool) -> bool:
-        """Whether the store has a key under *prefix* that is shown; the marker counts only if it is asked for."""
-        after = ""
-        while True:
-            page = await self.inner.list(prefix, after=after)
-            for info in page.objects:
-                if self._pending.overlay.survives(info.key, asked) and (marker or info.key != prefix):
-                    return True
-            if page.next is None:
-                return False
-            after = page.next
-
-    async def aspect(self, key: Key, name: str) -> str | None:
-        newest = self._pending.chains.newest(key)
-        if newest is None or name == URL:
-            info = await self.inner.aspect(key, name)
-            return info
-        if newest.record.op is Op.DELETE:
-            raise not_found(key)
-        if name in _TOLD:
-            return told_by(newest.record.info, name)
-        await self.sync(key)
-        return await self.inner.aspect(key, name)
-
-    async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
-        await self._sync([entry for entry in self._pending.chains if entry.record.key.startswith(prefix)])
-        told = await self.inner.list_versions(prefix, after=after)
-        return replace(told, entries=tuple(self._pending.overlay.seen_version(version) for version in told.entries))
-
-    # -- reading ----------------------------------------------------------------------
-
-    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
-        wanted = known.etag if known is not None else if_match
-        for _ in range(TRIES):
-            entry = self._entry(key, wanted)
-            if entry is None:
-                return await self._pin_inner(key, wanted, known)
-            if entry.record.op is Op.DELETE:
-                raise not_found(key)
-            if wanted is not None and entry.record.etag != wanted:
-                raise changed(key)
-            try:
-                return await self._pin_pending(entry)
-            except NotFound:
-                continue  # it arrived meanwhile
-        raise Unavailable(f"What waits of {key!r} cannot be read.")
-
-    def _entry(self, key: str, wanted: ETag | None) -> Entry | None:
-        """The pending version that is meant: the one of this ETag, else the newest."""
-        chain = self._pending.chains.of(key)
-        named = [entry for entry in chain if entry.record.op is Op.PUT and entry.record.etag == wanted]
-        if named:
-            return named[0]
-        return chain[-1] if chain else None
-
-    async def _pin_pending(self, entry: Entry) -> Pin:
-        record = entry.record
-        bodies = await self._pending.bodies_of(entry)
-
-        async def base() -> Pin:
-            assert record.base is not None
-            if (pin := await self._pin_former(record.key, record.base)) is not None:
-                return pin
-            return await self.pin(record.key, known=record.base)
-
-        async def moved() -> Pin | None:
-            return await self._pin_former(record.key, record.info)
-
-        return PendingPin(record, bodies, base, moved)
-
-    async def _pin_former(self, key: Key, info: ObjectInfo) -> Pin | None:
-        """Our or the store's version *info*, if it is the store's current one, whatever is pending by now."""
-        etag = self._pending.overlay.real(key, info.etag) if is_local(info.etag) else info.etag
-        return None if etag is None else await self.inner.pin(key, known=replace(info, key=key, etag=etag))
-
-    async def _pin_inner(self, key: Key, wanted: ETag | None, known: ObjectInfo | None) -> Pin:
-        if wanted is None:
-            pin = await self.inner.pin(key)
-            seen = self._pending.overlay.seen(pin.info)
-            return pin if seen is pin.info else CalledPin(pin, seen)
-        if not is_local(wanted):
-            return await self.inner.pin(key, if_match=wanted, known=known)
-        real = await self._real(key, wanted)
-        return CalledPin(await self.inner.pin(key, known=real), known or replace(real, etag=wanted))
-
-    async def _real(self, key: Key, etag: ETag) -> ObjectInfo:
-        """Our version *etag* of *key* as the store calls it. Raises PreconditionFailed where it is another one by now, NotFound."""
-        known = self._pending.overlay.real(key, etag)
-        if known is not None:
-            shown = self._pending.overlay.alias_of(key)
-            return replace(shown, etag=known)
-        info = await self.inner.head(key)
-        if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
-            raise changed(key)
-        return info
-
-    async def get_into(
-        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
-    ) -> ObjectInfo:
-        if self._pending.chains.newest(key) is None and (if_match is None or not is_local(if_match)):
-            info = await self.inner.get_into(key, span, buffer, if_match=if_match, arrived=arrived)
-            return self._pending.overlay.seen(info)
-        pin = await self.pin(key, if_match=if_match)
-        try:
-            if span.stop > pin.info.size or len(buffer) != span.length:
-                raise ValueError(f"{span} of {pin.info.size} bytes into {len(buffer)}")
-            await pin.get_into(span.start, buffer, arrived=arrived)
-            return pin.info
-        finally:
-            await pin.aclose()
 
     # -- committing -------------------------------------------------------------------
 
@@ -509,13 +338,13 @@ class WriteBack(Wrapper):
 
         Raises why it is not: the store's refusal, or what was the matter when it was tried last. It goes on being tried.
         """
-        await self._sync(list(self._pending.chains if key is None else self._pending.chains.of(key)))
+        await self.arrival(list(self._pending.chains if key is None else self._pending.chains.of(key)))
         await trio.lowlevel.checkpoint()
         self._raise_refused(key)
         if not self.inner.capabilities.durable:
             await self.inner.sync(key)
 
-    async def _sync(self, entries: Sequence[Entry]) -> None:
+    async def arrival(self, entries: Sequence[Entry]) -> None:
         """Until none of *entries* is pending, nor what replaced them."""
         pending = self._pending
         limit, failures = pending.last_id, pending.failures
@@ -555,13 +384,12 @@ class WriteBack(Wrapper):
         return await self._pending.decide(verb, ids)
 
     def status(self) -> dict[str, object]:
-        """What is pending, for people: numbers, bytes, the age of the oldest in seconds, what was sent, the last failure."""
+        """What is pending, for people: changes, bytes, since when; what was sent since the mount began; the last failure, as a sentence."""
         pending, sender = self._pending, self._sender
-        oldest = min((entry.record.created_ns for entry in pending.chains), default=0)
         return {
             "pending": len(pending.chains),
             "pending_bytes": pending.bytes,
-            "oldest_ns": oldest,
+            "oldest_ns": min((entry.record.created_ns for entry in pending.chains), default=0),
             "refused": pending.failed_records,
             "sent": sender.sent,
             "sent_bytes": sender.sent_bytes,

@@ -181,14 +181,6 @@ def test_wishes_reach_the_owner_once(journal: Journal) -> None:
     ]
 
 
-def test_progress_is_what_was_said_last(journal: Journal) -> None:
-    assert journal.progress == {}
-    journal.note({"pending": 3})
-    journal.note({"pending": 2})
-    with Journal.visit(journal.folder) as visitor:
-        assert visitor.progress == {"pending": 2}
-
-
 def test_nobody_else_may_look_into_the_folder(journal: Journal) -> None:
     for path in [journal.folder, *journal.folder.iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path

@@ -1,0 +1,154 @@
+"""The journal's SQLite file: its tables, rows as records, its errors as ours.
+
+Owns: the schema and its version, what a column holds, what SQLite and the system say and what that means.
+Must not know: what is written when, and why.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from s3mount.errors import FROM_OS, AccessDenied, Busy, Corrupt, NewerFormat, NoSpace, StoreError, Unavailable
+from s3mount.model import Key, KiB
+from s3mount.writeback.bodies import sync
+from s3mount.writeback.records import (
+    Op,
+    Record,
+    State,
+    base_from_text,
+    base_to_text,
+    condition_from_text,
+    condition_to_text,
+    metadata_from_text,
+    metadata_to_text,
+    pieces_from_text,
+    pieces_to_text,
+)
+
+FORMAT = 1
+NAME = "journal.sqlite"
+
+# A body of 30 KB in pages of 4 KiB takes twice the time to be synced.
+PAGE_BYTES = 16 * KiB
+# How long another process of ours may hold the write lock: it writes rows, syncs, and is gone.
+BUSY_S = 20.0
+
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, op TEXT NOT NULL, state TEXT NOT NULL, condition TEXT NOT NULL,
+    commit_id TEXT NOT NULL, size INTEGER NOT NULL, pieces TEXT NOT NULL, base TEXT NOT NULL, metadata TEXT NOT NULL,
+    content_type TEXT NOT NULL, storage_class TEXT NOT NULL, created_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, reason TEXT NOT NULL, error TEXT NOT NULL
+);
+CREATE TABLE bodies (name TEXT PRIMARY KEY, length INTEGER NOT NULL, data BLOB);
+CREATE TABLE uses (record INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, body)) WITHOUT ROWID;
+CREATE INDEX uses_of_body ON uses (body);
+CREATE TABLE wishes (id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, record INTEGER NOT NULL);
+"""
+COLUMNS = (
+    "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, created_ns, updated_ns, attempts,"
+    " reason, error"
+)
+
+
+def record_of(number: int, *row: Any) -> Record:
+    key, op, state, condition, commit_id, size, pieces, base, metadata, kind, storage, created, updated, attempts, reason, error = row
+    return Record(
+        id=number,
+        key=Key(key),
+        op=Op(op),
+        state=State(state),
+        condition=condition_from_text(condition),
+        commit_id=commit_id,
+        size=size,
+        pieces=pieces_from_text(pieces),
+        base=base_from_text(base),
+        metadata=metadata_from_text(metadata),
+        content_type=kind,
+        storage_class=storage,
+        created_ns=created,
+        updated_ns=updated,
+        attempts=attempts,
+        reason=reason,
+        error=error,
+    )
+
+
+def row_of(record: Record) -> tuple[object, ...]:
+    return (
+        record.key,
+        record.op.value,
+        record.state.value,
+        condition_to_text(record.condition),
+        record.commit_id,
+        record.size,
+        pieces_to_text(record.pieces),
+        base_to_text(record.base),
+        metadata_to_text(record.metadata),
+        record.content_type,
+        record.storage_class,
+        record.created_ns,
+        record.updated_ns,
+        record.attempts,
+        record.reason,
+        record.error,
+    )
+
+
+def connected(folder: Path) -> sqlite3.Connection:
+    path = folder / NAME
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    base = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+    try:
+        (version,) = base.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT:
+            raise NewerFormat(f"A newer version of s3mount wrote the journal in {folder}.")
+        if not version:
+            base.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        base.execute("PRAGMA journal_mode = WAL")
+        if not version:
+            base.execute("BEGIN IMMEDIATE")
+            if base.execute("PRAGMA user_version").fetchone() == (0,):
+                for statement in SCHEMA.split(";"):
+                    base.execute(statement)
+                base.execute(f"PRAGMA user_version = {FORMAT}")
+            base.execute("COMMIT")
+            sync(folder)
+            sync(folder.parent)
+    except BaseException:
+        base.close()
+        raise
+    return base
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """What SQLite and the system say, as errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        kind: type[StoreError] = FROM_OS.get(error.errno or 0, Unavailable)
+        raise kind(f"The write-back folder {folder} cannot be used: {error.strerror or error}.") from error
+    except sqlite3.Error as error:
+        raise _meaning(error)(f"The journal in {folder} cannot be used: {error}.") from error
+
+
+def _meaning(error: sqlite3.Error) -> type[StoreError]:
+    # The lowest byte is the primary result code.
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return NoSpace
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
+            return AccessDenied
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Corrupt
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Busy
+        case _:
+            return Unavailable
