@@ -54,10 +54,17 @@ class Follower:
             self._bucket = queries.require_bucket(db, bucket).id
             self._at = Index.position(db)
 
+    def is_behind(self) -> bool:
+        """Whether anybody changed anything since `changed` was asked: one statement. Raises Unavailable, Corrupt."""
+        return self._end().seq > self._at.seq
+
+    def _end(self) -> Position:
+        with self._index.read() as db:
+            return Index.position(db)
+
     def changed(self) -> Changed:
         """What others changed since this was asked before. Raises Unavailable, Corrupt; then it is told the next time."""
-        with self._index.read() as db:
-            end = Index.position(db)
+        end = self._end()
         if end.seq <= self._at.seq:
             return NOTHING
         touched = Touched(self._bucket)

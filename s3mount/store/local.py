@@ -265,6 +265,9 @@ class LocalStore(Plain):
     # -- others -----------------------------------------------------------------------
 
     async def changed(self) -> Changed:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._follower is not None and not self._follower.is_behind():
+            return Changed()
         return await _in_thread(self._looks, self._changed)
 
     def _changed(self) -> Changed:
