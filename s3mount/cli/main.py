@@ -6,7 +6,6 @@ Must not know: what any subcommand does, how a failure is put into words (report
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 import traceback
@@ -16,6 +15,7 @@ from typing import NoReturn
 import click
 
 import s3mount
+from s3mount.cli.importing import imported
 from s3mount.cli.report import report
 
 # Where each subcommand lives, and what the overview says of it (the command's own help begins with the same words; a test compares).
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
 def load(name: str) -> click.Command:
     """The subcommand *name* of `COMMANDS`."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
+    command: click.Command = getattr(imported(module), attribute)
     return command
 
 

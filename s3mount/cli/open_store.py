@@ -6,29 +6,28 @@ Must not know: what is done with the store.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import trio
 
 from s3mount.cache.options import CacheOptions
+from s3mount.cli.importing import imported
 from s3mount.cli.report import os_reason
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
-from s3mount.engine.engine import Engine
 from s3mount.errors import FROM_OS, NoSuchBucket, NotFound, Unavailable, UsageError
 from s3mount.store.api import ObjectStore
-from s3mount.store.local import LocalStore
 from s3mount.store.wrap.traced import Traced
 
 if TYPE_CHECKING:
     from s3mount.cli.remote import Remote
+    from s3mount.engine.engine import Engine
 
 logger = logging.getLogger("s3mount")
 
@@ -49,8 +48,10 @@ def data_folder(given: Path | None) -> Path:
 
 def open_engine(folder: Path, *, create: bool) -> Engine:
     """The engine on *folder*. Raises StoreErrors that name the folder; NotFound without *create* where there is none."""
+    # Imported when it is wanted: a command on s3:// can do without.
+    engine = imported("s3mount.engine.engine").Engine
     try:
-        return Engine.open(folder, create=create)
+        return cast("Engine", engine.open(folder, create=create))
     except OSError as error:
         kind = FROM_OS.get(error.errno or 0, Unavailable)
         raise kind(f"The data folder {folder} cannot be used: {os_reason(error)}.") from error
@@ -119,11 +120,11 @@ class Stores:
             await trio.to_thread.run_sync(engine.require_bucket, url.bucket)
         except (NotFound, NoSuchBucket):
             raise NoSuchBucket(self._no_bucket(url)) from None
-        store = LocalStore(engine, url.bucket)
+        store: ObjectStore = imported("s3mount.store.local").LocalStore(engine, url.bucket)
         if self._at_ns is None:
             return store
         # Imported when it is wanted, as `remote` is.
-        past: ObjectStore = importlib.import_module("s3mount.cli.as_it_was").as_it_was(store, self._at_ns, self._cache)
+        past: ObjectStore = imported("s3mount.cli.as_it_was").as_it_was(store, self._at_ns, self._cache)
         return past
 
     async def buckets(self, url: StoreUrl) -> Sequence[Bucket]:
@@ -166,7 +167,7 @@ class Stores:
 
     def _remote(self) -> Remote:
         # Imported when it is wanted: aiobotocore takes longer to import than a command on the embedded store takes altogether.
-        remote: ModuleType = importlib.import_module("s3mount.cli.remote")
+        remote = imported("s3mount.cli.remote")
         service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns, write_back=self._write_back)
         return service
 
