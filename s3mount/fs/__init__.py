@@ -19,7 +19,7 @@ metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 
 one inode's bytes
-content      base version + what was written since; the commit
+content      base version + what was written since; the commit;  lost: what could not be kept (pure)
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
 upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once
 delivery     lost replies;  pinned: versions kept readable

@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from s3mount.errors import S3MountError, StoreError, TooLarge
+from s3mount.errors import S3MountError, StoreError, TimedOut, TooLarge
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
 from s3mount.fs.delivery import LOST, deliver, look
@@ -44,6 +44,7 @@ from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
 from s3mount.fs.extents import Extent, Kind
 from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
+from s3mount.fs.lost import Lost
 from s3mount.fs.staging import StagingArea
 from s3mount.fs.turn import Turn
 from s3mount.model import OBJECT_BYTES, Condition, Content, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
@@ -113,6 +114,7 @@ class FileContent:
         self._state: CommitState = FOUND if base else CREATED
         self._sending: Sending | None = None
         self._doubt: Doubt | None = None
+        self._lost = Lost()
         self._committing = Turn()
         self._target = target
         self._early = EarlyUpload(uploads, self._layers, self._early_aim) if uploads else None
@@ -148,6 +150,11 @@ class FileContent:
         return self._state.untouched
 
     @property
+    def incomplete(self) -> bool:
+        """Bytes that were written could not be kept: no commit until they are written again (see lost)."""
+        return bool(self._lost)
+
+    @property
     def error(self) -> S3MountError | None:
         """Why the last commit failed; None once one succeeded."""
         return self._state.error
@@ -155,6 +162,7 @@ class FileContent:
     def check(self) -> None:
         self._layers.check()
         self._state.check()
+        self._lost.check()
         assert self.changed or (self._committed is not None and self._committed.size == self.size), "F1"
         assert (self._sending is None) == (self._state.sending is None), "F2"
         if self._early is not None:
@@ -258,25 +266,41 @@ class FileContent:
         return await self._layers.read(offset, size)
 
     async def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Raises NoSpace, TooLarge: then the file has its former bytes, except that some in *data*'s range may be new."""
+        """Raises NoSpace, TooLarge: then the file has its former bytes, except that some in *data*'s range may be new.
+
+        What was not kept for want of space is in no commit either: see `incomplete`.
+        """
         if not len(data):
             return
         require_size(offset + len(data))
         self._step(Edited())
         if self._early is None:
-            await self._layers.write(offset, memoryview(data))
+            await self._write(offset, data)
             return
         start, stop = min(offset, self.size), offset + len(data)
         self._early.touched(start, stop)
         try:
-            await self._layers.write(offset, memoryview(data))
+            await self._write(offset, data)
         finally:
             self._early.touched(start, stop)
         await self._early.written(offset, stop)
 
+    async def _write(self, offset: int, data: bytes | memoryview) -> None:
+        try:
+            await self._layers.write(offset, memoryview(data))
+        except S3MountError as error:
+            self._lost.add(offset, offset + len(data), error)
+            raise
+        except trio.Cancelled:
+            self._lost.add(offset, offset + len(data), TimedOut("A write was given up."))
+            raise
+        if self._lost:
+            self._lost.rewritten(offset, offset + len(data))
+
     async def truncate(self, size: int) -> None:
         """Cut, or grow by zeros. To 0: the next commit is a full overwrite. Raises TooLarge."""
         require_size(size)
+        self._lost.cut(size)
         if size != self.size or not size:
             self._step(Edited() if size else Emptied())
             if self._early is not None:
@@ -299,6 +323,7 @@ class FileContent:
                 await self._resolve_doubt(target)
                 if not self._state.changed and self._committed is not None:
                     return self._committed
+                self._lost.require_none()
                 return await self._send(self._freeze(), target)
             except BaseException as error:
                 self._fail(error)

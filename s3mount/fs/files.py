@@ -231,7 +231,8 @@ class Files:
         except BaseException:
             await self.let_go(inode)
             raise
-        return Opened(self.handle(inode, caller), keep_cache=True)
+        # The kernel may show bytes that it could not hand over.
+        return Opened(self.handle(inode, caller), keep_cache=not live.content.incomplete)
 
     async def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
         return await self._live_of(fh).content.read(offset, size)

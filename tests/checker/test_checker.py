@@ -56,7 +56,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def mounted(mount: Mount) -> Iterator[Mount]:
     try:
         yield mount.start()
-        mount.stop()
+        if mount.process.poll() is None:
+            mount.stop()
     finally:
         mount.clean_up()
 

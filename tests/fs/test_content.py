@@ -403,3 +403,32 @@ async def test_a_full_disk_refuses_the_write_and_keeps_the_rest(tmp_path: Path, 
     await content.commit(rig.target)
     assert await rig.object() == b"b" * 50 * KiB + b"c" * MiB
     await rig.leave(content)
+
+
+async def test_a_content_that_lacks_written_bytes_is_never_committed_until_they_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells once of what it could not hand over, and takes its pages for clean: the second fsync said that all is well."""
+    rig = Rig(MemoryStore(), tmp_path)
+    content = await rig.stored(b"old" * 100_000)
+    await content.truncate(0)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("s3mount.fs.staging.os.pwrite", full)
+        with pytest.raises(NoSpace):
+            await content.write(0, b"n" * MiB)
+    for _ in range(2):
+        with pytest.raises(NoSpace, match="1048576 bytes are lost"):
+            await content.commit(rig.target)
+    assert content.incomplete
+    assert await rig.object() == b"old" * 100_000
+    await content.write(0, b"n" * (MiB // 2))
+    with pytest.raises(NoSpace):
+        await content.commit(rig.target)
+    await content.write(MiB // 2, b"n" * (MiB // 2))
+    await content.commit(rig.target)
+    assert await rig.object() == b"n" * MiB
+    await rig.leave(content)
