@@ -1,0 +1,265 @@
+"""A mount of s3:// in bad weather, with applications that insist: what was acknowledged is in the bucket, and nothing else was touched.
+
+SOAK_SECONDS and SOAK_SEED say how long and which; the count of each fault is printed (pytest -s).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from s3mount.fuse import mountpoint
+from s3mount.model import MiB
+from tests.fuse.conftest import AS_ROOT
+from tests.fuse.mounting import Mount
+from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
+from tests.server.serving import environment as alone
+from tests.soak.insistent import Insistent, Weather
+from tests.wire.faults import DENIED, INTERNAL_ERROR, SLOW_DOWN, Rule
+from tests.wire.front import Front
+
+pytestmark = [pytest.mark.fuse, pytest.mark.slow]
+
+BUCKET = "soaked"
+APPLICATIONS = 4
+SMALL_STAGING = Path(__file__).parent / "small_staging.py"
+STAGING_BYTES = 96 * MiB
+MUTATIONS = ("PUT", "COPY", "DELETE", "DeleteObjects", "UploadPart", "UploadPartCopy", "Complete")
+# Time-outs of seconds, for tests; the proportions are a user's.
+IMPATIENT = ("--connect-timeout", "2", "--first-byte-timeout", "3", "--stall-timeout", "3", "--retry-for", "15")
+
+
+@dataclass
+class Scene:
+    """A bucket behind a faulty front, mounted, with objects and an upload of somebody else among those of our applications."""
+
+    front: Front
+    direct: Any
+    mount: Mount
+    staging: Path
+    weather: Weather = field(default_factory=Weather)
+    tally: Counter[str] = field(default_factory=Counter)
+    foreign: Mapping[str, tuple[str, object]] = field(default_factory=dict)
+    upload: str = ""
+
+    def settle(self) -> None:
+        """Objects of others: beside the applications' directories and among their names."""
+        for number in range(APPLICATIONS):
+            for key in (f"app-{number}/not yours", f"app-{number}x", f"app-{number}/one-more", "top"):
+                self.direct.put_object(Bucket=BUCKET, Key=key, Body=key.encode() * 100)
+        self.foreign = self.seen_of_others()
+        self.upload = self.direct.create_multipart_upload(Bucket=BUCKET, Key="app-0/file-0")["UploadId"]
+
+    def seen_of_others(self) -> Mapping[str, tuple[str, object]]:
+        keys = [key for key in self.objects() if key == "top" or key.endswith(("not yours", "x", "one-more"))]
+        found = {key: self.direct.head_object(Bucket=BUCKET, Key=key) for key in keys}
+        return {key: (head["ETag"], head["LastModified"]) for key, head in found.items()}
+
+    def objects(self) -> list[str]:
+        pages = self.direct.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+
+    def body(self, key: str) -> bytes | None:
+        try:
+            found: bytes = self.direct.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        except self.direct.exceptions.NoSuchKey:
+            return None
+        return found
+
+    def require_stored(self, application: str, name: str, content: bytes | None) -> None:
+        """An acknowledged change is in the bucket now, not soon."""
+        found = self.body(f"{application}/{name}")
+        assert found == content, f"{application}/{name} was acknowledged and is not in the bucket: {difference(found, content)}"
+
+    # -- weather --------------------------------------------------------------------------
+
+    def blow(self, name: str, seconds: float, *rules: Rule) -> None:
+        self.front.reset()
+        self.front.spoil(*rules)
+        time.sleep(seconds)
+        self.front.spoil()
+        for fault, count in self.front.counts()["all"].faults.items():
+            self.tally[f"{name}: {fault}"] += count
+
+    def storm(self, seconds: float, seed: int) -> None:
+        self.blow("storm", seconds, replace(SLOW_DOWN, chance=0.2, seed=seed), replace(INTERNAL_ERROR, chance=0.1, seed=seed + 1))
+
+    def broken_lines(self, seconds: float, seed: int) -> None:
+        rules = [Rule(fault, chance=0.1, seed=seed + n) for n, fault in enumerate(("reset", "truncate", "reset_upload", "lost_request"))]
+        self.blow("broken lines", seconds, *rules)
+
+    def lost_replies(self, seconds: float, seed: int) -> None:
+        self.blow("lost replies", seconds, Rule("lost_reply", MUTATIONS, chance=0.3, seed=seed))
+
+    def revoked(self, seconds: float, seed: int) -> None:
+        self.blow("credentials revoked", min(seconds, 1.0), DENIED)
+
+    def unreachable(self, seconds: float, seed: int) -> None:
+        self.front.away()
+        time.sleep(min(seconds, 1.5))
+        self.front.back()
+        self.tally["endpoint away"] += 1
+
+    def full_disk(self, seconds: float, seed: int) -> None:
+        ballast = self.staging / "ballast"
+        try:
+            with ballast.open("wb") as file:
+                while True:
+                    file.write(bytes(MiB))
+        except OSError:
+            self.tally["staging disk full"] += 1
+        time.sleep(seconds / 2)
+        ballast.unlink()
+
+    def kill(self, seconds: float, seed: int) -> None:
+        """kill -9 in mid-work, on a day that is bad already; then the next mount."""
+        self.front.spoil(Rule("lost_reply", MUTATIONS, chance=0.2, seed=seed))
+        time.sleep(0.3 + seed % 10 / 20)
+        self.weather.up.clear()
+        self.weather.falls += 1
+        self.mount.kill()
+        self.front.spoil()
+        self.mount.start()
+        self.weather.up.set()
+        self.tally["kill -9 and remount"] += 1
+
+    # -- the end --------------------------------------------------------------------------
+
+    def require_all(self, applications: list[Insistent]) -> None:
+        expected = {f"{one.home.name}/{name}": content for one in applications for name, content in one.world.items()}
+        ours = {key for key in self.objects() if not key.endswith("/")} - set(self.foreign)
+        assert ours - {f"{one.home.name}/temporary" for one in applications} == set(expected), "names"
+        wrong = [key for key, content in expected.items() if self.body(key) != content]
+        assert not wrong, f"wrong content: {wrong}"
+        assert self.seen_of_others() == self.foreign, "somebody else's objects were touched"
+        uploads = [(entry["Key"], entry["UploadId"]) for entry in self.direct.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())]
+        assert uploads == [("app-0/file-0", self.upload)], "uploads of ours are left, or somebody else's is gone"
+
+
+def difference(found: bytes | None, content: bytes | None) -> str:
+    if found is None or content is None:
+        return "there is nothing" if found is None else "it is still there"
+    pairs = enumerate(zip(found, content, strict=False))
+    first = next((at for at, (one, other) in pairs if one != other), min(len(found), len(content)))
+    return f"{len(found)} bytes for {len(content)}, wrong from byte {first} on"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A small file system of the test's own; an ordinary directory for others than root."""
+    folder.mkdir()
+    if not AS_ROOT:
+        yield folder
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={STAGING_BYTES}", "s3mount-test", folder], check=True)
+    try:
+        yield folder
+    finally:
+        mountpoint.detach(folder)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    (tmp_path / "server").mkdir()
+    with served(tmp_path / "server") as server, Front(f"{server.host}:{server.port}") as front, small_disk(tmp_path / "staging") as staging:
+        monkeypatch.setenv("STAGING", str(staging))
+        direct = boto3.client(
+            "s3",
+            endpoint_url=server.url,
+            config=Config(s3={"addressing_style": "path"}, max_pool_connections=20),
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+        )
+        direct.create_bucket(Bucket=BUCKET)
+        mount = Mount(tmp_path / "mounted", "--endpoint-url", front.url, "--metadata-ttl", "0.5", *IMPATIENT, program=[SMALL_STAGING])
+        mount.url = f"s3://{BUCKET}"
+        # It may complain of the weather as it likes, but not of itself.
+        mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
+        scene = Scene(front, direct, mount, staging)
+        scene.settle()
+        try:
+            mount.start()
+            yield scene
+        finally:
+            mount.clean_up()
+            direct.close()
+
+
+def soak(scene: Scene, seconds: float, seed: int) -> None:
+    end = time.monotonic() + seconds
+    applications = [
+        Insistent(
+            scene.mount.path / f"app-{number}",
+            seed * 100 + number,
+            scene.weather,
+            lambda name, content, application=f"app-{number}": scene.require_stored(application, name, content),  # type: ignore[misc]
+        )
+        for number in range(APPLICATIONS)
+    ]
+    watchdog = threading.Timer(seconds + 300, scene.mount.clean_up)
+    watchdog.start()
+    try:
+        with ThreadPoolExecutor(APPLICATIONS) as pool:
+            lives = [pool.submit(one.live, lambda: time.monotonic() > end) for one in applications]
+            weather(scene, end, seed, lambda: any(life.done() for life in lives))
+            for life in lives:
+                life.result()
+        # The next mount finishes what the crashes interrupted, and takes away what they left.
+        scene.mount.again()
+        scene.mount.stop()
+    finally:
+        watchdog.cancel()
+        report(scene, applications, seed)
+    scene.require_all(applications)
+
+
+def weather(scene: Scene, end: float, seed: int, over: Callable[[], bool]) -> None:
+    """Every fault in turn, in an order of the seed's, with calm between; until *end*, or an application has stopped."""
+    rng = random.Random(seed)
+    faults = [scene.storm, scene.broken_lines, scene.lost_replies, scene.revoked, scene.unreachable, scene.kill]
+    if AS_ROOT:
+        faults.append(scene.full_disk)
+    while True:
+        for fault in rng.sample(faults, len(faults)):
+            if time.monotonic() > end or over():
+                return
+            fault(rng.uniform(0.5, 3.0), rng.randrange(1 << 20))
+            time.sleep(rng.uniform(0.2, 1.0))
+
+
+def report(scene: Scene, applications: list[Insistent], seed: int) -> None:
+    told: Counter[str] = sum((one.told for one in applications), Counter())
+    print(f"\nSOAK_SEED={seed}")  # noqa: T201 (what it is for)
+    for title, counts in (("faults", scene.tally), ("applications", told)):
+        print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))  # noqa: T201
+
+
+def chosen_seed(default: int) -> int:
+    return int(os.environ.get("SOAK_SEED", default))
+
+
+def test_what_was_acknowledged_in_bad_weather_is_in_the_bucket(scene: Scene) -> None:
+    soak(scene, 20.0, chosen_seed(1))
+
+
+@pytest.mark.soak
+def test_what_was_acknowledged_in_minutes_of_bad_weather_is_in_the_bucket(scene: Scene) -> None:
+    soak(scene, float(os.environ.get("SOAK_SECONDS", 240)), chosen_seed(random.SystemRandom().randrange(1 << 30)))
