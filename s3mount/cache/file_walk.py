@@ -52,6 +52,8 @@ FRESH_SECONDS = 10.0
 IDLE_SECONDS = 10.0
 # A directory that is not listed yet is taken to have as many files, so that a few of them are listed at a time.
 UNLISTED = 8
+# Files from one look at the directories that follow to the next.
+LOOK_EVERY = 4
 # The place of a head that nobody has come to.
 BEFORE = -1
 
@@ -102,9 +104,10 @@ class Head:
 
 @dataclass(slots=True)
 class Directory:
-    """`orders` is empty until a second file is read here."""
+    """`orders` is empty until a second file is read here. `look`: the place from which on those that follow are looked at again."""
 
     first: ObjectInfo
+    look: int = 0
     listed: float = 0.0
     complete: bool = True
     orders: list[Order] = field(default_factory=list)
@@ -185,6 +188,7 @@ class Walks:
         directory.complete = len(files) < COMPLETE
         if not directory.complete:
             files = (anchor, *self.siblings.after(anchor.key, STRETCH))
+        directory.look = 0
         directory.orders = [Order(files)]
         if directory.complete:
             directory.orders.append(Order(sorted(files, key=lambda sibling: sibling.file_id or number_of(sibling.key))))
@@ -250,6 +254,7 @@ class Walks:
         return max(near, key=lambda entry: entry[:2])[3]
 
     def _begin(self, directory: Directory, info: ObjectInfo, now: float) -> None:
+        directory.look = 0
         heads = directory.heads + self._heads_at(directory, info, now)
         heads.sort(key=lambda head: head.moved)
         directory.heads = heads[-HEADS:]
@@ -282,8 +287,9 @@ class Walks:
         """What to fetch of the directories that follow, if *head* is near the end of this one."""
         order = directory.orders[head.order]
         left = DEPTHS[SURE] - (len(order.files) - 1 - head.at)
-        if left <= 0 or not directory.complete:
+        if left <= 0 or not directory.complete or head.at < directory.look:
             return ()
+        directory.look = head.at + LOOK_EVERY
         room = self._room - sum(min(info.size, self._most) for info in order.files[head.at + 1 :])
         ahead = []
         for stem in self._onward[head.order].following(self.siblings, name, order.files[head.at].key, now):
