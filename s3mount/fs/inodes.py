@@ -321,10 +321,10 @@ class Inodes:
     # -- moving -----------------------------------------------------------------------
 
     def move_files(self, names: Mapping[str, str]) -> list[FileInode]:
-        """Rename keys at once; a target that is no source names nothing before. The inodes that were moved."""
+        """Rename keys at once; what a target named is displaced: somebody else removed it. The inodes that were moved."""
         moved = {target: self._files.pop(source) for source, target in names.items()}
         for target, inode in moved.items():
-            assert target not in self._files
+            self.displace_at(target)
             self._files[target] = inode
         inodes = list(dict.fromkeys(moved.values()))
         for inode in inodes:
@@ -342,10 +342,10 @@ class Inodes:
         return [inode for stem, inode in self._directories.items() if stem.startswith(prefix)]
 
     def move_directories(self, names: Mapping[str, str]) -> None:
-        """Rename stems at once; a target that is no source names nothing before."""
+        """Rename stems at once; what a target named is gone: somebody else removed it."""
         moved = {target: self._directories.pop(source) for source, target in names.items()}
         for stem, inode in moved.items():
-            assert stem not in self._directories
+            self.remove_directory(stem)
             inode.key = stem
             self._directories[stem] = inode
 

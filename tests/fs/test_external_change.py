@@ -178,6 +178,25 @@ async def test_a_directory_that_others_removed_is_gone(mount: Mounted, other: Me
     mount.fs.check()
 
 
+async def test_a_tree_moves_to_where_others_removed_one(mount: Mounted, other: MemoryStore) -> None:
+    for name in ("a", "a/sub", "b", "b/sub"):
+        await mount.mkdir(name)
+    for name in ("a/file", "b/file"):
+        await mount.write(name, name.encode())
+    known = {name: await mount.ino(name) for name in ("a", "a/sub", "a/file", "b", "b/sub", "b/file")}
+    await other.delete_many([Key("b/"), Key("b/sub/"), Key("b/file")])
+    await mount.rename("a", "b")
+    assert await mount.names("b") == ["file", "sub"]
+    assert await mount.read("b/file") == b"a/file"
+    for name in ("", "/sub", "/file"):
+        assert (await mount.stat(f"b{name}")).ino == known[f"a{name}"]
+    for name in ("", "/sub"):
+        assert (await mount.fs.getattr(known[f"b{name}"])).nlink == 0
+    with pytest.raises(Stale):
+        await mount.fs.getattr(known["b/file"])
+    mount.fs.check()
+
+
 async def test_a_file_that_others_renamed_is_found_under_its_new_name() -> None:
     store = MemoryStore()
     mount = Mounted(store)

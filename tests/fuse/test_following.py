@@ -6,10 +6,13 @@ heard of.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +149,64 @@ def test_two_mounts_see_each_others_changes_whatever_the_time_to_live(ttl: str, 
         assert (other.path / "renamed/file").read_text() == "22"
         (other.path / "renamed/file").unlink()
         until(is_missing(one.path / "renamed/file"))
+        other.stop()
+    finally:
+        other.clean_up()
+
+
+NAMES = ("a", "b", "c")
+PATHS = tuple("/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(NAMES, repeat=depth))
+
+
+def seen(top: Path) -> dict[str, object]:
+    """What stat(2) and read(2) say of every path there could be: by name, which asks the kernel what it believes."""
+    told: dict[str, object] = {}
+    for path in PATHS:
+        try:
+            status = (top / path).stat()
+            told[path] = (status.st_mode, status.st_size, (top / path).read_bytes()) if (top / path).is_file() else status.st_mode
+        except OSError as error:
+            told[path] = error.errno if error.errno != errno.ENOTDIR else errno.ENOENT
+    return told
+
+
+def do_something(top: Path, dice: random.Random) -> None:
+    """Whatever may fail because the other mount was faster, may fail."""
+    path, other = top / dice.choice(PATHS), top / dice.choice(PATHS)
+    with suppress(OSError):
+        match dice.randrange(8):
+            case 0 | 1:
+                path.write_bytes(b"x" * dice.randrange(5000))
+            case 2:
+                with path.open("ab") as file:
+                    file.write(b"more")
+            case 3:
+                path.mkdir(parents=True)
+            case 4:
+                path.unlink()
+            case 5:
+                path.rmdir()
+            case 6:
+                path.rename(other)
+            case 7:
+                path.chmod(dice.choice((0o600, 0o755)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_two_mounts_that_both_change_a_tree_agree_in_the_end(seed: int, mount: Mount, tmp_path: Path) -> None:
+    dice = random.Random(seed)
+    other = Mount(tmp_path / "other", f"--metadata-ttl={TTL}")
+    other.data = mount.data
+    tops = (mount.path, other.path)
+    try:
+        other.start()
+        for number in range(400):
+            do_something(dice.choice(tops), dice)
+            if number % 10 == 0:
+                seen(dice.choice(tops))
+            if number % 100 == 99:
+                until(lambda: seen(tops[0]) == seen(tops[1]))
         other.stop()
     finally:
         other.clean_up()
