@@ -71,12 +71,13 @@ class Chains:
 
     def __init__(self) -> None:
         self._by_key: dict[str, list[Entry]] = {}
+        self._count = 0
 
     def __repr__(self) -> str:
         return f"<Chains of {len(self._by_key)} keys>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._by_key.values()))
+        return self._count
 
     def __iter__(self) -> Iterator[Entry]:
         return (entry for chain in list(self._by_key.values()) for entry in list(chain))
@@ -104,10 +105,12 @@ class Chains:
             chain.remove(replaces)
             entry.since = min(entry.since, replaces.since)
         chain.append(entry)
+        self._count += replaces is None
 
     def remove(self, entry: Entry) -> None:
         chain = self._by_key[entry.record.key]
         chain.remove(entry)
+        self._count -= 1
         if not chain:
             del self._by_key[entry.record.key]
 
@@ -121,6 +124,7 @@ class Chains:
         return isinstance(entry.record.condition, Absent)
 
     def check(self) -> None:
+        assert self._count == sum(map(len, self._by_key.values())), "Q1"
         for key, chain in self._by_key.items():
             assert 1 <= len(chain) <= 2, f"Q1 {key}"
             assert all(entry.record.key == key for entry in chain), f"Q1 {key}"

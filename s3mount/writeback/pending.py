@@ -29,6 +29,8 @@ from s3mount.writeback.together import Together
 
 # Bodies of pending changes that are kept in memory too, for being sent and read; beyond, they are read from the journal.
 MEMORY = 64 * MiB
+# Changes without such a pause between them are one burst.
+PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ class Pending:
         self.refused: dict[str, StoreError] = {}
         self.failed_records = 0
         self.last_id = 0
-        self.last_entered = 0.0
+        self.last_entered = self.burst_began = float("-inf")
         self.failures = 0
         self.bytes = 0
         self.moved = trio.lowlevel.ParkingLot()
@@ -159,8 +161,13 @@ class Pending:
                 self._let_go(replaced)
             raise
         self.refused.pop(record.key, None)
-        self.last_entered = trio.current_time()
+        self._noted(trio.current_time())
         return self._took(Entry(replace(record, id=number), due, number), replaced)
+
+    def _noted(self, now: float) -> None:
+        if now - self.last_entered > PAUSE_S:
+            self.burst_began = now
+        self.last_entered = now
 
     def _took(self, entry: Entry, replaced: Entry | None = None) -> Entry:
         record = entry.record
@@ -259,7 +266,8 @@ class Pending:
         """*entry* was not sent, and is to be tried again when it is *due*."""
         self.failures += 1
         news = str(error) != entry.record.reason
-        entry.error, entry.failed, entry.due, entry.phase = error, self.failures, due, Phase.WAITING
+        entry.error, entry.failed, entry.due = error, self.failures, due
+        entry.phase, entry.hurried = Phase.WAITING, False
         entry.record = replace(entry.record, attempts=entry.record.attempts + 1, reason=str(error), error=type(error).__name__)
         self.offered(entry)
         self.moved.unpark_all()

@@ -21,6 +21,7 @@ import heapq
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -45,7 +46,7 @@ from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.bodies import read_all
 from s3mount.writeback.chains import Entry, Phase
 from s3mount.writeback.journal import INLINE_BYTES
-from s3mount.writeback.pending import Pending, close_all
+from s3mount.writeback.pending import PAUSE_S, Pending, close_all
 from s3mount.writeback.pins import Body
 from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
 
@@ -58,8 +59,8 @@ SETTLE_S = 0.3
 GATHER_S = 1.0
 # Behind the patience that the store inside has by itself.
 BACK_OFF_S, BACK_OFF_MOST_S = 1.0, 60.0
-# While changes come this fast, they come first; not once so much waits.
-QUIET_S = 0.1
+# A burst of changes comes first: for so long, unless so much waits.
+BURST_S = 5.0
 BACKLOG = 1000
 BACKLOG_BYTES = 64 * MiB
 # The same trouble is in the log no more often.
@@ -79,6 +80,7 @@ class Sender:
         self._random = rng or random.Random()
         self._heap: list[tuple[float, int, Entry]] = []
         self._numbers = itertools.count()
+        self._urgent: deque[Entry] = deque()
         self._removals: dict[int, Entry] = {}
         self._wake = trio.Event()
         self._running = 0
@@ -104,8 +106,11 @@ class Sender:
             await self._ended.wait()
 
     def offer(self, entry: Entry) -> None:
-        """*entry* may be sent when it is due and first of its key."""
-        self._push(entry)
+        """*entry* may be sent when it is due and first of its key, or as soon as it is first if somebody waits for it."""
+        if entry.hurried:
+            self._urgent.append(entry)
+        else:
+            self._push(entry)
         if entry.record.op is Op.DELETE and entry.record.condition is None and self._is_ready(entry):
             self._removals[entry.record.id] = entry
             if len(self._removals) >= DELETE_KEYS:
@@ -115,12 +120,10 @@ class Sender:
 
     def hurry(self, entries: Sequence[Entry]) -> None:
         """Somebody waits for *entries*."""
-        now = trio.current_time()
         for entry in entries:
-            entry.hurried = True
-            if entry.phase is not Phase.SENDING and entry.due > now:
-                entry.due = now
-                self._push(entry)
+            if entry.phase is not Phase.SENDING and not entry.hurried:
+                entry.hurried = True
+                self._urgent.append(entry)
         self._wake.set()
 
     def _push(self, entry: Entry) -> None:
@@ -145,31 +148,39 @@ class Sender:
     async def _wait(self) -> None:
         """Until something may be startable."""
         self._wake = trio.Event()
-        deadline = self._heap[0][0] if self._heap and self._running < PARALLEL else float("inf")
+        deadline = float("inf")
+        if self._heap and self._running < PARALLEL:
+            deadline = max(self._heap[0][0], self._quiet_at())
         with trio.move_on_at(deadline):
             await self._wake.wait()
 
     def _start_due(self, nursery: trio.Nursery) -> None:
+        while self._urgent and self._running < PARALLEL:
+            self._start(self._urgent.popleft(), nursery)
         now = trio.current_time()
+        if now < self._quiet_at():
+            return
         while self._heap and self._heap[0][0] <= now and self._running < PARALLEL:
             entry = heapq.heappop(self._heap)[2]
-            if not self._is_ready(entry):
-                continue  # what holds it up offers it again
-            entry.due = max(entry.due, self._quiet_at(entry))
             if entry.due > now:
                 self._push(entry)
-                continue
-            batch = self._batch(entry)
-            for each in batch:
-                each.phase = Phase.SENDING
-            self._running += 1
-            nursery.start_soon(self._work, self._send_removals if len(batch) > 1 else self._send_one, batch)
+            else:
+                self._start(entry, nursery)
 
-    def _quiet_at(self, entry: Entry) -> float:
-        """A moment after the last change was entered: until then the processor is theirs, unless much waits, or somebody for *entry*."""
-        if entry.hurried or len(self._pending.chains) >= BACKLOG or self._pending.bytes >= BACKLOG_BYTES:
+    def _start(self, entry: Entry, nursery: trio.Nursery) -> None:
+        if not self._is_ready(entry):
+            return  # what holds it up offers it again
+        batch = self._batch(entry)
+        for each in batch:
+            each.phase = Phase.SENDING
+        self._running += 1
+        nursery.start_soon(self._work, self._send_removals if len(batch) > 1 else self._send_one, batch)
+
+    def _quiet_at(self) -> float:
+        """A moment after the last change was entered: until then the processor is for those who write, up to a limit."""
+        if len(self._pending.chains) >= BACKLOG or self._pending.bytes >= BACKLOG_BYTES:
             return 0.0
-        return self._pending.last_entered + QUIET_S
+        return min(self._pending.last_entered + PAUSE_S, self._pending.burst_began + BURST_S)
 
     def _batch(self, entry: Entry) -> list[Entry]:
         if entry.record.id not in self._removals:

@@ -359,7 +359,7 @@ class WriteBack(Shown):
                 raise Unavailable(f"{keys[-1]!r} is not in the bucket yet; the next mount with --write-back sends it.")
             if pending.failures > failures:
                 self._raise_failed(keys, failures)
-            self._sender.hurry([entry for entry in left if not entry.failed])
+            self._sender.hurry([entry for entry in left if not entry.failed and not entry.hurried])
             await pending.moved.park()
 
     def _raise_failed(self, keys: Sequence[str], since: int) -> None:
