@@ -179,10 +179,10 @@ async def _retry(reached: Reached, item: Item, *, overwrite: bool) -> None:
             raise Unavailable(next(iter(failed.values())))
     elif item.state == "queued" and item.mount is not None:
         raise Busy("its mount sends it by itself: s3mount status shows how far that is, s3mount flush waits for it.")
-    elif item.mount is not None:
-        await decide(item, "retry")
     elif item.state == "kept" or overwrite:
         await send(await reached.stores(item), item, overwrite=overwrite)
+    elif item.mount is not None:
+        await decide(item, "retry")
     else:
         await drain(await reached.stores(item), item)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from s3mount.fs.attrs import Defaults, decode
 from s3mount.fs.delivery import deliver, look
 from s3mount.model import Content, Hole, Kept, Matches, MiB, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore, Pin
+from s3mount.store.wrap.base import Wrapper
 from s3mount.writeback.journal import Amend, Journal, Leave
 from s3mount.writeback.records import Op, Record, State, Stored, commit_of, is_local
 from s3mount.writeback.store import WriteBack
@@ -66,7 +68,7 @@ class Body:
 
 
 async def send(stores: Stores, item: Item, *, overwrite: bool) -> None:
-    """Commit a kept content, and remove its record. Raises StoreError: then it stays, and says why."""
+    """Commit a content that nobody will send by himself, and have its record removed. Raises StoreError: then it stays, and says why."""
     place, folder, record = _of(item)
     with _alone(place), Journal.visit(folder) as journal:
         if not any(other.id == record.id for other in journal.records()):
@@ -79,7 +81,7 @@ async def send(stores: Stores, item: Item, *, overwrite: bool) -> None:
             reason = _overtaken(record) if isinstance(error, OVERTAKEN) else error
             _note(journal, record, reason)
             raise reason from error
-    await remove(item)
+    await (remove(item) if item.mount is None else decide(item, "discard"))
 
 
 async def _commit(store: ObjectStore, journal: Journal, record: Record, *, overwrite: bool) -> None:
@@ -149,10 +151,19 @@ def _alone(place: PendingPlace) -> Iterator[None]:
         os.close(fd)
 
 
+class Lent(Wrapper):
+    """A store that whoever has borrowed it does not close."""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 async def drain(stores: Stores, item: Item) -> None:
     """Send what a mount with --write-back left behind, as the next one would. Raises Busy where one is there, StoreError."""
     place, _, record = _of(item)
-    store = await WriteBack.open(await stores.open(place.url), place.write_back)
+    # What fails is told by the command itself, file by file.
+    logging.getLogger("s3mount.writeback").setLevel(logging.CRITICAL)
+    store = await WriteBack.open(Lent(await stores.open(place.url)), place.write_back)
     try:
         if record.state is State.FAILED:
             await store.decide("retry", [record.id])

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from tests.wire.front import Front
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 BUCKET = "failing"
+PATIENCE_S = 15.0
 REFUSED = Rule("answer", kinds=("PUT", "CreateUpload", "UploadPart"), key="precious", status=403, code="AccessDenied")
 
 
@@ -280,5 +282,6 @@ def test_a_mount_that_is_told_to_stop_twice_keeps_what_was_not_committed(mount: 
 
 
 def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not true():
-        pass
+        assert time.monotonic() < deadline
