@@ -10,6 +10,7 @@ What is sent is a header over bytes in memory, so nothing needs the trailing for
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -39,14 +40,21 @@ class Algorithm:
 
 
 def _text(value: int, size: int) -> str:
-    return base64.b64encode(value.to_bytes(size, "big")).decode()
+    return _encoded(value.to_bytes(size, "big"))
+
+
+def _encoded(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 CRC64NVME = Algorithm("CRC64NVME", lambda data: _text(checksums.crc64nvme(data), 8))
 CRC32C = Algorithm("CRC32C", lambda data: _text(checksums.crc32c(data), 4))
 CRC32 = Algorithm("CRC32", lambda data: _text(zlib.crc32(data), 4))
-# What others may have sent along with an object; the rest (SHA and younger kinds) costs more than reading does.
-COMPARED = (CRC64NVME, CRC32C, CRC32)
+SHA1 = Algorithm("SHA1", lambda data: _encoded(hashlib.sha1(data, usedforsecurity=False).digest()))
+SHA256 = Algorithm("SHA256", lambda data: _encoded(hashlib.sha256(data).digest()))
+# What others may have sent along with an object, the cheapest first: SHA takes half a millisecond for each MiB, and few objects that are
+# read in one request are larger. Younger kinds are nobody's default.
+COMPARED = (CRC64NVME, CRC32C, CRC32, SHA1, SHA256)
 LADDER: tuple[Algorithm | None, ...] = (CRC64NVME, CRC32C, None)
 
 

@@ -23,6 +23,7 @@ from s3mount.errors import (
     Unavailable,
 )
 from s3mount.model import ByteRange, ETag, Key
+from s3mount.store.s3.checksums import COMPARED, SHA1, SHA256, Algorithm
 from s3mount.store.s3.lean.connection import Gone
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.lean.origin import Unfit
@@ -401,6 +402,20 @@ async def test_bytes_that_do_not_fit_their_checksum_are_asked_for_again_and_neve
         with pytest.raises(Corrupt):
             await read(lane, if_match=TAG, size=len(BODY))
         assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("algorithm", COMPARED, ids=lambda algorithm: algorithm.name)
+async def test_every_usual_checksum_of_a_whole_object_is_verified(algorithm: Algorithm) -> None:
+    field = f"{algorithm.header}: {algorithm.of(BODY)}"
+    async with scripted() as server, lane_to(server.url) as lane:
+        server.plan = [[answer("200 OK", b"!" + BODY[1:], field)], [answer("200 OK", BODY, field)]]
+        assert await read(lane, if_match=TAG, size=len(BODY)) == BODY
+        assert len(server.requests) == 2
+
+
+def test_hashes_are_written_as_s3_writes_them() -> None:
+    assert SHA256.of(b"") == "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+    assert SHA1.of(b"") == "2jmj7l5rSw0yVb/vlWAYkK/YBwk="
 
 
 @pytest.mark.parametrize("field", ["x-amz-checksum-type: COMPOSITE", "x-amz-checksum-type: FULL_OBJECT"])

@@ -10,21 +10,15 @@ G3  A checksum counts only where the body is the whole object: some services sen
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from s3mount.model import ByteRange, ETag, Key, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.store.s3 import headers
-from s3mount.store.s3.checksums import CRC32C, CRC64NVME, Algorithm
+from s3mount.store.s3.checksums import COMPARED, Algorithm
 from s3mount.store.s3.lean.origin import Unfit
 from s3mount.store.s3.lean.wire import Garbled, Head, content_range
-
-CRC32 = Algorithm("CRC32", lambda data: base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode())
-# The cheapest to verify first.
-VERIFIED = (CRC64NVME, CRC32C, CRC32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +78,5 @@ def _claimed(fields: Mapping[str, str]) -> tuple[Algorithm, str] | None:
     """The checksum over all bytes. One of parts' checksums (COMPOSITE, or `...==-3`) says nothing of the bytes alone."""
     if fields.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
-    said = ((algorithm, fields.get(algorithm.header, "")) for algorithm in VERIFIED)
+    said = ((algorithm, fields.get(algorithm.header, "")) for algorithm in COMPARED)
     return next((claim for claim in said if claim[1] and "-" not in claim[1]), None)
