@@ -119,6 +119,9 @@ async def open_client(options: S3Options) -> Client:
         session.user_agent_name, session.user_agent_version = "s3mount", s3mount.__version__
         # The credential chain asks with the same kind of HTTP session: on trio, aiohttp could not.
         session.set_default_client_config(AioConfig(http_session_cls=HttpxSession))
+        if region := options.region or os.environ.get("AWS_REGION"):
+            # AWS_REGION is what all other SDKs read. Who gives credentials for a role is asked in the same region.
+            session.set_config_variable("region", region)
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         credentials = None if options.no_sign else await session.get_credentials()
         ca_bundle = str(options.ca_bundle) if options.ca_bundle else session.get_config_variable("ca_bundle")
@@ -128,7 +131,7 @@ async def open_client(options: S3Options) -> Client:
         client = await stack.enter_async_context(
             session.create_client(
                 "s3",
-                region_name=options.region or _region(session),
+                region_name=session.get_config_variable("region") or DEFAULT_REGION,
                 endpoint_url=options.endpoint,
                 # Reading the authorities takes as long as the rest; nobody is to be trusted where nothing is encrypted.
                 verify=False if plain else ca_bundle,
@@ -168,11 +171,6 @@ def _require_authorities(ca_bundle: str | None) -> None:
             ssl.create_default_context(cafile=ca_bundle)
     except (OSError, ValueError) as error:
         raise UsageError(f"{ca_bundle} cannot be used as the authorities to trust: {error}.") from error
-
-
-def _region(session: AioSession) -> str:
-    """botocore knows AWS_DEFAULT_REGION and the profile; AWS_REGION is what all other SDKs read."""
-    return os.environ.get("AWS_REGION") or session.get_config_variable("region") or DEFAULT_REGION
 
 
 def _settings(options: S3Options) -> AioConfig:

@@ -29,11 +29,16 @@ UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2
 # What botocore, its HTTP session and the body's stream raise.
 FAILURES = (boto.BotoCoreError, boto.ClientError, ResponseParserError, httpx2.HTTPError, httpx2.StreamError, OSError)
 
+# What the credential chain asks of others than the service.
+CREDENTIAL_OPERATIONS = frozenset({"AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken", "CreateOAuth2Token"})
+
 SSO_ERRORS = (boto.SSOError, boto.TokenRetrievalError, boto.SSOTokenLoadError, boto.UnauthorizedSSOTokenError)
 
 
 def failure_of(error: BaseException, asked: Asked, *, endpoint: str = "") -> S3MountError:
     """The error for *error*, one of FAILURES. *endpoint*: where the service is, for the sentence."""
+    if isinstance(error, boto.ClientError) and error.operation_name in CREDENTIAL_OPERATIONS:
+        return _without_credentials(error)
     if isinstance(error, boto.ClientError):
         return error_of(refusal_of(error), asked, now_s=time.time())
     return _of_the_user(error) or _of_the_wire(error, asked, endpoint)
@@ -49,6 +54,13 @@ def refusal_of(error: boto.ClientError) -> Refusal:
     fields = {name: value for name, value in said.items() if isinstance(value, str)}
     # botocore makes a code of the status where the answer has no body.
     return Refusal(status, "" if code == str(status) else code, message, fields, headers)
+
+
+def _without_credentials(error: boto.ClientError) -> S3MountError:
+    """Who gives the credentials refuses, or fails for now; the service itself was not asked."""
+    refusal = refusal_of(error)
+    kind = Unavailable if refusal.status >= 500 or refusal.status == 429 else AccessDenied
+    return kind(f"The credentials could not be got ({error.operation_name}: {refusal.said}).")
 
 
 # -- what the user can change -----------------------------------------------------------------

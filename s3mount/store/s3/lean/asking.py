@@ -28,7 +28,7 @@ from hashlib import sha256
 from typing import Any, Literal, TypeVar
 
 import trio
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
 from s3mount.errors import OutcomeUnknown, StoreError, TimedOut, Unavailable
@@ -122,7 +122,7 @@ class Asking:
     async def _identity(self, line: Line) -> object:
         try:
             return await line.signer.identity()
-        except BotoCoreError as error:
+        except (BotoCoreError, ClientError) as error:
             raise Unfit(f"There are no credentials ({error}).") from error
 
     async def _ready(self) -> Line:
@@ -142,7 +142,7 @@ class Asking:
         except Unfit as unfit:
             self.fit = not unfit.permanent
             raise
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, ClientError, OSError) as error:
             raise Unfit(f"The client does not ask ({error}).") from error
         pool = Pool(origin.host, origin.port, tls, self._patience, limit=self._connections)
         wanted = (self.client.meta.config.s3 or {}).get("payload_signing_enabled")
