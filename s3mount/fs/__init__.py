@@ -14,7 +14,8 @@ gate         keeps commits off names that move; tells answers that came too late
 namespace    looking: name -> object -> inode -> stat
 files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
-rename       rename, exchange
+rename       rename, exchange;  carry: moving keys one by one;  journal: what is written down of that
+moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure)
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 

@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +244,45 @@ def test_new_files_say_what_they_are(mount: Mount, bucket: Any) -> None:
 def _total(seen: dict[str, Counted], what: str) -> int:
     total: int = getattr(seen["all"], what)
     return total
+
+
+MANY = 1200
+
+
+def _put_big(bucket: Any, number: int) -> None:
+    bucket.put_object(Bucket=BUCKET, Key=f"big/{number:04}", Body=b"%04d" % number)
+
+
+def test_a_large_directory_is_renamed_at_once_and_a_kill_in_between_is_made_good(front: Front, bucket: Any, tmp_path: Path) -> None:
+    """The round trip is 30 ms, so that 1200 copies and deletions take two seconds at least."""
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(_put_big, bucket), range(MANY)))
+        for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+            if name.startswith(("AWS_", "XDG_")):
+                patch.setenv(name, value)
+        mount = Mount(tmp_path, "--endpoint-url", front.url)
+        mount.url = f"s3://{BUCKET}"
+        front.set(latency_s=0.030)
+        try:
+            with mount.guarded():
+                mount.start()
+                front.reset()
+                os.rename(mount.path / "big", mount.path / "huge")
+                assert front.counts()["COPY"].requests < MANY
+                assert sorted(os.listdir(mount.path / "huge"))[::1000] == ["0000", "1000"]
+                assert (mount.path / "huge/0001").read_bytes() == b"0001"
+                assert not (mount.path / "big").exists()
+                (mount.path / "huge/0002").write_bytes(b"new")
+                assert front.counts()["COPY"].requests < MANY, "else this was too slow to show anything"
+                mount.kill()
+                front.set(latency_s=0.0)
+                mount.start()
+                assert len(os.listdir(mount.path / "huge")) == MANY
+                assert (mount.path / "huge/0002").read_bytes() == b"new"
+                assert not (mount.path / "big").exists()
+                mount.stop()
+        finally:
+            mount.clean_up()
+            front.set(latency_s=0.0)
+    pages = bucket.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="big/")
+    assert [page["KeyCount"] for page in pages] == [0]
