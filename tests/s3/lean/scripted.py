@@ -79,14 +79,15 @@ class Scripted:
             if not more:
                 return b""
             received += more
-        head, _, body = received.partition(b"\r\n\r\n")
+        head, _, begun = received.partition(b"\r\n\r\n")
+        body = bytearray(begun)
         length = min(self.hears, int((re.findall(rb"\r\ncontent-length: (\d+)", head.lower()) or [0])[0]))
         while len(body) < length:
             more = await stream.receive_some()
             if not more:
                 return b""
             body += more
-        self.bodies.append(body)
+        self.bodies.append(bytes(body))
         return head + b"\r\n\r\n"
 
     async def _answer(self, stream: trio.SocketStream, steps: Sequence[Step]) -> bool:
