@@ -1,7 +1,8 @@
 """`s3mount pending`, `retry`, `discard` and `export`: what could not be stored, and what becomes of it.
 
 Owns: the four commands and what they print.
-Must not know: where it is found (pending_items), how a record is sent or written out (pending_send).
+Must not know: where it is found (pending_items), how a record is sent (pending_send) or written out
+(pending_export).
 
 Nothing is lost by itself: a file whose close failed stays with its mount, which tries again; what the mount could not store by its end
 stays in the journal of its bucket, under this user's state directory, until it is stored, exported or discarded here. All four work with
@@ -31,10 +32,11 @@ from s3mount.cli.output import (
     size_text,
     time_json,
 )
+from s3mount.cli.pending_export import export as export_record
+from s3mount.cli.pending_export import export_from_mount
 from s3mount.cli.pending_items import Item, everything, named, under
 from s3mount.cli.pending_places import reached_as
-from s3mount.cli.pending_send import decide, drain, export_from_mount, remove, send
-from s3mount.cli.pending_send import export as export_record
+from s3mount.cli.pending_send import decide, drain, remove, send
 from s3mount.cli.places import path_of
 from s3mount.cli.report import sentence
 from s3mount.cli.store_options import Choice, store_options
