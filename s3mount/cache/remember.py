@@ -67,6 +67,8 @@ class Remembering(Wrapper):
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         super().__init__(inner)
+        self.as_stored: Callable[[Sequence[ObjectInfo]], Sequence[ObjectInfo]] = lambda infos: infos
+        """What the store calls versions that are shown under other ETags."""
         self._ttl_s = options.metadata_ttl_s
         self._clock = clock
         self._background = Background()
@@ -103,7 +105,7 @@ class Remembering(Wrapper):
 
     def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
         """Objects that follow *key* in its directory, as far as they are known; asks nobody."""
-        return self.tables.after(key, count)
+        return self.as_stored(self.tables.after(key, count))
 
     def directories(self, stem: str) -> Sequence[str] | None:
         """The directories in *stem*, as far as they are known; None where nothing is, or too much. Asks nobody."""

@@ -19,12 +19,11 @@ import trio
 from s3mount.cache.blocks import Blocks
 from s3mount.cache.build import remembered, remembered_over
 from s3mount.cache.options import CacheOptions
-from s3mount.cache.remember import Remembering
 from s3mount.cli.state import uploads_folder
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
 from s3mount.errors import Busy, Misdirected, NoSuchBucket
-from s3mount.model import Key, MiB, ObjectInfo
+from s3mount.model import Key, MiB
 from s3mount.store.api import ObjectStore
 from s3mount.store.past import Past
 from s3mount.store.s3 import buckets
@@ -148,19 +147,8 @@ async def _late(store: ObjectStore, cache: CacheOptions, folder: Path, url: str)
         raise
     remembering = remembered_over(late, blocks, cache)
     late.stored, late.forget = remembering.made, remembering.forget
-    blocks.siblings = Stored(remembering, late)
+    remembering.as_stored = late.as_stored
     return remembering
-
-
-class Stored:
-    """Siblings by what the store calls them, for blocks, which ask it."""
-
-    def __init__(self, remembering: Remembering, late: WriteBack) -> None:
-        self._remembering = remembering
-        self._late = late
-
-    def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
-        return self._late.as_stored(self._remembering.after(key, count))
 
 
 async def _closed(store: S3Store) -> None:
