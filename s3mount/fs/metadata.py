@@ -35,6 +35,7 @@ from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, live_attr, stale
+from s3mount.fs.turn import Turn
 from s3mount.fs.volume import Volume, directory_attr
 from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
 from s3mount.store.aspects import whole
@@ -56,6 +57,7 @@ class Metadata:
         self._namespace = namespace
         self._files = files
         self._described = Described(volume, namespace)
+        self._turns: dict[DirInode, tuple[Turn, int]] = {}
         self._store = volume.store
 
     async def setattr(self, inode: Inode, change: AttrChange, caller: Caller) -> Attr:
@@ -163,9 +165,18 @@ class Metadata:
 
     @asynccontextmanager
     async def _marker_held(self, inode: DirInode) -> AsyncIterator[ObjectInfo | None]:
+        """One change of a marker at a time: each begins with what the one before made of it."""
         await self._volume.gate.wait_free(lambda: inode.key)
         with self._volume.gate.using(inode.key):
-            yield await self._namespace.marker_of(inode)
+            turn, users = self._turns.get(inode, (Turn(), 0))
+            self._turns[inode] = turn, users + 1
+            try:
+                async with turn:
+                    yield await self._namespace.marker_of(inode)
+            finally:
+                turn, users = self._turns.pop(inode)
+                if users > 1:
+                    self._turns[inode] = turn, users - 1
 
     async def _write_marker(self, inode: DirInode, attributes: Attributes, marker: ObjectInfo | None) -> None:
         """Write *attributes* into the marker of *inode*, which is made if there is none."""

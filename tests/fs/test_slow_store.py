@@ -313,6 +313,21 @@ async def test_attributes_that_change_while_a_commit_is_under_way_are_not_lost(
     assert (attr.mode & 0o7777, attr.mtime_ns) == (0o600, 42)
 
 
+async def test_changes_of_one_directory_at_the_same_time_are_not_lost(store: MemoryStore, autojump_clock: trio.testing.MockClock) -> None:
+    """The time of its last change of entries is written by the background, at any moment: with a mode that was changed meanwhile."""
+    mount = Mounted(Faulty(store, lambda op: Fault(delay=5, reply_delay=5) if op.verb == "update" else NOTHING))
+    await mount.mkdir("d")
+    await mount.write("d/file", b"x")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.fs.sync)
+        await trio.sleep(1)
+        nursery.start_soon(mount.setattr, "d", AttrChange(mode=0o1750))
+        await trio.sleep(1)
+        nursery.start_soon(mount.setattr, "d", AttrChange(mtime_ns=42))
+    for attr in (await mount.stat("d"), await (await mount.remount()).stat("d")):
+        assert (attr.mode & 0o7777, attr.mtime_ns) == (0o1750, 42)
+
+
 async def test_a_cancelled_rename_leaves_both_sides_in_agreement(autojump_clock: trio.testing.MockClock) -> None:
     store = MemoryStore()
     for fault in (Fault(delay=10), Fault(reply_delay=10)):

@@ -131,10 +131,12 @@ class Scene:
         time.sleep(0.3 + seed % 10 / 20)
         self.weather.up.clear()
         self.weather.falls += 1
-        self.mount.kill()
-        self.front.spoil()
-        self.mount.start()
-        self.weather.up.set()
+        try:
+            self.mount.kill()
+            self.front.spoil()
+            self.mount.start()
+        finally:
+            self.weather.up.set()
         self.tally["kill -9 and remount"] += 1
 
     # -- the end --------------------------------------------------------------------------
