@@ -49,7 +49,6 @@ CREATE TABLE records (
 CREATE TABLE bodies (name TEXT PRIMARY KEY, length INTEGER NOT NULL, data BLOB);
 CREATE TABLE uses (record INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, body)) WITHOUT ROWID;
 CREATE INDEX uses_of_body ON uses (body);
-CREATE TABLE wishes (id INTEGER PRIMARY KEY AUTOINCREMENT, verb TEXT NOT NULL, record INTEGER NOT NULL);
 """
 COLUMNS = (
     "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, created_ns, updated_ns, attempts,"

@@ -16,8 +16,8 @@ more. Records may share bodies.
     keep (a mount that commits at close could not) --> KEPT --------'
                    ^------------------ retry ----------'
 
-The owner sends, and alone enters, marks and ends QUEUED records. Anybody else (`visit`) reads, keeps, and tells the owner by `wish` what
-shall become of FAILED and KEPT ones; where there is no owner, he becomes it (`open`) and does it himself.
+The owner sends, and alone enters, marks and ends QUEUED records, and what the store refused. Anybody else (`visit`) reads and keeps; where
+there is no owner, he becomes it (`open`) and does the rest himself.
 
 Invariants (`check`):
 J1  Every body that a record names is there: its bytes in the journal, or a file that is long enough.
@@ -36,7 +36,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from s3mount.errors import Busy, NotFound, StoreError
@@ -77,14 +77,6 @@ class Amend:
 
 
 Change = Enter | Leave | Amend
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What somebody without the lock wants done with a FAILED or KEPT record: `retry` or `discard`."""
-
-    verb: str
-    record: int
 
 
 class Journal:
@@ -128,7 +120,7 @@ class Journal:
 
     @classmethod
     def visit(cls, folder: Path, *, create: bool = False) -> Journal:
-        """Read *folder*, `keep` and `wish` there, whoever owns it. Raises NotFound where there is no journal (without *create*)."""
+        """Read *folder*, `keep` there, whoever owns it. Raises NotFound where there is no journal (without *create*)."""
         with told(folder):
             if create:
                 for path in (folder, folder / "bodies", folder / "staging"):
@@ -242,6 +234,18 @@ class Journal:
                 if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
                     self.path_of(name).unlink(missing_ok=True)
 
+    def spare(self, ids: Sequence[int]) -> None:
+        """Make room though the journal cannot be written: take the files away that only records *ids* name, which are done. Never fails.
+
+        Who opens the journal before it was told finds those records without bytes, and their commits in the store.
+        """
+        with suppress(StoreError), told(self.folder):
+            marks = ", ".join("?" * len(ids))
+            rows = self._base.execute(
+                f"SELECT name FROM bodies WHERE data IS NULL AND name NOT IN (SELECT body FROM uses WHERE record NOT IN ({marks}))", ids
+            ).fetchall()
+            self._remove(name for (name,) in rows)
+
     # -- for those who do not own it ------------------------------------------------------
 
     def keep(
@@ -295,33 +299,6 @@ class Journal:
             except BaseException:
                 self._remove(made)
                 raise
-
-    def wish(self, verb: str, ids: Iterable[int]) -> None:
-        """Ask the owner to `retry` or `discard` records."""
-        with self._changing(synced=True):
-            self._base.executemany("INSERT INTO wishes (verb, record) VALUES (?, ?)", [(verb, number) for number in ids])
-
-    def take_wishes(self) -> list[Wish]:
-        """For the owner: what was wished since it last asked."""
-        with told(self.folder):
-            rows = self._base.execute("SELECT id, verb, record FROM wishes ORDER BY id").fetchall()
-        if rows:
-            with self._changing(synced=False):
-                self._base.execute("DELETE FROM wishes WHERE id <= ?", (rows[-1][0],))
-        return [Wish(verb, record) for _, verb, record in rows]
-
-    def fulfil(self, wishes: Sequence[Wish]) -> list[Record]:
-        """For the owner: carry *wishes* out; the records that are QUEUED again."""
-        found = {record.id: record for record in self.records() if record.state is not State.QUEUED}
-        wanted = [wish for wish in wishes if wish.record in found]
-        again = [
-            replace(found[wish.record], state=State.QUEUED, reason="", error="", updated_ns=time.time_ns())
-            for wish in wanted
-            if wish.verb == "retry"
-        ]
-        discarded = tuple(wish.record for wish in wanted if wish.verb == "discard")
-        self.apply([Leave(discarded), *(Amend(record) for record in again)])
-        return again
 
     # -- bodies -------------------------------------------------------------------------
 

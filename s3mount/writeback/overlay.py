@@ -25,8 +25,8 @@ from cachetools import LRUCache
 
 from s3mount.model import ETag, Found, Key, ObjectInfo, Page, Version
 
-# Versions of ours that are shown under their local ETags: 400 bytes each.
-ALIASES = 100_000
+# Versions of ours that are shown under their local ETags: a KiB each, with what objects usually carry.
+ALIASES = 20_000
 
 Shown = ObjectInfo | None
 """An object, or (None) that there is none."""

@@ -285,6 +285,7 @@ class Pending:
             await self.together.commit([Leave(numbers)], synced=False)
         except StoreError:
             self._unrecorded.extend(numbers)
+            await self.together.call(self.journal.spare, self._unrecorded)
 
     # -- what somebody decided on refused ones ----------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 
 from s3mount.errors import Busy, Corrupt, NewerFormat, NotFound
 from s3mount.model import Absent, ETag, Hole, Kept, Key, Matches, ObjectInfo
-from s3mount.writeback.journal import Amend, Enter, Journal, Leave, Wish
+from s3mount.writeback.journal import Amend, Enter, Journal, Leave
 from s3mount.writeback.records import Op, Record, State, Stored, compose, pieces_from_text, pieces_to_text
 from tests.store.registry import InMemory, pattern
 
@@ -162,23 +162,6 @@ def test_an_owner_sweeps_what_a_former_one_left_half_done(tmp_path: Path) -> Non
         assert [path.name for path in (journal.folder / "bodies").iterdir()] == ["held"]
         assert list(journal.staging.iterdir()) == []
         journal.check()
-
-
-def test_wishes_reach_the_owner_once(journal: Journal) -> None:
-    one, two, three = journal.apply(
-        [Enter(replace(put(key, key), state=State.FAILED, reason="No.")) for key in ("a", "b")] + [Enter(put("c", "c"))]
-    )
-    with Journal.visit(journal.folder) as visitor:
-        visitor.wish("retry", [one])
-        visitor.wish("discard", [two, three, 99])
-    wishes = journal.take_wishes()
-    assert wishes == [Wish("retry", one), Wish("discard", two), Wish("discard", three), Wish("discard", 99)]
-    assert journal.take_wishes() == []
-    assert [record.id for record in journal.fulfil(wishes)] == [one]
-    assert [(record.key, record.state, record.reason) for record in journal.records()] == [
-        ("a", State.QUEUED, ""),
-        ("c", State.QUEUED, ""),
-    ]
 
 
 def test_nobody_else_may_look_into_the_folder(journal: Journal) -> None:
