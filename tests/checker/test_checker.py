@@ -71,13 +71,24 @@ def embedded(tmp_path: Path) -> Iterator[Mount]:
 @pytest.fixture
 def remote(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
+    with mounted(remote_mount(service, tmp_path, monkeypatch)) as mount:
+        yield mount
+
+
+@pytest.fixture
+def late(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+    """As `remote`, written back."""
+    with mounted(remote_mount(service, tmp_path, monkeypatch, "--write-back")) as mount:
+        yield mount
+
+
+def remote_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Mount:
     for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
         if name.startswith(("AWS_", "XDG_")):
             monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path / "remote", "--endpoint-url", service.url)
+    mount = Mount(tmp_path / "remote", "--endpoint-url", service.url, *options)
     mount.url = f"s3://checker-{random.SystemRandom().randrange(1 << 30)}"
-    with mounted(mount):
-        yield mount
+    return mount
 
 
 def check(mount: Mount, tmp_path: Path, seed: int, count: int, scope: Scope) -> Lockstep:
@@ -126,6 +137,11 @@ def test_a_life_on_s3_is_that_on_a_disk(remote: Mount, tmp_path: Path, seed: int
     assert life.done["done"] > life.done["refused"], "most of it was refused, which proves little"
 
 
+@pytest.mark.parametrize("seed", seeds(3))
+def test_a_life_on_s3_with_write_back_is_that_on_a_disk(late: Mount, tmp_path: Path, seed: int) -> None:
+    check(late, tmp_path, seed, operations(700), REMOTE)
+
+
 @pytest.mark.parametrize("seed", seeds(1))
 def test_a_life_of_large_files_on_s3_is_that_on_a_disk(remote: Mount, tmp_path: Path, seed: int) -> None:
     check(remote, tmp_path, seed, operations(200), LARGE)
@@ -138,6 +154,11 @@ def test_many_lives_at_once_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: P
         lives = [pool.submit(check, remote, tmp_path, seed, operations(150), scope) for seed in range(100, 106)]
         for life in lives:
             life.result()
+
+
+@pytest.mark.parametrize("seed", seeds(1))
+def test_a_life_with_write_back_is_that_on_a_disk(deferred: Mount, tmp_path: Path, seed: int) -> None:
+    check(deferred, tmp_path, seed, operations(700), REMOTE)
 
 
 # -- what `make soak` runs --------------------------------------------------------------------
@@ -159,3 +180,9 @@ def test_long_lives_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: Path, lif
 @pytest.mark.parametrize("life", range(SOAK_LIVES))
 def test_long_lives_of_large_files_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: Path, life: int) -> None:
     check(remote, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS // 4), replace(LARGE, reach=64 * MiB))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("life", range(SOAK_LIVES))
+def test_long_lives_with_write_back_are_those_on_a_disk(deferred: Mount, tmp_path: Path, life: int) -> None:
+    check(deferred, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS), REMOTE)
