@@ -23,6 +23,9 @@ from s3mount.writeback.journal import Journal
 from s3mount.writeback.records import Piece as RecordPiece
 from s3mount.writeback.records import Stored
 
+# In place of an error's name: bytes are lacking, and nobody may take it for the file that was written.
+INCOMPLETE = "Incomplete"
+
 
 class Keeper:
     """`fs.kept.Keep` for one bucket."""
@@ -49,7 +52,7 @@ class Keeper:
                 pieces,
                 bodies.sources,
                 reason=uncommitted.reason,
-                error=type(uncommitted.error).__name__ if uncommitted.error else "",
+                error=INCOMPLETE if uncommitted.incomplete else type(uncommitted.error).__name__ if uncommitted.error else "",
                 condition=commit.condition,
                 base=content.base,
                 metadata=commit.metadata,

@@ -25,6 +25,7 @@ import trio
 
 from s3mount.cli.open_store import Stores
 from s3mount.cli.pending_items import Item
+from s3mount.cli.pending_keeper import INCOMPLETE
 from s3mount.cli.pending_places import PendingPlace
 from s3mount.errors import AlreadyExists, Busy, NotFound, PreconditionFailed, S3MountError, Stale, StoreError, Unavailable
 from s3mount.fs.delivery import deliver, look
@@ -62,6 +63,8 @@ class Body:
 async def send(stores: Stores, item: Item, *, overwrite: bool) -> None:
     """Commit a content that nobody will send by himself, and have its record removed. Raises StoreError: then it stays, and says why."""
     place, folder, record = record_of(item)
+    if record.error == INCOMPLETE:
+        raise Unavailable(f"{record.key!r} lacks bytes that were written but could not be kept; export what there is of it.")
     with _alone(place), Journal.visit(folder) as journal:
         if not any(other.id == record.id for other in journal.records()):
             return

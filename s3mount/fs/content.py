@@ -41,21 +41,18 @@ from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
 from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
-from s3mount.fs.extents import Extent, Kind
 from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.lost import Lost
 from s3mount.fs.staging import StagingArea
 from s3mount.fs.turn import Turn
-from s3mount.model import OBJECT_BYTES, Condition, Content, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import OBJECT_BYTES, Condition, ETag, Key, KiB, Matches, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 
 log = logging.getLogger(__name__)
 
 # Contents up to this are sent whole: reading and sending that much costs less than the bookkeeping of an edit, and leaves no fragments.
 WHOLE_BYTES = 128 * KiB
-# How much `localise` fetches at once.
-FETCH_BYTES = 1 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +210,7 @@ class FileContent:
             if self._store.capabilities.versions:
                 await self.open()
                 return
-            await self._fetch_kept(limit)
-
-    async def _fetch_kept(self, limit: int) -> None:
-        for extent in [extent for extent in self._layers.table if extent.kind is Kind.KEPT]:
-            stop = min(extent.stop, extent.start + limit)
-            for start in range(extent.start, stop, FETCH_BYTES):
-                await self._layers.fetch(start, min(start + FETCH_BYTES, stop))
-            limit -= max(0, stop - extent.start)
+            await self._layers.fetch_kept(limit)
 
     async def hand_over(self, target: Target, keep: Keep, *, error: S3MountError | None, fetch: int) -> None:
         """Have *keep* keep what no commit took (for *error*), as the next commit would have sent it. Raises StoreError where it cannot.
@@ -231,17 +221,16 @@ class FileContent:
             if not self._state.changed:
                 return
             try:
-                await self._fetch_kept(fetch)
+                await self._layers.fetch_kept(fetch)
             except S3MountError as missing:
                 log.info("The rest of %r stays where it is: %s", target.key, missing)
             frozen = self._layers.freeze()
             try:
                 await self._layers.written(frozen)
-                content = self._pieces(frozen)
-                overwrites = self._state.overwrites and content.base is None
-                condition = self._condition(target, overwrites=overwrites)
+                content = self._layers.content(frozen)
+                condition = self._condition(target, overwrites=self._state.overwrites and content.base is None)
                 commit = replace(target.commit, condition=condition, commit_id=self._doubt.commit_id if self._doubt else "")
-                await keep(Uncommitted(key=target.key, content=content, commit=commit, error=error))
+                await keep(Uncommitted(key=target.key, content=content, commit=commit, error=error, incomplete=self.incomplete))
             finally:
                 self._layers.thaw()
 
@@ -395,25 +384,11 @@ class FileContent:
         return info
 
     async def _send_pieces(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
-        content = self._pieces(sending.layers)
+        content = self._layers.content(sending.layers)
         keeps = content.base is not None
         info = await self._deliver(sending, target, lambda key, commit: self._store.adopt(key, content, commit), keeps=keeps)
         await self._layers.settle()
         return info
-
-    def _pieces(self, frozen: FrozenLayers) -> Content:
-        pieces = tuple(self._piece(extent) for extent in frozen.table.committed(self._layers.settled))
-        return Content(frozen.table.size, pieces, self._layers.base if any(isinstance(piece, Kept) for piece in pieces) else None)
-
-    def _piece(self, extent: Extent) -> Piece:
-        length = extent.stop - extent.start
-        match extent.kind:
-            case Kind.KEPT:
-                return Kept(extent.start, length)
-            case Kind.HOLE:
-                return Hole(extent.start, length)
-            case Kind.STAGED:
-                return Staged(extent.start, length, self._layers.files[extent.generation], extent.position)
 
     async def _deliver(
         self,

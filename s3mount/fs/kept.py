@@ -23,13 +23,14 @@ class Uncommitted:
     """A content as its commit would have sent it: `commit.condition` is that of the request that was to be sent.
 
     `commit.commit_id` names a request that may have been carried out although no reply came; "" where there is none.
-    `error` is why it was not committed; None: nothing failed, the mount ended.
+    `error` is why it was not committed; None: nothing failed, the mount ended. `incomplete`: it lacks bytes that were written.
     """
 
     key: Key
     content: Content
     commit: Commit
     error: S3MountError | None
+    incomplete: bool = False
 
     @property
     def reason(self) -> str:

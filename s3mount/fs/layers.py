@@ -34,12 +34,15 @@ from s3mount.fs.buffers import BufferPool, fill_zeros
 from s3mount.fs.extents import Extent, Extents, Kind, kept
 from s3mount.fs.pinned import Pinned
 from s3mount.fs.staging import StagingArea, StagingFile
-from s3mount.model import Key, ObjectInfo
+from s3mount.model import Content, Hole, Kept, Key, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import ObjectStore, Pin
 
 # After a commit the new version need not be pinned while fewer logs than this, all in memory, are above the former one: a database commits
 # some pages at a time, and pinning costs a quarter of such a commit. Until then dead bytes of the former version take room.
 LAZY_LOGS = 16
+
+# How much `fetch_kept` fetches at once.
+FETCH_BYTES = 1 * MiB
 
 # By which a store says that a version is not there any more.
 GONE = (PreconditionFailed, NotFound)
@@ -275,6 +278,14 @@ class Layers:
                 self.table.overwrite(extent.start, extent.stop, generation=generation, position=position + extent.start - start)
         await self.drop_unreferenced()
 
+    async def fetch_kept(self, limit: int) -> None:
+        """Fetch what is kept of the base, at most *limit* bytes of it. Raises as `fetch`; what has come by then stays fetched."""
+        for extent in [extent for extent in self.table if extent.kind is Kind.KEPT]:
+            stop = min(extent.stop, extent.start + limit)
+            for start in range(extent.start, stop, FETCH_BYTES):
+                await self.fetch(start, min(start + FETCH_BYTES, stop))
+            limit -= max(0, stop - extent.start)
+
     def _log(self) -> tuple[int, StagingFile]:
         """The generation that is being written, and its log."""
         if self._generation not in self.files:
@@ -303,6 +314,21 @@ class Layers:
         """Until the writes that had begun before `freeze` are in *frozen*."""
         for file in [file for number, file in self.files.items() if number <= frozen.generation]:
             await file.wait_written()
+
+    def content(self, frozen: FrozenLayers) -> Content:
+        """What *frozen* is to a store, whatever of it the base has already; the logs are the staged bytes."""
+        pieces = tuple(self._piece(extent) for extent in frozen.table.committed(self.settled))
+        return Content(frozen.table.size, pieces, self.base if any(isinstance(piece, Kept) for piece in pieces) else None)
+
+    def _piece(self, extent: Extent) -> Piece:
+        length = extent.stop - extent.start
+        match extent.kind:
+            case Kind.KEPT:
+                return Kept(extent.start, length)
+            case Kind.HOLE:
+                return Hole(extent.start, length)
+            case Kind.STAGED:
+                return Staged(extent.start, length, self.files[extent.generation], extent.position)
 
     def thaw(self) -> None:
         assert self._frozen is not None

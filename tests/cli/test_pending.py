@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -63,13 +64,15 @@ def keep(
     condition: Condition = None,
     commit_id: str = ID,
     error: Exception | None = None,
+    incomplete: bool = False,
 ) -> None:
     """As a mount does that could not store *data*."""
     pieces = pieces or ((Staged(0, len(data), Bytes(data), 0),) if data else ())
     content = Content(sum(piece.length for piece in pieces), pieces, base)
     metadata = {"mode": str(0o100640), "mtime": "1000000000.000000007"}
     commit = Commit(condition=condition, metadata=metadata, content_type="text/plain", commit_id=commit_id)
-    Keeper(place).keep(Uncommitted(key=Key(key), content=content, commit=commit, error=error or AccessDenied("Not with these rights.")))  # type: ignore[arg-type]
+    reason: Any = error or AccessDenied("Not with these rights.")
+    Keeper(place).keep(Uncommitted(key=Key(key), content=content, commit=commit, error=reason, incomplete=incomplete))
 
 
 def put(data: Path, key: str, body: bytes, **commit: object) -> ObjectInfo:
@@ -221,6 +224,16 @@ def test_a_bucket_that_is_gone_keeps_what_waits_for_it(s3mount: Command, place: 
     assert len(everything()) == 1
     s3mount("mb", "local://bucket")
     assert s3mount("retry", "--all").status == 0
+
+
+def test_what_lacks_bytes_that_were_written_is_exported_and_never_stored(s3mount: Command, place: PendingPlace, tmp_path: Path) -> None:
+    keep(place, incomplete=True)
+    for words in (["--all"], ["--all", "--overwrite"]):
+        done = s3mount("retry", *words)
+        assert (done.status, "lacks bytes" in done.err) == (1, True)
+    assert s3mount("ls", "local://bucket").lines == []
+    assert s3mount("export", "--all", tmp_path / "out").status == 0
+    assert (tmp_path / "out").read_bytes() == b"precious"
 
 
 # -- discard and export -----------------------------------------------------------------------
