@@ -36,7 +36,7 @@ from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, live_attr, stale
 from s3mount.fs.turn import Turn
-from s3mount.fs.volume import Volume, directory_attr
+from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
 from s3mount.store.aspects import whole
 
@@ -92,10 +92,17 @@ class Metadata:
                 await self._files.complete(inode.live)
             if inode.live is not None:
                 return await self._change_live(inode, inode.live, edit)
+            if inode.standing is Standing.UNLINKED:
+                return self._change_removed(inode, edit)
             if self._files.defers:
                 await self._files.enliven_idle(inode)
             elif (attr := await self._change_cold(inode, edit)) is not None:
                 return attr
+
+    def _change_removed(self, inode: FileInode, edit: Edit) -> Attr:
+        """Nobody holds it, nothing is left of it; but the kernel still tells when it was removed, and would fail a syncfs(2) otherwise."""
+        attributes = self._volume.file_attributes(ObjectInfo(Key(inode.key), 0, inode.etag, self._volume.clock_ns()))
+        return attr_of(inode.ino, edit(attributes), size=0, nlink=0)
 
     async def _change_live(self, inode: FileInode, live: Live, edit: Edit) -> Attr:
         edited = edit(live.attributes)

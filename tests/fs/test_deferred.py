@@ -20,7 +20,8 @@ from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
 from s3mount.store.wrap.traced import Traced
-from tests.fs.mounted import Mounted, body
+from tests.fs.mounted import ME, Mounted, body
+from tests.store.registry import keys_of
 
 DAY_NS = 86_400_000_000_000
 
@@ -187,6 +188,19 @@ async def test_what_is_removed_or_replaced_is_not_saved_first(autojump_clock: tr
         assert rig.changes() == {"copy": 1, "delete": 2}
         assert rig.traced.requests["get_into"] == 0, "nobody holds what goes: nothing of it is fetched"
         assert await rig.mount.names() == ["c"]
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_the_kernel_may_tell_when_a_file_was_removed(autojump_clock: trio.testing.MockClock, background: bool) -> None:
+    """Regression: it does so at syncfs(2), which failed with ESTALE after every rm."""
+    async with rigged() as rig:
+        mount = rig.mount if background else Mounted(rig.traced)
+        await mount.write("f", b"x")
+        async with mount.at("f") as ino:
+            await mount.unlink("f")
+            attr = await mount.fs.setattr(ino, AttrChange(mtime_ns=DAY_NS, ctime_ns=DAY_NS), caller=ME)
+            assert (attr.ino, attr.nlink, attr.ctime_ns) == (ino, 0, DAY_NS)
+        assert await keys_of(rig.store) == []
 
 
 async def test_a_directory_that_is_renamed_takes_what_waits_along(autojump_clock: trio.testing.MockClock) -> None:
