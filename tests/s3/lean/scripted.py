@@ -80,14 +80,15 @@ class Scripted:
                 return b""
             received += more
         head, _, begun = received.partition(b"\r\n\r\n")
-        body = bytearray(begun)
+        portions, heard = [begun], len(begun)
         length = min(self.hears, int((re.findall(rb"\r\ncontent-length: (\d+)", head.lower()) or [0])[0]))
-        while len(body) < length:
+        while heard < length:
             more = await stream.receive_some()
             if not more:
                 return b""
-            body += more
-        self.bodies.append(bytes(body))
+            portions.append(bytes(more))
+            heard += len(more)
+        self.bodies.append(b"".join(portions))
         return head + b"\r\n\r\n"
 
     async def _answer(self, stream: trio.SocketStream, steps: Sequence[Step]) -> bool:
