@@ -184,11 +184,5 @@ def test_long_lives_of_large_files_on_s3_are_those_on_a_disk(remote: Mount, tmp_
 
 @pytest.mark.soak
 @pytest.mark.parametrize("life", range(SOAK_LIVES))
-def test_long_lives_with_write_back_are_those_on_a_disk(deferred: Mount, tmp_path: Path, life: int) -> None:
-    check(deferred, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS), REMOTE)
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("life", range(SOAK_LIVES))
 def test_long_lives_on_s3_with_write_back_are_those_on_a_disk(late: Mount, tmp_path: Path, life: int) -> None:
     check(late, tmp_path, fresh_seed(), operations(SOAK_OPERATIONS), REMOTE)
