@@ -37,8 +37,9 @@ T = TypeVar("T")
 # Pages that may be listed for lookups in one directory before one of them has been of use, and lookups that pay for one more.
 PAGES_ON_TRUST = 3
 LOOKUPS_PER_PAGE = 2
-# How long a name of a directory is good for, for each of its pages: of more than ten, that is more than the usual time-to-live.
-PAGE_SECONDS = 0.1
+# How long a name of a directory is good for, for each of its pages: of more than five, that is more than the usual time-to-live. It is what
+# a page of names takes to be asked about on a busy machine.
+PAGE_SECONDS = 0.2
 # Stretches listed again beside the one that somebody waits for.
 BESIDE = 5
 

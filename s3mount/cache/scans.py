@@ -4,8 +4,8 @@ Owns: how far ahead of a reader pages are asked for.
 Must not know: where pages begin (see splitter), other directories.
 
 Nothing is asked for before the second page of a listing is read: who looks at the beginning only pays for that. From then on as many
-pages may lie unread as `UNREAD + UNREAD_PER_READ * pages read`, so a reader who stops leaves little behind. When the tables are nearly
-full, nothing is listed ahead.
+pages may lie unread as `UNREAD + UNREAD_PER_READ * pages read`, at most `UNREAD_MOST`, so a reader who stops leaves little behind. When the
+tables are nearly full, nothing is listed ahead.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from s3mount.model import Page
 # Lanes go on side by side: while one page is read, each of the others brings one too.
 UNREAD = 4
 UNREAD_PER_READ = LANES
+# But no more than a reader takes before they are too old for him, though he stops for some seconds every hundred pages, as fts(3) does.
+UNREAD_MOST = 64
 
 # The page at which listing ahead begins: what is fresh by then from an earlier listing need not be listed.
 SECOND = 2
@@ -47,7 +49,7 @@ class Scan:
     def room(self) -> int:
         """How many pages may be asked for."""
         unread = self.splitter.pages + self.splitter.flying - self.read
-        return 0 if self.failing else UNREAD + UNREAD_PER_READ * self.read - unread
+        return 0 if self.failing else min(UNREAD_MOST, UNREAD + UNREAD_PER_READ * self.read) - unread
 
 
 class Scans:

@@ -248,9 +248,11 @@ class Table:
         many = max(1, len(self._leaves) // 10)
         return self._drop(sorted(self._leaves, key=lambda leaf: (place is None or leaf.lo >= place, leaf.used))[:many])
 
-    def drop_read(self, place: bytes, fresh: Accept) -> int:
-        """Forget leaves before *place* that are not *fresh*; how many bytes that gives."""
-        return self._drop([leaf for leaf in self._leaves if leaf.hi <= place and not fresh(leaf.asked)])
+    def drop_read(self, place: bytes, fresh: Accept, *, most: int) -> int:
+        """Forget leaves before *place* that are not *fresh*, the furthest first, until that gives *most* bytes; how many it gives."""
+        read = [leaf for leaf in self._leaves if leaf.hi <= place and not fresh(leaf.asked)]
+        before = itertools.accumulate((leaf.cost for leaf in read), initial=0)
+        return self._drop([leaf for leaf, given in zip(read, before, strict=False) if given < most])
 
     def _drop(self, leaves: Iterable[Leaf]) -> int:
         before = self.cost

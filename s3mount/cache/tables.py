@@ -27,9 +27,12 @@ from s3mount.model import Found, Metadata, MiB, ObjectInfo, Page
 
 # Changes remembered one by one: more happen within one request only in a storm.
 CHANGES = 4096
-# What may be kept of stale tables: the hundred thousand names that fts(3) reads before it asks for the first one again, and what is listed
-# ahead of it meanwhile; so a walk over a million leaves no more behind than one over these.
-STALE_BYTES = 20 * MiB
+# What may be kept of stale tables: a hundred thousand rows, so that a walk over a million leaves no more behind than one over these.
+STALE_BYTES = 8 * MiB
+# And while one is read: the hundred thousand names that fts(3) reads before it asks for the first again, and what is listed meanwhile.
+READ_BYTES = 20 * MiB
+# Tables used last, which stay: somebody may have read one to its end and ask for its names now.
+USED_LAST = 4
 # Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
 SMALL = 16
 
@@ -108,16 +111,16 @@ class Tables:
 
     def _drop_stale(self, fresh: Accept, place: Callable[[Table], bytes | None]) -> None:
         """What would be asked for anew anyway is worth little: the first tables, and of those in use what was read already."""
-        for stem in list(self._tables):
+        for stem in list(self._tables)[:-USED_LAST]:
             table = self._tables[stem]
             if self.cost <= STALE_BYTES or (table.latest is not None and fresh(table.latest)):
                 break
             if not table.using and place(table) is None:
                 self.cost -= table.cost
                 del self._tables[stem]
-        for table in self.all() if self.cost > STALE_BYTES else ():
+        for table in self.all() if self.cost > READ_BYTES else ():
             if len(table.leaves) > SMALL and (read := place(table)) is not None:
-                self.cost -= table.drop_read(read, fresh, most=self.cost - STALE_BYTES)
+                self.cost -= table.drop_read(read, fresh, most=self.cost - READ_BYTES)
 
     def _drop_cold(self, place: Callable[[Table], bytes | None]) -> None:
         for stem in list(self._tables):
@@ -171,9 +174,8 @@ class Tables:
 
     def told(self, key: str, info: ObjectInfo | None, asked: Asked) -> None:
         """HEAD has answered: the object, or that there is none."""
-        if asked.number >= self._doubted:
+        if self.made_since(key, asked) is None:
             self._note(key, Mark.ABSENT if info is None else info, asked)
-            self._again(asked)
 
     def found(self, name: str, found: Found, asked: Asked) -> None:
         """`find` has answered."""

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from s3mount.errors import NotFound
 from s3mount.model import Key
 from s3mount.store.memory import MemoryStore
-from tests.cache.metadata.kit import list_all, remembering, walk
+from tests.cache.metadata.kit import list_all, remembering, walk, walk_pages
 
 
 @pytest.fixture
@@ -74,6 +74,22 @@ async def test_names_of_a_large_directory_that_are_looked_up_in_any_order_cost_i
         assert (await store.head(Key("d/f00007"))).size == 8  # who opens it asks within the time-to-live
         await trio.sleep(3)
         assert (await store.find("d/f00007")).object is not None
+
+
+@pytest.mark.slow
+async def test_what_fts_reads_before_it_asks_is_kept(autojump_clock: MockClock) -> None:
+    """A hundred thousand names, of however many."""
+    async with remembering([f"d/a photograph of the summer {n:06}.jpg" for n in range(200_000)], latency=0.3) as (store, slow):
+        names: list[str] = []
+        async for page in walk_pages(store, "d/"):
+            names += [info.key for info in page.objects]
+            if len(names) >= 100_000 or page.next is None:
+                for n in range(0, len(names), 7):
+                    assert (await store.find(names[n * 7919 % len(names)])).object is not None
+                    await trio.sleep(0.0003)
+                names = []
+                assert store.tables.cost < 32 * 2**20
+        assert slow.taken()["list"] <= 2 * 200 + 10
 
 
 async def test_the_first_page_of_a_large_directory_costs_one_request(autojump_clock: MockClock) -> None:
