@@ -370,9 +370,12 @@ class Files:
         return failures
 
     async def retry_waiting(self) -> None:
-        """Try again to commit what nobody holds any more."""
-        for inode in [inode for inode in self._volume.live if inode.live is not None and not inode.live.holders]:
-            await self._try_save(inode)
+        """Try again to commit what nobody holds any more; what fails again and again, ever more seldom: each try may send gigabytes."""
+        for inode in list(self._volume.live):
+            live = inode.live
+            if live is not None and not live.holders and trio.current_time() >= live.due_s:
+                await self._try_save(inode)
+                live.due_s = trio.current_time() + min(RETRY_S * 2 ** min(live.tries, RETRY_DOUBLINGS), RETRY_MAX_S)
 
     async def aclose(self) -> None:
         """Drop every content; what is not committed is kept aside, or lost."""
@@ -416,6 +419,11 @@ class Files:
             inode.live.content.check()
         assert not holders
 
+
+# How long a failed commit rests before the background tries it again: doubled each time, up to some minutes.
+RETRY_S = 1.0
+RETRY_DOUBLINGS = 10
+RETRY_MAX_S = 300.0
 
 # Commits that sync and aclose run at a time: enough to hide the store's latency.
 COMMITS_AT_ONCE = 16

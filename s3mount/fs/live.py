@@ -31,6 +31,7 @@ class Live:
     `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `whole`: all that the object says is known.
     `in_doubt`: a request under way may change the version. `since_ns`: no write of this content was earlier.
     `failed_ns`: since when commits of it fail (0: they do not), `tries` of them.
+    `due_s`: when the background tries again (trio's time).
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Live:
         "_written_ns",
         "content",
         "content_type",
+        "due_s",
         "exclusive",
         "failed_ns",
         "foreign",
@@ -74,6 +76,7 @@ class Live:
         self.riding: Attributes | None = None
         self.failed_ns = 0
         self.tries = 0
+        self.due_s = 0.0
         self.saving: trio.Event | None = None
         self.since_ns = attributes.ctime_ns
         self.settled = True

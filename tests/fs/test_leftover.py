@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import trio
+import trio.testing
 
 from s3mount.errors import AccessDenied, NoSpace, OutcomeUnknown, Stale, StoreError
 from s3mount.fs.kept import Uncommitted
-from s3mount.model import Kept, Key, Staged
+from s3mount.model import Kept, Key, MiB, Staged
 from s3mount.store.api import EVERYTHING
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Kind, Op
@@ -233,3 +235,51 @@ async def test_what_somebody_has_open_is_not_discarded(store: MemoryStore) -> No
         await mount.close(fh)
     assert await mount.fs.discard(["a"]) == ["a"]
     await mount.fs.aclose()
+
+
+async def test_what_fails_again_and_again_is_tried_ever_more_seldom(store: MemoryStore, autojump_clock: trio.testing.MockClock) -> None:
+    refused = [True]
+    tried: list[float] = []
+
+    def plan(op: Op) -> Fault:
+        if op.kind is Kind.COMMIT:
+            tried.append(trio.current_time())
+        return refusing()(op) if refused[0] else NOTHING
+
+    mount = Mounted(Faulty(store, plan))
+    await refused_file(mount, "a")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        await trio.sleep(3600)
+        waits = [after - before for before, after in pairwise(tried)]
+        assert 12 <= len(tried) <= 30
+        assert waits[-1] == pytest.approx(300, abs=10)
+        assert waits[3] < 30
+        refused[0] = False
+        await trio.sleep(310)
+        assert await body(store, "a") == b"precious"
+        nursery.cancel_scope.cancel()
+    await mount.fs.aclose()
+
+
+async def test_what_lacks_bytes_that_were_written_says_so_to_whoever_keeps_it(
+    store: MemoryStore, hands: Hands, expect_logs: ExpectLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect_logs(KEPT_LINE)
+    mount = Mounted(store, keep=hands)
+    fh = await mount.create("a")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("s3mount.fs.staging.os.pwrite", full)
+        with pytest.raises(NoSpace):
+            await mount.fs.write(fh, 0, b"n" * MiB)
+    await mount.fs.write(fh, MiB, b"behind")
+    with pytest.raises(NoSpace):
+        await mount.close(fh)
+    with pytest.raises(NoSpace):
+        await mount.fs.aclose()
+    assert hands.only.incomplete
+    assert hands.only_bytes == bytes(MiB) + b"behind"
