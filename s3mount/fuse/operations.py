@@ -4,8 +4,7 @@ Owns: the translation, the deadline of every request, and the only net: nothing 
 takes the mount down with it).
 Must not know: objects, keys, commits.
 
-- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT. Where the store is of this
-  machine, nothing that sets a shorter one waits below us, and the deadline is set only for what waits.
+- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT.
 - The buffer that `Filesystem.read` returns is valid until the next checkpoint: nothing here awaits between it and the reply.
 - RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
   raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
@@ -67,7 +66,7 @@ Handler = Callable[Concatenate["Operations", Args], Coroutine[Any, Any, Answer]]
 
 def reply_errno(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """Whatever *handler* raises becomes FUSEError, within the deadline for ordinary requests."""
-    return _guarded(handler, lambda self, work: self.limited(self.deadlines.request_s, work))
+    return _guarded(handler, lambda self, work: strictly_within(self.deadlines.request_s, work))
 
 
 def reply_errno_at_once(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
@@ -77,7 +76,12 @@ def reply_errno_at_once(handler: Handler[Args, Answer]) -> Handler[Args, Answer]
 
 def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, within the deadline for commits."""
-    return _guarded(handler, lambda self, work: self.limited(self.deadlines.commit_s, work))
+    return _guarded(handler, lambda self, work: strictly_within(self.deadlines.commit_s, work))
+
+
+def reply_errno_of_removal(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
+    """As `reply_errno_of_commit`, which costs as much as a twelfth of a removal from a near store, and that mostly need not wait."""
+    return _guarded(handler, lambda self, work: self.removing_within(self.deadlines.commit_s, work))
 
 
 def _guarded(handler: Handler[Args, Answer], limited: Callable[[Operations, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
@@ -155,7 +159,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, fs: Filesystem, nursery: trio.Nursery, *, ttl_s: float, xattrs: bool, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
-        self.limited = within if fs.is_near else strictly_within
+        self.removing_within = within if fs.is_near else strictly_within
         self.refusals = Refusals()
         self._fs = fs
         self._nursery = nursery
@@ -208,7 +212,7 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         return await self._fs.readlink(inode)
 
-    @reply_errno_of_commit
+    @reply_errno_of_removal
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         await self._fs.unlink(parent_inode, name)
 
