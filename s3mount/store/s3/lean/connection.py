@@ -15,6 +15,10 @@ What won and what lost (8 MiB ranges, 8 connections; CPU seconds of this process
     a body that comes in pieces of 4, 16, 64 KiB           1.87, 1.68, 0.87   waking up for each
                                                            0.49, 0.41, 0.44   with SO_RCVLOWAT of 512 KiB: won
 
+Threads that receive large bodies beside the event loop (one for each, or one or two at a time) lost: on two cores, where the kernel, the
+reader and pyfuse3 (which replies with the GIL held) want the other one, a mount took 10 % more CPU time and read 10 to 30 % slower, with
+TLS too, though the receiving alone became 1.6 times as fast.
+
 SO_RCVLOWAT makes epoll wait until much has come. On loopback, where a server fills the socket at once, it changes nothing; on a wire, where
 segments trickle in, it saves three of four wake-ups' cost. It follows the pace of the body (`_Pace`), so that a slow body is still seen to
 move, and never asks for more than must still come, or nothing would wake us.
