@@ -71,6 +71,7 @@ class Stores:
 
     *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets. *cache* (a mount's) is for
     the stores behind a network. *at_ns*: show buckets as they were then. *write_back*: commit to this folder first (a mount's, of s3://).
+    *writes*: look whether the store of a mount is fit for that.
     """
 
     def __init__(
@@ -81,10 +82,12 @@ class Stores:
         cache: CacheOptions | None = None,
         at_ns: int | None = None,
         write_back: Path | None = None,
+        writes: bool = False,
     ) -> None:
         self._choice = choice
         self._at_ns = at_ns
         self._write_back = write_back
+        self._writes = writes
         self._folder = data_folder(choice.data)
         self._create = create
         self._cache = cache
@@ -168,7 +171,7 @@ class Stores:
     def _remote(self) -> Remote:
         # Imported when it is wanted: aiobotocore takes longer to import than a command on the embedded store takes altogether.
         remote = imported("s3mount.cli.remote")
-        service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns, write_back=self._write_back)
+        service: Remote = remote.Remote(self._choice, self._cache, at_ns=self._at_ns, write_back=self._write_back, writes=self._writes)
         return service
 
     def _no_bucket(self, url: StoreUrl) -> str:
@@ -202,13 +205,14 @@ async def open_store(
     cache: CacheOptions | None = None,
     at_ns: int | None = None,
     write_back: Path | None = None,
+    writes: bool = False,
 ) -> AsyncIterator[ObjectStore]:
     """The store of *url*'s bucket for as long as the context lasts; *create_bucket* makes it where it is missing.
 
     Raises NoSuchBucket with the command that makes the bucket, StoreErrors that name the data folder or the service.
     """
     require_bucket_named(url)
-    async with Stores(choice, create=create_bucket, cache=cache, at_ns=at_ns, write_back=write_back) as stores:
+    async with Stores(choice, create=create_bucket, cache=cache, at_ns=at_ns, write_back=write_back, writes=writes) as stores:
         try:
             store = await stores.open(url)
         except NoSuchBucket:

@@ -29,6 +29,7 @@ from s3mount.store.past import Past
 from s3mount.store.s3 import buckets
 from s3mount.store.s3.answers import NotAllowed
 from s3mount.store.s3.client import Client, open_client
+from s3mount.store.s3.conditions import is_known, require_judged
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.limited import Limited, Limits
@@ -48,12 +49,19 @@ COMMAND_BYTES = 256 * MiB
 class Remote:
     """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question).
 
-    *at_ns*: show buckets as they were then. *write_back*: commits are in this folder first.
+    *at_ns*: show buckets as they were then. *write_back*: commits are in this folder first. *writes*: this is for long, and for writing.
     """
 
     def __init__(
-        self, choice: Choice, cache: CacheOptions | None = None, *, at_ns: int | None = None, write_back: Path | None = None
+        self,
+        choice: Choice,
+        cache: CacheOptions | None = None,
+        *,
+        at_ns: int | None = None,
+        write_back: Path | None = None,
+        writes: bool = False,
     ) -> None:
+        self._writes = writes
         self._write_back = write_back
         self._at_ns = at_ns
         self._choice = choice
@@ -64,8 +72,8 @@ class Remote:
     async def open(self, url: StoreUrl) -> ObjectStore:
         """The store of *url*'s bucket, after a first look. Raises NoSuchBucket, Misdirected, AccessDenied and others."""
         store = await self._reach(url, self._options)
-        if self._cache is not None and self._at_ns is None:
-            await store.sweep()
+        if self._writes:
+            await self._prepare(store, url)
         patient: ObjectStore = Retrying(Limited(store, LIMITS), self._policy)
         identity = f"{store.client.endpoint}/{url.bucket}"
         if self._at_ns is not None:
@@ -92,6 +100,17 @@ class Remote:
             await _closed(store)
             raise
         return store
+
+    async def _prepare(self, store: S3Store, url: StoreUrl) -> None:
+        """What is looked at before the first write. Raises UsageError."""
+        try:
+            if store.capabilities.conditional_put and not is_known(store.client.endpoint):
+                prefix = url.key if not url.key or url.key.endswith("/") else f"{url.key}/"
+                await require_judged(store, prefix, endpoint=store.client.endpoint)
+            await store.sweep()
+        except BaseException:
+            await _closed(store)
+            raise
 
     async def _look(self, client: Client, url: StoreUrl) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a mount of s3:// that is killed in the middle of a large file leaves in the bucket: nothing, once it is mounted again."""
+"""How a mount of s3:// begins: it clears away what a killed one left in the bucket, and asks whether the service is fit to be written to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.fuse.mounting import Mount, abandon
+from tests.fuse.mounting import Mount, abandon, s3mount
+from tests.s3.services import rclone
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
 from tests.server.serving import environment as alone
 
@@ -72,3 +73,22 @@ def test_a_mount_that_was_killed_while_it_wrote_leaves_no_upload_to_the_next_one
     left = bucket.list_multipart_uploads(Bucket=BUCKET)["Uploads"]
     assert [entry["UploadId"] for entry in left] == [foreign]
     assert "Aborted 1 uploads" in mount.log.read_text()
+
+
+def test_a_service_that_heeds_no_conditions_is_mounted_only_by_who_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            monkeypatch.setenv(name, value)
+    with rclone(tmp_path) as service:
+        where = ["--endpoint-url", service.url]
+        assert s3mount("mb", "s3://bucket", *where).returncode == 0
+        point = tmp_path / "point"
+        point.mkdir()
+        refused = s3mount("mount", "s3://bucket", point, *where)
+        assert refused.returncode != 0
+        assert "--last-writer-wins" in refused.stderr
+        assert s3mount("ls", "s3://bucket", *where).stdout == ""
+        for way in ("--last-writer-wins", "--read-only"):
+            told = s3mount("mount", "s3://bucket", point, *where, way)
+            assert told.returncode == 0, told.stderr
+            assert s3mount("umount", point).returncode == 0
