@@ -1,4 +1,4 @@
-"""How a mount of s3:// begins: it clears away what a killed one left in the bucket, and asks whether the service is fit to be written to."""
+"""How a mount of s3:// begins: it clears away what a killed one left behind, and asks whether the service is fit to be written to."""
 
 from __future__ import annotations
 
