@@ -8,7 +8,7 @@ mount, or HEAD told. "Later" is told by numbers (`Asked.number`), which requests
 
 T1  Leaves do not overlap and lie in order; `_los` holds where they begin.
 T2  A note is later than the leaf that covers its text.
-T3  `_order` holds the texts of the notes, sorted.
+T3  `_order` holds the texts of the notes, sorted; `_there` counts those that tell of something.
 T4  `cost` is the sum of what leaves, notes and former places take.
 
 Of a leaf of many rows that is forgotten its place is kept: a page began there, so the next listing may begin there too.
@@ -70,7 +70,22 @@ class Table:
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
     """
 
-    __slots__ = ("_former", "_leaves", "_los", "_notes", "_order", "_ticks", "began", "cost", "hits", "latest", "paid", "stem", "using")
+    __slots__ = (
+        "_former",
+        "_leaves",
+        "_los",
+        "_notes",
+        "_order",
+        "_there",
+        "_ticks",
+        "began",
+        "cost",
+        "hits",
+        "latest",
+        "paid",
+        "stem",
+        "using",
+    )
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
@@ -85,6 +100,7 @@ class Table:
         self._order: list[bytes] = []
         self._ticks = 0
         self._former: list[bytes] = []
+        self._there = 0
 
     def __repr__(self) -> str:
         return f"<Table {self.stem!r} {len(self._leaves)} leaves, {len(self._notes)} notes>"
@@ -98,6 +114,7 @@ class Table:
             cover = self._covering(text)
             assert cover is None or cover.asked.number < note.asked.number, "T2"
         assert self._order == sorted(self._notes), "T3"
+        assert self._there == sum(note.value not in NOT_THERE for note in self._notes.values()), "T3"
         known = NOTE_BYTES * len(self._notes) + sum(leaf.cost for leaf in self._leaves)
         assert self.cost == TABLE_BYTES + known + FORMER_BYTES * len(self._former), "T4"
 
@@ -156,7 +173,7 @@ class Table:
 
     def holds_any(self, since: Asked) -> bool:
         """Whether a row is known to be there from an answer not earlier than *since*. Errs towards no."""
-        if any(note.asked.number >= since.number and note.value not in NOT_THERE for note in self._notes.values()):
+        if self._there and any(note.asked.number >= since.number and note.value not in NOT_THERE for note in self._notes.values()):
             return True
         return sum(len(leaf) for leaf in self._leaves if leaf.asked.number >= since.number) > len(self._notes)
 
@@ -219,6 +236,7 @@ class Table:
         if known is not None:
             self._drop_note(text)
         self._notes[text] = Known(value, asked)
+        self._there += value not in NOT_THERE
         self._learnt(asked)
         insort(self._order, text)
         self.cost += NOTE_BYTES
@@ -319,7 +337,7 @@ class Table:
     # -- notes ------------------------------------------------------------------------
 
     def _drop_note(self, text: bytes) -> None:
-        del self._notes[text]
+        self._there -= self._notes.pop(text).value not in NOT_THERE
         del self._order[bisect_left(self._order, text)]
         self.cost -= NOTE_BYTES
 
