@@ -20,6 +20,8 @@ Equal bytes are stored once (found by BLAKE3 hash under the lock while reference
 *Tolerance.* A power cut may drop records behind the last sync mark whose bodies are not whole. So every operation names what it builds on
 (a file id, the ETag it edits, a body id), and does nothing where that is not there any more: a content is never a mixture of versions.
 
+*The log is a feed* (`follow`): whoever remembers what it saw is told which names other processes touched since, once the index shows it.
+
 *Versions.* In a bucket that keeps versions, what a write, a rename or a delete replaces moves into `history` under a file id of its own
 (negative: made by the engine); the living file keeps its id.
 

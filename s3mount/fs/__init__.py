@@ -18,6 +18,7 @@ rename       rename, exchange;  carry: moving keys one by one;  journal: what is
 moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure)
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
+following    what others do to the store, heard: what the kernel may believe for long
 
 one inode's bytes
 content      base version + what was written since; the commit;  lost: what could not be kept (pure)
