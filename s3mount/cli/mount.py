@@ -21,6 +21,7 @@ from s3mount.cli.cache_options import cache_options
 from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
+from s3mount.cli.output import files_text
 from s3mount.cli.pending_keeper import keeper_for, kept_in
 from s3mount.cli.pending_places import describe, place_of
 from s3mount.cli.report import only_cause, sentence
@@ -198,7 +199,7 @@ def mount(
         for former in dead:
             log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
         if left := kept_in(place_of(url, choice)):
-            log.warning("%d files of earlier mounts could not be stored: s3mount pending %s lists them", left, url)
+            log.warning("%s of earlier mounts could not be stored: s3mount pending %s lists what", files_text(left), url)
         run_mount(
             lambda: open_store(url, choice, create_bucket=create, cache=cache, at_ns=versions_at, write_back=late, writes=not read_only),
             options,

@@ -64,6 +64,11 @@ def size_text(size: int, *, human: bool = False) -> str:
     return f"{value:.1f}{UNITS[power - 1]}" if value < 9.95 else f"{value:.0f}{UNITS[power - 1]}"
 
 
+def files_text(count: int) -> str:
+    """As in `1 file` or `3 files`."""
+    return "1 file" if count == 1 else f"{count} files"
+
+
 def time_text(time_ns: int) -> str:
     """Local time to the second."""
     return datetime.fromtimestamp(time_ns // NS_PER_S, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -16,7 +16,7 @@ import trio
 from s3mount.cli.pending_places import PendingPlace, describe, place_of
 from s3mount.cli.store_options import Choice
 from s3mount.config import StoreUrl
-from s3mount.errors import FROM_OS, Unavailable
+from s3mount.errors import FROM_OS, StoreError, Unavailable
 from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.model import Piece, Staged, StagedBytes
 from s3mount.writeback.journal import Journal
@@ -80,3 +80,12 @@ class _Bodies:
 def keeper_for(url: StoreUrl, choice: Choice) -> Keep:
     """Who keeps what a mount of *url* could not store."""
     return Keeper(place_of(url, choice))
+
+
+def kept_in(place: PendingPlace) -> int:
+    """How many contents wait in *place* that no mount could store."""
+    try:
+        with Journal.visit(place.kept) as journal:
+            return len(journal.records())
+    except StoreError:
+        return 0

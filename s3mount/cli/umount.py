@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from s3mount.cli.output import files_text
 from s3mount.cli.waiting import told_meanwhile
 from s3mount.errors import S3MountError, Unavailable, UsageError
 from s3mount.fuse import mountpoint as place
@@ -74,8 +75,7 @@ def _failure(outcome: Outcome, mountpoint: Path) -> S3MountError | None:
 
 
 def _kept(outcome: Outcome) -> str:
-    what = "1 file" if outcome.kept == 1 else f"{outcome.kept} files"
-    return f"{what} could not be stored, and nothing of it is lost: s3mount pending lists what and why."
+    return f"{files_text(outcome.kept)} could not be stored, and nothing of it is lost: s3mount pending lists what and why."
 
 
 @click.command()

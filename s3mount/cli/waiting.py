@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from s3mount.cli.output import Progress, progress_bar, size_text
+from s3mount.cli.output import Progress, files_text, progress_bar, size_text
 from s3mount.cli.status import to_store
 from s3mount.errors import S3MountError
 
@@ -75,4 +75,4 @@ def what(files: int, size: int) -> str:
     """As in `3 files (12M) are`."""
     if not files:
         return "everything that was written is"
-    return f"{'1 file' if files == 1 else f'{files} files'} ({size_text(size, human=True)}B) {'is' if files == 1 else 'are'}"
+    return f"{files_text(files)} ({size_text(size, human=True)}B) {'is' if files == 1 else 'are'}"

@@ -174,6 +174,11 @@ def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, 
     mount.wait(status=1)
     (item,) = listed()
     assert (item["state"], item["size"], item["mountpoint"]) == ("kept", len(data), None)
+    mount.start()
+    assert f"1 file of earlier mounts could not be stored: s3mount pending s3://{BUCKET} lists what" in mount.log.read_text()
+    mount.expected.append("earlier mounts")
+    assert [item["state"] for item in listed()] == ["kept"]
+    mount.stop()
     assert item["id"] in said("pending")
     assert item["reason"].rstrip(".") in said("retry", item["id"], status=1)
     assert listed()[0]["tries"] == 1
