@@ -273,11 +273,11 @@ class Moving(Wrapper):
         former, copy = self._aliases.get(key, (None, etag))
         return copy if etag == former else etag
 
-    def _commit(self, key: str, commit: Commit) -> Commit:
-        match commit.condition:
-            case Matches(etag):
-                return replace(commit, condition=Matches(self._etag(key, etag)))
-        return commit
+    def _commit(self, key: Key, commit: Commit) -> Commit:
+        condition, former = commit.condition, commit.former
+        if isinstance(condition, Matches):
+            condition = Matches(self._etag(key, condition.etag))
+        return replace(commit, condition=condition, former=former and self._known(key, former))
 
     # -- looking ----------------------------------------------------------------------
 

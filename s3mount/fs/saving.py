@@ -83,6 +83,7 @@ class Saving:
             content_type=live.content_type,
             storage_class=live.storage_class,
             file_id=inode.file_id,
+            former=live.content.committed,
         )
         return Target(Key(inode.key), commit)
 
@@ -160,7 +161,7 @@ class Saving:
             return None
         live.riding = live.attributes
         commit = self.target(inode, live).commit
-        return replace(commit, condition=None, commit_id=_commit_id(live.content.committed))
+        return replace(commit, condition=None, former=None, commit_id=_commit_id(live.content.committed))
 
     async def carried(self, inode: FileInode, info: ObjectInfo) -> None:
         """The object of *inode* was copied, and the copy *info* goes on as it."""

@@ -113,6 +113,9 @@ class Commit:
 
     `file_id` (where `Capabilities.links`): the file to write, 0 to let the store choose. With a `Matches` condition the file is found by
     its id, whatever it is called by now; without one the key is made to name this file.
+
+    `former`: the version of the same key whose place this one takes. What it has beyond metadata, type and class (tags, Cache-Control and
+    the like) stays, as far as it can be had.
     """
 
     condition: Condition = None
@@ -121,6 +124,7 @@ class Commit:
     storage_class: str = "STANDARD"
     commit_id: str = ""
     file_id: int = 0
+    former: ObjectInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)

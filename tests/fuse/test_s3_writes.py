@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 MiB = 1024 * 1024
 BUCKET = "written"
 FILES = 30
+
+# Objects that others tagged.
+TAGS = [{"Key": "team", "Value": "blue+green =1"}, {"Key": "x", "Value": "1"}]
+SIZES = (1000, 12 * MiB)
+CHANGES = ("edit", "overwrite", "twice", "rename")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,10 @@ def bucket(front: Front) -> Iterator[Any]:
     client = boto(front)
     client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="known.txt", Body=b"x", ContentType="image/x-own")
+    for how, size in product(CHANGES, SIZES):
+        what = {"Bucket": BUCKET, "Key": f"tagged-{how}-{size}"}
+        client.put_object(**what, Body=b"x" * size, CacheControl="max-age=7", ContentDisposition="inline", ContentType="a/b")
+        client.put_object_tagging(**what, Tagging={"TagSet": TAGS})
     yield client
     client.close()
 
@@ -239,6 +249,32 @@ def test_new_files_say_what_they_are(mount: Mount, bucket: Any) -> None:
         file.write(b"y")
     assert body(bucket, "known.txt") == b"xy"
     assert bucket.head_object(Bucket=BUCKET, Key="known.txt")["ContentType"] == "image/x-own"
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "large"])
+@pytest.mark.parametrize("how", CHANGES)
+def test_tags_and_headers_outlive_a_change_of_the_content(mount: Mount, bucket: Any, size: int, how: str) -> None:
+    key = f"tagged-{how}-{size}"
+    for _ in range(2 if how == "twice" else 1):
+        with open(mount.path / key, "wb" if how == "overwrite" else "r+b") as file:
+            file.write(b"y")
+    if how == "rename":
+        (mount.path / key).chmod(0o600)
+        os.rename(mount.path / key, mount.path / f"{key}-moved")
+        key += "-moved"
+    found = bucket.head_object(Bucket=BUCKET, Key=key)
+    assert (found["CacheControl"], found["ContentDisposition"], found["ContentType"]) == ("max-age=7", "inline", "a/b")
+    assert sorted(bucket.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"], key=str) == sorted(TAGS, key=str)
+    assert found["ContentLength"] == (1 if how == "overwrite" else size)
+
+
+def test_what_this_mount_tagged_keeps_its_tags(mount: Mount, bucket: Any) -> None:
+    path = mount.path / "tagged here"
+    path.write_bytes(b"x")
+    os.setxattr(path, "user.s3.tags", b"a=1")
+    path.write_bytes(b"y")
+    assert bucket.get_object_tagging(Bucket=BUCKET, Key="tagged here")["TagSet"] == [{"Key": "a", "Value": "1"}]
+    assert os.getxattr(path, "user.s3.tags") == b"a=1"
 
 
 def _total(seen: dict[str, Counted], what: str) -> int:

@@ -11,7 +11,7 @@ Conditions are kept here, in this process: an upload that another one began is c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,10 +56,10 @@ class Multipart:
     def __repr__(self) -> str:
         return f"<Multipart {len(self._begun)} under way>"
 
-    async def create(self, key: Key, commit: Commit) -> Upload:
-        """As `ObjectStore.create_upload`."""
+    async def create(self, key: Key, commit: Commit, kept: Mapping[str, Any]) -> Upload:
+        """As `ObjectStore.create_upload`; *kept* goes with it, by botocore's names."""
         require_key(key, KEY_BYTES)
-        described, begun = self._requests.described(commit), self._ledger.begin(key)
+        described, begun = {**self._requests.described(commit), **kept}, self._ledger.begin(key)
 
         async def send(algorithm: Algorithm | None) -> tuple[Answer, Algorithm | None]:
             answer = await self._requests.mutate("create_multipart_upload", key, None, **described, **of_upload(algorithm))

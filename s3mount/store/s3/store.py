@@ -48,6 +48,7 @@ from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body
 from s3mount.store.s3.client import Answer, Client, open_client
 from s3mount.store.s3.headers import CONTENT_HEADERS, info_of
+from s3mount.store.s3.inheriting import Inheriting
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.made import Made
 from s3mount.store.s3.multipart import Multipart
@@ -104,6 +105,8 @@ class S3Store:
         self.capabilities = capabilities(client.options)
         self._checksums = Checksums()
         self._made = Made()
+        self._inheriting = Inheriting(self._reading.head, partial(describing.tags, client, bucket), self._made)
+        self._keeping: set[str] = set()
         self._deletes_many = True
         self._multipart = Multipart(self._requests, self._checksums, Ledger(begun))
         self._patient = Retrying(self, policy)
@@ -159,14 +162,22 @@ class S3Store:
         body = Body(data)
         if len(body) > COPY_BYTES:
             raise TooLarge(f"{key!r} has {len(body)} bytes; one request takes {COPY_BYTES}.")
-        described, conditions = self._requests.described(commit), self._requests.conditions(commit)
+        kept = await self._inheriting.of(key, commit)
+        described, conditions = self._requests.described(commit) | kept, self._requests.conditions(commit)
 
         async def send(algorithm: Algorithm | None) -> Answer:
             checksum = of_body(algorithm, body.view)
             return await self._requests.mutate("put_object", key, commit, Body=Body(data), **described, **conditions, **checksum)
 
         answer = await self._checksums.choose(send)
-        return self._made.note(committed(key, len(body), answer, commit))
+        return self._noted(committed(key, len(body), answer, commit), keeps=bool(kept))
+
+    def _noted(self, info: ObjectInfo, *, keeps: bool) -> ObjectInfo:
+        """*info* was made here; *keeps*: with tags or headers of a former version."""
+        if not keeps:
+            return self._made.note(info)
+        self._made.forget(info.key)
+        return info
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         require_key(key, KEY_BYTES)
@@ -191,6 +202,7 @@ class S3Store:
         try:
             if name != aspects.TAGS:
                 return await self._copy(info, key, commit_again(info, name, value), more)
+            self._made.forget(key)
             await describing.set_tags(self.client, self.bucket, key, value)
         except StoreError as error:
             if type(error) is StoreError:
@@ -256,7 +268,7 @@ class S3Store:
     async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
         require_key(target, KEY_BYTES)
         info, more = await self._seen(source, if_match)
-        return await self._copy(info, target, commit, {} if commit else more)
+        return await self._copy(info, target, commit, more)
 
     async def _copy(self, source: ObjectInfo, target: Key, commit: Commit | None, more: dict[str, str]) -> ObjectInfo:
         """Have *source* copied; with *commit*, its metadata and type and the content headers *more* replace the source's."""
@@ -294,16 +306,28 @@ class S3Store:
     # -- multipart --------------------------------------------------------------------
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
-        return await self._multipart.create(key, commit)
+        kept = await self._inheriting.of(key, commit)
+        upload = await self._multipart.create(key, commit, kept)
+        if kept:
+            self._keeping.add(upload.upload_id)
+        return upload
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
         return await self._multipart.put_part(upload, number, data)
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
-        return self._made.note(await self._multipart.complete(upload, parts))
+        info = await self._multipart.complete(upload, parts)
+        return self._noted(info, keeps=self._keeps_no_more(upload))
 
     async def abort_upload(self, upload: Upload) -> None:
         await self._multipart.abort(upload)
+        self._keeps_no_more(upload)
+
+    def _keeps_no_more(self, upload: Upload) -> bool:
+        """Whether *upload*, which is over, was to keep something of a former version."""
+        kept = upload.upload_id in self._keeping
+        self._keeping.discard(upload.upload_id)
+        return kept
 
     async def list_uploads(self) -> Sequence[Upload]:
         return await self._multipart.under_way()
