@@ -74,6 +74,8 @@ class Remote:
         store = await self._reach(url, self._options)
         if self._writes:
             await self._prepare(store, url)
+        if self._cache is not None:
+            await store.prepare()
         patient: ObjectStore = Retrying(Limited(store, LIMITS), self._policy)
         identity = f"{store.client.endpoint}/{url.bucket}"
         if self._at_ns is not None:

@@ -48,6 +48,11 @@ class Reading:
     def _asked(self, key: str = "") -> Asked:
         return Asked(bucket=self._bucket, key=key)
 
+    async def prepare(self) -> None:
+        """Have the lane ready to ask; never fails."""
+        if (lane := self._fit()) is not None:
+            await lane.prepare()
+
     async def aclose(self) -> None:
         """Close the lane's connections; idempotent."""
         if self._lane is not None:

@@ -115,6 +115,10 @@ class S3Store:
     def __repr__(self) -> str:
         return f"<S3Store {self.bucket!r} at {self.client.endpoint}>"
 
+    async def prepare(self) -> None:
+        """Do beforehand what the first request would otherwise wait for: its address, its signature, its connection. Never fails."""
+        await self._reading.prepare()
+
     # -- looking ----------------------------------------------------------------------
 
     async def head(self, key: Key) -> ObjectInfo:

@@ -80,6 +80,25 @@ async def test_one_connection_carries_one_request_after_the_other() -> None:
         assert server.connections == 1
 
 
+async def test_a_lane_that_was_prepared_has_its_connection() -> None:
+    async with scripted() as server, lane_to(server.url) as lane:
+        await lane.prepare()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.connections == 1
+        server.plan = [[ok(BODY)]]
+        assert await read(lane) == BODY
+        assert server.connections == 1
+
+
+async def test_what_hinders_preparing_is_for_the_first_request_to_say() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        async with lane_to(f"http://127.0.0.1:{silent.getsockname()[1]}") as lane:
+            await lane.prepare()
+            with pytest.raises(Unavailable, match="Nothing listens"):
+                await read(lane)
+
+
 async def test_interim_answers_are_passed_over() -> None:
     noise = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     async with scripted() as server, lane_to(server.url) as lane:

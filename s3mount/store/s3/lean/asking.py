@@ -125,6 +125,15 @@ class Asking:
         except (BotoCoreError, ClientError) as error:
             raise Unfit(f"There are no credentials ({error}).") from error
 
+    async def prepare(self) -> None:
+        """As `Lane.prepare`."""
+        try:
+            line = await self._ready()
+            line.signer.sign(await self._identity(line), "GET", line.origin.bucket_target({}), {})
+            await line.pool.open_one()
+        except (Unfit, StoreError):
+            pass
+
     async def _ready(self) -> Line:
         """The line to the bucket's origin, which is learnt where it is not known."""
         if not self.fit or self._closed:

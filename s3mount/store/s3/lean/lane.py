@@ -63,6 +63,10 @@ class Lane:
         """Whether it may be asked at all, with this client."""
         return self._asking.fit
 
+    async def prepare(self) -> None:
+        """Learn where and as whom to ask, and connect, so that the first request need not; what hinders that, it will say. Never fails."""
+        await self._asking.prepare()
+
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
         self._asking.close()

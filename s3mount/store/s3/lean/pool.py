@@ -50,6 +50,13 @@ class Pool:
             finally:
                 self._busy -= 1
 
+    async def open_one(self) -> None:
+        """Have a connection ready for whoever comes first. Raises as `take`."""
+        async with self.place():
+            connection = await self.take()
+            connection.used = True  # it may be old by then: whoever finds it closed asks again on another
+            self.put(connection, keep=True)
+
     async def take(self, *, fresh: bool = False) -> Connection:
         """A kept connection, or a new one; with *fresh* a new one in any case.
 
