@@ -189,6 +189,11 @@ class Overlay:
         """Whether *key*, which the store told, is shown."""
         return not self.covers(key, asked) or self.shown(key) is not None
 
+    def has_below(self, prefix: str) -> bool:
+        """Whether a pending key begins with *prefix*."""
+        at = bisect_left(self._order, prefix)
+        return at < len(self._order) and self._order[at].startswith(prefix)
+
     def pending_below(self, prefix: str) -> Iterator[str]:
         return (key for key in self._slice(prefix))
 

@@ -70,19 +70,22 @@ class Shown(Wrapper):
             return found
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        while True:
-            with self._pending.overlay.asking() as asked:
-                told = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
-                merged = self._pending.overlay.page(
-                    told, asked, prefix=prefix, delimiter=delimiter, after=after, limit=min(limit, PAGE_KEYS)
-                )
-                empty = {group for group in merged.doubtful if not await self._survives(group, asked, marker=True)}
-            page = merged.page
-            if empty:
-                page = replace(page, prefixes=tuple(group for group in page.prefixes if group not in empty))
-            if page.objects or page.prefixes or page.next is None:
-                return page
-            after = page.next
+        """A page is short only at the end: who asks for two keys wants to know whether there are two."""
+        limit = min(limit, PAGE_KEYS)
+        page = await self._page(prefix, delimiter, after, limit)
+        while page.next is not None and (missing := limit - len(page.objects) - len(page.prefixes)) > 0:
+            more = await self._page(prefix, delimiter, page.next, missing)
+            page = Page((*page.objects, *more.objects), (*page.prefixes, *more.prefixes), more.next)
+        return page
+
+    async def _page(self, prefix: str, delimiter: str, after: str, limit: int) -> Page:
+        """What is shown of one page of the store; perhaps nothing. A whole one is asked for where something may be hidden."""
+        with self._pending.overlay.asking() as asked:
+            wanted = PAGE_KEYS if limit > 0 and self._pending.overlay.has_below(prefix) else limit
+            told = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=wanted)
+            merged = self._pending.overlay.page(told, asked, prefix=prefix, delimiter=delimiter, after=after, limit=limit)
+            empty = {group for group in merged.doubtful if not await self._survives(group, asked, marker=True)}
+        return replace(merged.page, prefixes=tuple(group for group in merged.page.prefixes if group not in empty)) if empty else merged.page
 
     async def _survives(self, prefix: str, asked: int, *, marker: bool) -> bool:
         """Whether the store has a key under *prefix* that is shown; the marker counts only if it is asked for."""

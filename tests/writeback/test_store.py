@@ -237,6 +237,27 @@ async def test_bytes_come_from_the_version_that_was_asked_for(clock: MockClock, 
         await store.get_into(K, ByteRange(0, 9), memoryview(bytearray(9)))
 
 
+async def test_a_page_is_short_only_at_the_end(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
+    for key in ("d/", "d/a", "d/b", "d/c", "d/c/x", "d/z"):
+        await bucket.put(Key(key), b"")
+    for key in ("d/a", "d/b", "d/c/x"):
+        await store.delete(Key(key))
+    assert [info.key for info in (await store.list("d/", limit=2)).objects] == ["d/", "d/c"]
+    page = await store.list("d/", delimiter="/", after="d/", limit=2)
+    assert ([info.key for info in page.objects], page.prefixes) == (["d/c", "d/z"], ())
+
+
+@pytest.mark.slow
+async def test_what_is_left_of_a_thousand_is_one_listing(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
+    for number in range(900):
+        await bucket.put(Key(f"d/{number}"), b"")
+        await store.delete(Key(f"d/{number}"))
+    await bucket.put(Key("d/"), b"")
+    plan.seen.clear()
+    assert [info.key for info in (await store.list("d/", limit=2)).objects] == ["d/"]
+    assert [op.verb for op in plan.seen if op.verb == "list"] == ["list"]
+
+
 # -- conditions ---------------------------------------------------------------------------
 
 
