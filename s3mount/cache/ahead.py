@@ -23,7 +23,7 @@ class ListAhead:
         self._tables, self._asking, self._attributes, self._background = tables, asking, attributes, background
         self._fresh = fresh
         self._scans = Scans(tables, asking, attributes, background, fresh)
-        self._walks = Walks(tables, asking, attributes, background)
+        self._walks = Walks(tables, asking, attributes, background, fresh)
 
     def __repr__(self) -> str:
         return f"<ListAhead {self._scans!r} {self._walks!r}>"

@@ -9,7 +9,8 @@ Directories beside each other are entered, one after another: somebody walks. Tw
             directories, and of all that lies below them. Tried where the directories seen were small; kept where a page was worth
             `WORTH` directories. Listed is the highest directory from which the walker came down, reading each on his way: pages that
             begin at the same place tell the same, and those of the higher one go on into the next branch.
-    beside  the first pages of the next directories, several at a time; more each time one of them is entered.
+    beside  the first pages of the next directories, several at a time; more each time one of them is entered, but no more than the walker
+            gets to before they are too old.
 
     UNTRIED --`ENTERED` entered, small on average--> (a page) --told of `WORTH` directories--> GOOD --a page did not--> BAD
                                                               --did not--> BAD
@@ -27,7 +28,8 @@ from enum import Enum, auto
 
 from s3mount.cache.asking import Asking, Flight
 from s3mount.cache.attributes import Attributes
-from s3mount.cache.leaf import Mark
+from s3mount.cache.leaf import Asked, Mark
+from s3mount.cache.table import Accept
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import behind, just_before, parent_of, stem_of, text_of
@@ -57,7 +59,7 @@ class Flat(Enum):
 class Walk:
     """What was seen of the directories in one parent: the one entered last, and the one last read from its beginning.
 
-    `starts` are where the latest flat pages begin; `onward` continues them.
+    `starts` are where the latest flat pages begin; `onward` continues them. `pace` is when the latest directories were entered.
     """
 
     last: str = ""
@@ -70,6 +72,7 @@ class Walk:
     flying: Flight[Page] | None = None
     onward: str | None = None
     starts: deque[str] = field(default_factory=lambda: deque(maxlen=2))
+    pace: deque[Asked] = field(default_factory=lambda: deque(maxlen=BESIDE))
     window: int = 1
     ahead: str = ""
 
@@ -81,7 +84,8 @@ class Walk:
 class Walks:
     """The walks in one store."""
 
-    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background) -> None:
+    def __init__(self, tables: Tables, asking: Asking, attributes: Attributes, background: Background, fresh: Accept) -> None:
+        self._fresh = fresh
         self._tables = tables
         self._asking = asking
         self._attributes = attributes
@@ -110,6 +114,8 @@ class Walks:
             walk.entered += 1 + (not walk.entered and parent != "" and self._was_read(parent) and self._was_read(parent_of(parent)))
         elif stem < walk.last:
             walk.entered, walk.window, walk.ahead = 1, 1, ""
+        if stem != walk.last:
+            walk.pace.append(self._tables.ask())
         walk.last = stem
         return walk
 
@@ -223,14 +229,14 @@ class Walks:
         """Ask for the first pages of the directories that follow *stem*."""
         if walk.entered < ENTERED or self._tables.is_nearly_full:
             return
-        walk.window = min(BESIDE, walk.window * 2)
+        walk.window = min(BESIDE, max(1, walk.window) * 2, sum(map(self._fresh, walk.pace)) - 1)
         parent = parent_of(stem)
         table = self._tables.find(parent)
         if table is None:
             return
         following = 0
         for text, value in table.rows_behind(behind(text_of(parent, stem))):
-            if following == walk.window or self._beside >= BESIDE:
+            if following >= walk.window or self._beside >= BESIDE:
                 return
             if value is Mark.PREFIX:
                 following += 1

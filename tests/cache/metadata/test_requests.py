@@ -155,6 +155,17 @@ async def test_a_walk_over_large_directories_lists_each_once_and_the_next_ones_a
         assert slow.most >= 4
 
 
+async def test_a_slow_walk_does_not_list_directories_before_their_time(autojump_clock: MockClock) -> None:
+    """What is listed ahead and too old when the walker comes is listed twice."""
+    keys = [f"top/d{d:03}/f{n:03}" for d in range(60) for n in range(400)]
+    async with remembering(keys) as (store, slow):
+        _, prefixes = await list_all(store, "top/")
+        for prefix in prefixes:
+            await list_all(store, prefix)
+            await trio.sleep(0.4)
+        assert slow.counts["list"] <= 60 * 1.3
+
+
 @pytest.mark.slow
 async def test_a_long_walk_leaves_no_more_behind_than_a_short_one(autojump_clock: MockClock) -> None:
     keys = [f"flat/file-{n:06d}" for n in range(150_000)] + [f"deep/{n // 1000}/{n // 10 % 100}/{n}" for n in range(100_000)]
