@@ -119,7 +119,7 @@ def by_web_identity(authority: Authority, folder: Path, monkeypatch: pytest.Monk
 
 
 def by_single_sign_on(authority: Authority, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = "https://sign.on/start"
+    start = "https://sign.example/start"
     keys = f"sso_start_url = {start}\nsso_region = us-east-1\nsso_account_id = 123456789012\nsso_role_name = reader\n"
     (folder / "config").write_text(f"[default]\n{keys}")
     cache = folder / ".aws/sso/cache"
