@@ -60,6 +60,23 @@ async def tags_are_kept_beside_the_object_or_refused(store: ObjectStore) -> None
 
 
 @conforms()
+async def tags_stay_when_a_version_takes_the_place_of_another(store: ObjectStore) -> None:
+    made = await store.put(K, b"data")
+    try:
+        await store.set_aspect(K, "tags", "a=1&b=two%20words", if_match=made.etag)
+    except Unsupported:
+        return
+    again = await store.put(K, b"other data", Commit(former=await store.head(K), file_id=made.file_id))
+    assert await store.aspect(K, "tags") == "a=1&b=two%20words"
+    if not store.capabilities.early_parts:
+        return  # nobody edits by uploads there
+    upload = await store.create_upload(K, Commit(former=again, file_id=made.file_id))
+    await store.complete_upload(upload, [await store.put_part(upload, 1, b"third data")])
+    assert await store.aspect(K, "tags") == "a=1&b=two%20words"
+    assert await read(store, K) == b"third data"
+
+
+@conforms()
 async def an_object_is_its_only_version_where_none_are_kept(store: ObjectStore) -> None:
     keys = [Key("a"), Key("b/c"), K]
     for key in keys:
