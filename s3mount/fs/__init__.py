@@ -24,6 +24,7 @@ one inode's bytes
 content      base version + what was written since; the commit;  lost: what could not be kept (pure)
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
 upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once
+leftover     what no commit took: told, and handed on when it cannot stay;  kept: its shape (pure)
 delivery     lost replies;  pinned: versions kept readable
 turn         one commit at a time, at no cost while nobody else wants to
 staging      bytes that wait for a commit;  running_hash: their hash, taken while they are written;  buffers: for replies to reads

@@ -5,6 +5,7 @@
     session     tuning              one mount from init to close; what the kernel lets us raise
     mountpoint  utab                is the place fit, what is mounted there, take it off; so that umount(8) calls our helper
     daemon      runtime   logs      the background process, its record, its log
+    control                         a socket beside the record: questions and errands that need not go through the kernel
     notify                          the service manager's protocol
 
 Arrows: session -> operations, tuning, invalidate, mountpoint, utab, notify -> attributes. Only this package imports pyfuse3.
