@@ -1,4 +1,4 @@
-"""What objects say of themselves, on real mounts: over our own server as over the embedded store."""
+"""What objects say of themselves, on real mounts: over our own server, moto and the embedded store."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.fuse.conftest import NewMount
 from tests.fuse.mounting import Mount
 from tests.fuse.test_programs import needs, run
 from tests.fuse.test_tree import error_of
-from tests.s3.services import Service, ours
+from tests.s3.services import SERVICES, Service
 from tests.server.serving import ACCESS_KEY, SECRET_KEY
 from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with ours(tmp_path_factory.mktemp("served")) as service:
+@pytest.fixture(scope="module", params=["ours", "moto"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with SERVICES[request.param](tmp_path_factory.mktemp("served")) as service:
         yield service
 
 
@@ -35,7 +35,7 @@ def mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, req
         if name.startswith(("AWS_", "XDG_")):
             monkeypatch.setenv(name, value)
     mount = Mount(tmp_path, "--endpoint-url", service.url)
-    mount.url = f"s3://{request.node.name.replace('_', '-')[:55].strip('-')}"
+    mount.url = f"s3://{request.node.originalname.replace('_', '-')[:55].strip('-')}"
     with mount.guarded():
         try:
             yield mount.start()
