@@ -25,7 +25,7 @@ from s3mount.store.api import PAGE_KEYS, ObjectStore
 from s3mount.store.bucket import Bucket, File
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
-from tests.cache.metadata.kit import list_all, remembering
+from tests.cache.metadata.kit import fill, list_all, remembering
 
 T = TypeVar("T")
 
@@ -36,11 +36,13 @@ STEMS = ["", "a/", "a/b/", "b/", "c/", "c/x/", "c/z/", "nothing/"]
 
 
 class Unsteady(Wrapper):
-    """Pages of three keys; each request acts and answers after random times; now and then a reply is lost."""
+    """Pages of a few keys; each request acts and answers after random times; now and then a reply is lost."""
 
-    def __init__(self, inner: ObjectStore, rng: random.Random) -> None:
+    def __init__(self, inner: ObjectStore, rng: random.Random, *, page: int = 3) -> None:
         super().__init__(inner)
         self._rng = rng
+        self._page = page
+        self.flying = self.most = 0
 
     async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
         await trio.sleep(self._rng.choice([0, 0, 0.1, 1, 3]))
@@ -51,7 +53,12 @@ class Unsteady(Wrapper):
         return answer
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        return await super().list(prefix, delimiter=delimiter, after=after, limit=min(limit, 3))
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        try:
+            return await super().list(prefix, delimiter=delimiter, after=after, limit=min(limit, self._page))
+        finally:
+            self.flying -= 1
 
 
 State = dict[str, ETag]
@@ -240,3 +247,51 @@ async def quietly(act: Callable[[object], Awaitable[None]], what: object) -> Non
 @settings(max_examples=40, deadline=None)
 def test_every_answer_was_true_within_the_time_to_live(attributes: str, seed: int) -> None:
     trio.run(live, attributes, seed, 40, clock=MockClock(autojump_threshold=0))
+
+
+async def list_while_others_write(seed: int) -> None:
+    """Twice: the second listing begins its pages where the first one's began."""
+    rng = random.Random(seed)
+    memory = MemoryStore(LIKE_S3)
+    fill(memory.bucket, [f"d/f{n:05}" for n in range(24_000)])
+    unsteady, other = Unsteady(memory, rng, page=PAGE_KEYS), memory.another()
+    store = Remembering(unsteady, CacheOptions(attributes="list", metadata_ttl_s=rng.choice([0.5, TTL, 1000])))
+    kept = {f"d/f{n:05}" for n in range(24_000) if n % 100}
+    ever = set(memory.bucket.keys)
+
+    async def write() -> None:
+        while True:
+            key = Key(f"d/f{rng.randrange(240) * 100:05}{rng.choice(['', '', '-new'])}")
+            ever.add(key)
+            try:
+                match rng.randrange(4):
+                    case 0:
+                        await store.put(key, b"ours")
+                    case 1:
+                        await store.delete(key)
+                    case 2:
+                        await other.put(key, b"other")
+                    case 3:
+                        await other.delete(key)
+            except OutcomeUnknown:
+                pass
+            await trio.sleep(rng.choice([0, 0.1, 1]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(write)
+        for _ in range(2):
+            objects, _ = await list_all(store, "d/")
+            told = [info.key for info in objects]
+            assert told == sorted(set(told))
+            assert kept <= set(told) <= ever
+            store.tables.check()
+        nursery.cancel_scope.cancel()
+    assert unsteady.most > 1
+    await store.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_pages_listed_side_by_side_lose_and_repeat_nothing_that_was_there_throughout(seed: int) -> None:
+    trio.run(list_while_others_write, seed, clock=MockClock(autojump_threshold=0))
