@@ -23,6 +23,8 @@ from s3mount.errors import S3MountError
 
 # Longer than this is "more than a moment", and is said.
 MOMENT_S = 1.0
+# Who is done does not wait longer for a mount that has yet to say how far it is.
+LAST_WORD_S = 1.0
 # How often the bar moves.
 STEP_S = 0.5
 
@@ -39,7 +41,7 @@ def told_meanwhile(ask: Ask, *, verb: str = "Waiting") -> Iterator[None]:
         yield
     finally:
         over.set()
-        teller.join(timeout=MOMENT_S)
+        teller.join(timeout=LAST_WORD_S)
 
 
 def _tell(ask: Ask, over: threading.Event, verb: str) -> None:
