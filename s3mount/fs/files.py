@@ -225,7 +225,7 @@ class Files:
         try:
             if flags & (os.O_ACCMODE | os.O_TRUNC):
                 await self.complete(live)
-            if flags & os.O_TRUNC and live.content.size:
+            if flags & os.O_TRUNC and (live.content.size or live.content.incomplete):
                 await live.content.truncate(0)
                 live.written(self._volume.clock_ns(), privileged=caller.uid == 0)
         except BaseException:

@@ -76,7 +76,7 @@ class Metadata:
             await self._files.complete(live)
             if not stat.S_ISREG(live.attributes.mode):
                 raise Invalid("Only a regular file has a size.")
-            if size != live.content.size:
+            if size != live.content.size or live.content.incomplete:
                 await live.content.truncate(size)
             live.attributes = edit(live.attributes)
             if live.holders == 1 or not live.content.changed:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import Exists, NoEntry, S3MountError, Stale, Unavailable
+from s3mount.errors import Exists, NoEntry, NoSpace, S3MountError, Stale, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import SYNC_SECONDS
 from s3mount.model import Key
@@ -311,6 +311,32 @@ async def test_attributes_that_change_while_a_commit_is_under_way_are_not_lost(
         await mount.setattr("f", AttrChange(mode=0o600, mtime_ns=42))
     attr = await (await mount.remount()).stat("f")
     assert (attr.mode & 0o7777, attr.mtime_ns) == (0o600, 42)
+
+
+@pytest.mark.parametrize("way", ["open", "truncate"])
+async def test_a_file_that_lost_all_that_was_written_is_itself_again_once_it_was_emptied(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Its size is 0 all the while: emptying it is no change of size."""
+    mount = Mounted(store)
+    fh = await mount.create("f")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("s3mount.fs.staging.os.pwrite", full)
+        with pytest.raises(NoSpace):
+            await mount.fs.write(fh, 0, b"x" * 1_000_000)
+    with pytest.raises(NoSpace):
+        await mount.fs.fsync(fh)
+    if way == "truncate":
+        await mount.setattr("f", AttrChange(size=0))
+    again = await mount.open("f", RW | (os.O_TRUNC if way == "open" else 0))
+    await mount.fs.write(again, 0, b"short")
+    await mount.close(again)
+    await mount.close(fh)
+    assert await body(store, "f") == b"short"
 
 
 async def test_changes_of_one_directory_at_the_same_time_are_not_lost(store: MemoryStore, autojump_clock: trio.testing.MockClock) -> None:

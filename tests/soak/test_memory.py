@@ -72,12 +72,13 @@ def memory(mount: Mount) -> int:
     return int(found[1]) * 1024
 
 
-def test_many_large_files_written_at_once_stay_within_the_memory_limit(mount: Mount) -> None:
+def test_many_large_files_written_at_once_stay_within_the_memory_limit(mount: Mount, capfd: pytest.CaptureFixture[str]) -> None:
     paths = [mount.path / str(number) for number in range(FILES)]
     with ThreadPoolExecutor(FILES) as pool:
         written = list(pool.map(write, paths, range(FILES)))
     peak = memory(mount)
-    print(f"\n{FILES} files of {FILE_MIB} MiB at once: {peak / MiB:.0f} MiB of memory at most, limit {MEMORY_LIMIT // MiB} MiB")  # noqa: T201
+    with capfd.disabled():
+        print(f"\n{FILES} files of {FILE_MIB} MiB at once: {peak / MiB:.0f} MiB of memory at most, limit {MEMORY_LIMIT // MiB} MiB")  # noqa: T201
     assert peak <= MEMORY_LIMIT + BESIDE
     mount.again()
     assert [read(path) for path in paths] == written
