@@ -17,6 +17,7 @@ D1  At most `MOST` wait untouched: the oldest of more are saved before their tim
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -31,6 +32,8 @@ WAIT_S = 1.0
 MOST = 1000
 # Copies under way at once.
 AT_ONCE = 32
+# What is being saved when the background ends is finished, as far as that takes so long: nobody could tell else whether it happened.
+GRACE_S = 20.0
 
 
 class Deferred(Generic[T]):
@@ -60,26 +63,31 @@ class Deferred(Generic[T]):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled. What waits then is left to whoever saves everything."""
-        slots = trio.Semaphore(AT_ONCE)
+        slots, scopes = trio.Semaphore(AT_ONCE), set[trio.CancelScope]()
 
         async def save(thing: T) -> None:
+            scope = trio.CancelScope(shield=True, deadline=math.inf if self._running else trio.current_time() + GRACE_S)
+            scopes.add(scope)
             try:
-                with trio.CancelScope(shield=True):  # the end of a mount waits for it in any case, and would not know whether it happened
+                with scope:
                     await self._save(thing)
             finally:
+                scopes.discard(scope)
                 slots.release()
 
         self._running = True
         task_status.started()
-        try:
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            try:
                 while True:
                     thing = await self._next()
                     await slots.acquire()
                     nursery.start_soon(save, thing)
-        finally:
-            self._running = False
-            self._room.unpark_all()
+            finally:
+                self._running = False
+                self._room.unpark_all()
+                for scope in scopes:
+                    scope.deadline = trio.current_time() + GRACE_S
 
     async def _next(self) -> T:
         """Take the oldest, when its time has come."""

@@ -14,7 +14,7 @@ import trio.testing
 from s3mount.errors import AccessDenied, OutcomeUnknown, Unavailable
 from s3mount.fs import deferred
 from s3mount.fs.attrs import AttrChange
-from s3mount.fs.deferred import AT_ONCE, MOST, WAIT_S, Deferred
+from s3mount.fs.deferred import AT_ONCE, GRACE_S, MOST, WAIT_S, Deferred
 from s3mount.model import ByteRange, ETag, Key, Metadata, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -362,6 +362,14 @@ async def test_what_is_being_saved_is_finished_when_the_background_ends(autojump
         await trio.sleep(WAIT_S + 1)
     assert trio.current_time() - began == pytest.approx(WAIT_S + 10)
     assert not one.running
+
+
+async def test_the_end_of_the_background_does_not_wait_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    async with waiting(lambda thing: None, 1000.0) as one:
+        await one.add(1)
+        await trio.sleep(WAIT_S + 1)
+    assert trio.current_time() - began == pytest.approx(WAIT_S + 1 + GRACE_S)
 
 
 def test_the_store_of_these_tests_changes_the_tag_with_every_copy() -> None:
