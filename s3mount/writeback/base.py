@@ -43,7 +43,7 @@ CREATE TABLE about (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records (
     id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, op TEXT NOT NULL, state TEXT NOT NULL, condition TEXT NOT NULL,
     commit_id TEXT NOT NULL, size INTEGER NOT NULL, pieces TEXT NOT NULL, base TEXT NOT NULL, metadata TEXT NOT NULL,
-    content_type TEXT NOT NULL, storage_class TEXT NOT NULL, created_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL,
+    content_type TEXT NOT NULL, storage_class TEXT NOT NULL, former TEXT NOT NULL, created_ns INTEGER NOT NULL, updated_ns INTEGER NOT NULL,
     attempts INTEGER NOT NULL, reason TEXT NOT NULL, error TEXT NOT NULL
 );
 CREATE TABLE bodies (name TEXT PRIMARY KEY, length INTEGER NOT NULL, data BLOB);
@@ -51,13 +51,15 @@ CREATE TABLE uses (record INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (rec
 CREATE INDEX uses_of_body ON uses (body);
 """
 COLUMNS = (
-    "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, created_ns, updated_ns, attempts,"
-    " reason, error"
+    "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, former, created_ns, updated_ns,"
+    " attempts, reason, error"
 )
 
 
 def record_of(number: int, *row: Any) -> Record:
-    key, op, state, condition, commit_id, size, pieces, base, metadata, kind, storage, created, updated, attempts, reason, error = row
+    key, op, state, condition, commit_id, size, pieces, base, metadata, kind, storage, former, created, updated, attempts, reason, error = (
+        row
+    )
     return Record(
         id=number,
         key=Key(key),
@@ -71,6 +73,7 @@ def record_of(number: int, *row: Any) -> Record:
         metadata=metadata_from_text(metadata),
         content_type=kind,
         storage_class=storage,
+        former=former,
         created_ns=created,
         updated_ns=updated,
         attempts=attempts,
@@ -92,6 +95,7 @@ def row_of(record: Record) -> tuple[object, ...]:
         metadata_to_text(record.metadata),
         record.content_type,
         record.storage_class,
+        record.former,
         record.created_ns,
         record.updated_ns,
         record.attempts,

@@ -339,7 +339,7 @@ class Journal:
                 raise
 
     def _enter(self, change: Enter) -> int:
-        cursor = self._base.execute(f"INSERT INTO records ({COLUMNS}) VALUES ({', '.join('?' * 16)})", row_of(change.record))
+        cursor = self._base.execute(f"INSERT INTO records ({COLUMNS}) VALUES ({', '.join('?' * 17)})", row_of(change.record))
         number = cursor.lastrowid
         assert number is not None
         for name in change.record.bodies - change.bodies.keys():

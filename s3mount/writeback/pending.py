@@ -359,7 +359,7 @@ def _over(record: Record, replaced: Record) -> Record:
         pieces = compose(record.pieces, replaced.pieces)
         record = replace(record, pieces=pieces, base=replaced.base)
         record = record if record.keeps else replace(record, base=None)
-    return replace(record, condition=carried(replaced, record.condition))
+    return replace(record, condition=carried(replaced, record.condition), former=replaced.former)
 
 
 def _inherited(after: Record, before: Record) -> Condition:

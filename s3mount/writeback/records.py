@@ -54,8 +54,8 @@ Piece = Stored | Kept | Hole
 class Record:
     """One change of one key. `id` rises with time (0: not in the journal yet); times in nanoseconds since 1970.
 
-    `condition` is what the store shall judge. `base` is what `Kept` pieces come from. `reason` is the last failure, as a sentence, and
-    `error` the name of its class in `s3mount.errors`.
+    `condition` is what the store shall judge. `base` is what `Kept` pieces come from. `former` is the ETag of the version whose tags and
+    headers stay ("": none). `reason` is the last failure, as a sentence, and `error` the name of its class in `s3mount.errors`.
     """
 
     id: int = 0
@@ -70,6 +70,7 @@ class Record:
     metadata: Metadata = field(default_factory=lambda: NO_METADATA)
     content_type: str = "application/octet-stream"
     storage_class: str = "STANDARD"
+    former: str = ""
     created_ns: int = 0
     updated_ns: int = 0
     attempts: int = 0

@@ -286,6 +286,7 @@ class Sender:
             content_type=record.content_type,
             storage_class=record.storage_class,
             commit_id=record.commit_id,
+            former=self._former(record),
         )
         if _is_description(record):
             return await self._describe(record, commit.condition)
@@ -313,6 +314,13 @@ class Sender:
         if isinstance(condition, Matches) and is_local(condition.etag):
             return Matches((await self._real(record, condition.etag)).etag)
         return condition
+
+    def _former(self, record: Record) -> ObjectInfo | None:
+        """The version in the store whose place this one takes, where that can be told; what it has beyond metadata stays."""
+        etag = ETag(record.former)
+        if etag and is_local(etag):
+            etag = self._pending.overlay.real(record.key, etag) or ETag("")
+        return ObjectInfo(record.key, 0, etag, 0) if etag else None
 
     async def _base(self, record: Record) -> ObjectInfo | None:
         """The version in the store that *record* keeps something of."""

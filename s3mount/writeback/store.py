@@ -180,6 +180,7 @@ class WriteBack(Shown):
             metadata=commit.metadata,
             content_type=commit.content_type,
             storage_class=commit.storage_class,
+            former=commit.former.etag if commit.former is not None and commit.former.key == key else "",
         )
 
     async def _enter(self, record: Record, bodies: dict[str, bytes | int]) -> ObjectInfo:
@@ -237,6 +238,7 @@ class WriteBack(Shown):
             commit_id=secrets.token_hex(16),
             condition=Matches(former.etag),
             metadata=metadata,
+            former=former.etag,
             attempts=0,
             reason="",
             error="",

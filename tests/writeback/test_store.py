@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.errors import AccessDenied, AlreadyExists, Busy, NoSpace, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, Unavailable
-from s3mount.model import Absent, ByteRange, ETag, Key, Matches
+from s3mount.model import Absent, ByteRange, ETag, Key, Matches, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
@@ -256,6 +256,32 @@ async def test_what_is_left_of_a_thousand_is_one_listing(clock: MockClock, store
     plan.seen.clear()
     assert [info.key for info in (await store.list("d/", limit=2)).objects] == ["d/"]
     assert [op.verb for op in plan.seen if op.verb == "list"] == ["list"]
+
+
+async def test_the_store_is_told_whose_place_a_version_takes(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, tmp_path: Path
+) -> None:
+    told: list[ObjectInfo | None] = []
+
+    class Listening(MemoryStore):
+        async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
+            told.append(commit.former)
+            return await super().put(key, data, commit)
+
+    inner = Listening(LIKE_S3)
+    foreign = await MemoryStore.put(inner, K, b"foreign")
+    late = await WriteBack.open(inner, tmp_path / "k")
+    info = await late.put(K, b"1", Commit(condition=Matches(foreign.etag), former=foreign))
+    info = await late.put(K, b"2", Commit(condition=Matches(info.etag), former=info))
+    await late.sync()
+    await late.put(K, b"3", Commit(former=info))
+    await late.sync()
+    first, second = told
+    assert first is not None
+    assert second is not None
+    assert first.etag == foreign.etag
+    assert second.etag not in (info.etag, foreign.etag)
+    await late.aclose()
 
 
 # -- conditions ---------------------------------------------------------------------------
