@@ -13,6 +13,7 @@ from s3mount.cache.blocks import Blocks
 from s3mount.cache.build import remembered
 from s3mount.cache.file_walk import DEPTHS, IDLE_SECONDS
 from s3mount.cache.options import CacheOptions
+from s3mount.cache.texts import stem_of
 from s3mount.model import Key, KiB, MiB, ObjectInfo, number_of
 from tests.cache.kit import LATENCY, Remote, pattern, read_all, remote_of
 
@@ -23,22 +24,18 @@ ORDERS: dict[str, Callable[[ObjectInfo], tuple[str | int, ...]]] = {
 
 
 class Listed:
+    """Listings of a tree whose files all lie in directories of the top."""
+
     def __init__(self, infos: Sequence[ObjectInfo]) -> None:
-        self._infos = sorted(infos, key=lambda info: info.key)
+        self._files: dict[str, list[ObjectInfo]] = {}
+        for info in sorted(infos, key=lambda info: info.key):
+            self._files.setdefault(stem_of(info.key), []).append(info)
 
     def after(self, key: str, count: int) -> Sequence[ObjectInfo]:
-        name = key[: key.rfind("/") + 1]
-        return [info for info in self._infos if info.key > key and info.key.startswith(name) and "/" not in info.key[len(name) :]][:count]
+        return [info for info in self._files.get(stem_of(key), ()) if info.key > key][:count]
 
     def directories(self, stem: str) -> Sequence[str] | None:
-        below = sorted(
-            {
-                info.key[: info.key.find("/", len(stem)) + 1]
-                for info in self._infos
-                if info.key.startswith(stem) and "/" in info.key[len(stem) :]
-            }
-        )
-        return below or None
+        return () if stem else sorted(self._files)
 
     def list_ahead(self, stem: str) -> None:
         """All is listed."""
