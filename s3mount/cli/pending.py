@@ -45,6 +45,10 @@ from s3mount.errors import Busy, S3MountError, Unavailable, UsageError
 # What nobody sends by itself, or what has failed: these are for the user to deal with. The rest is on its way.
 FOR_THE_USER = frozenset({"waiting", "failed", "kept"})
 
+# How long a file may be held by a try that is just under way, as after each close, before it counts as in use.
+HELD_S = 5.0
+LOOK_AGAIN_S = 0.2
+
 all_option = click.option("--all", "-a", "everything_there", is_flag=True, help="All that is listed.")
 
 
@@ -212,8 +216,12 @@ def discard(names: tuple[str, ...], everything_there: bool, as_json: bool) -> No
 
 async def _discard(item: Item) -> None:
     if item.is_held:
-        if item.url.key not in (await _ask(item, "discard"))["discarded"]:
-            raise Busy("a process has it open, or it is being stored just now.")
+        with trio.move_on_after(HELD_S):
+            while True:
+                if item.url.key in (await _ask(item, "discard"))["discarded"]:
+                    return
+                await trio.sleep(LOOK_AGAIN_S)
+        raise Busy("a process has it open, or it is being stored just now.")
     elif item.state == "queued" and item.mount is not None:
         raise Busy("its mount sends it: remove the file there.")
     elif item.mount is not None:
