@@ -45,8 +45,8 @@ fmt: setup-test ## format the code and mend what ruff can mend
 bench: setup-test ## print a mount's speed next to the bare directory's (BENCH_SCALE=0.01 for a taste)
 	$(RUN) -m tests.bench
 
-soak: setup-test ## the random tests, for minutes and with new seeds
-	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600
+soak: setup-test ## the random tests and bad weather, for minutes and with new seeds
+	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500
 
 install: ## a self-contained installation with the mount(8) helpers (PREFIX, DESTDIR, HELPERDIR)
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' HELPERDIR='$(HELPERDIR)' scripts/install.sh install
