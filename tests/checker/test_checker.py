@@ -156,11 +156,6 @@ def test_many_lives_at_once_on_s3_are_those_on_a_disk(remote: Mount, tmp_path: P
             life.result()
 
 
-@pytest.mark.parametrize("seed", seeds(1))
-def test_a_life_with_write_back_is_that_on_a_disk(deferred: Mount, tmp_path: Path, seed: int) -> None:
-    check(deferred, tmp_path, seed, operations(700), REMOTE)
-
-
 # -- what `make soak` runs --------------------------------------------------------------------
 
 
