@@ -164,7 +164,7 @@ class Moving(Wrapper):
         self._batches.update((leg, (batch, number)) for number, leg in enumerate(legs))
         self.overlay.add(area, legs, instead_of=claimed)
         for leg in claimed:
-            self._ended(leg, note="")
+            self._ended(leg)
         self._queue.extend(legs)
         self._news.unpark_all()
 
@@ -223,7 +223,7 @@ class Moving(Wrapper):
             copy = await self.inner.copy(leg.source, leg.target, if_match=leg.etag, commit=described)
         except GONE:
             log.warning("%r was replaced or removed by somebody else while it was renamed: it stays there", leg.source)
-            self._over(leg, note="")
+            self._over(leg)
             self.overlay.put(leg.source)
             return
         batch, number = self._batches[leg]
@@ -234,26 +234,26 @@ class Moving(Wrapper):
         if self._passengers is not None:
             await self._passengers.arrived(leg.target, leg.etag, copy)
 
-    async def _delete(self, leg: Leg, *, note: str | None = None) -> None:
+    async def _delete(self, leg: Leg) -> None:
         try:
             await self.inner.delete(leg.source, if_match=leg.etag if self.capabilities.conditional_put else None)
         except GONE:
             log.info("%r was replaced by somebody else while it was renamed", leg.source)
             self.overlay.put(leg.source)
-        self._over(leg, note=note)
+        self._over(leg)
 
-    def _over(self, leg: Leg, *, note: str | None = None) -> None:
+    def _over(self, leg: Leg) -> None:
         self.overlay.over(leg)
-        self._ended(leg, note=note)
+        self._ended(leg)
 
-    def _ended(self, leg: Leg, *, note: str | None = None) -> None:
-        """The last one of a record takes it along; *note* is the last word about it ("": nothing is left to do)."""
+    def _ended(self, leg: Leg) -> None:
+        """The last one of a record takes it along. The others say so: what is put where they came from may be just like them."""
         batch, number = self._batches.pop(leg)
         batch.left -= 1
         if not batch.left and batch.record is not None:
             batch.record.done()
-        elif note is not None:
-            batch.note(number, note)
+        else:
+            batch.note(number, "")
 
     def leave(self) -> None:
         """What is still on its way is for the next mount."""
@@ -422,7 +422,7 @@ class Moving(Wrapper):
         if leg.busy is None and if_match in (None, leg.etag):
             leg.busy = trio.Event()
             try:
-                await self._delete(leg, note="")
+                await self._delete(leg)
             finally:
                 self._free(leg)
 

@@ -375,6 +375,23 @@ async def test_a_leg_that_was_taken_over_is_not_finished_by_its_first_record(tmp
     assert await keys_of(store) == ["f/x"]
 
 
+async def test_what_was_written_anew_where_a_key_came_from_survives_a_crash(tmp_path: Path) -> None:
+    """Regression: an ETag tells of the content alone, so the next mount took the new file for the source of the copy, and deleted it."""
+    slow = lambda op: Fault(until=trio.Event()) if op.verb == "copy" and op.key == "e/sub/x" else None  # noqa: E731
+    journal, kept = tmp_path / "journal", tmp_path / "kept"
+    async with rigged(journal, faults=slow) as rig:
+        etag = (await rig.store.head(Key("d/042"))).etag
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await rig.mount.mkdir("d")
+        await rig.mount.write("d/042", b"042")
+        rig.store.bucket.keys["d/042"].etag = etag
+        shutil.copytree(journal, kept)
+    await Carrier(rig.store, kept).recover()
+    assert await body(rig.store, "d/042") == b"042"
+
+
 async def test_a_refusal_of_one_copy_keeps_it_readable_where_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fault = lambda op: Fault(before=AccessDenied("no")) if op.verb == "copy" and op.key == "e/050" else None  # noqa: E731
     async with rigged(tmp_path, faults=fault) as rig:
