@@ -199,11 +199,12 @@ class Moving(Wrapper):
 
     async def clear(self, *keys: str) -> None:
         """On return nothing is on its way from or to *keys*."""
-        legs = dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key))
-        if len(legs) == 1:
-            await self._arrive(*legs)
-        elif legs:
-            await each(list(legs), self._arrive)
+        while legs := dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key)):
+            # Another rename may have taken over what we waited for: then it still lies there.
+            if len(legs) == 1:
+                await self._arrive(*legs)
+            else:
+                await each(list(legs), self._arrive)
 
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""

@@ -392,6 +392,30 @@ async def test_what_was_written_anew_where_a_key_came_from_survives_a_crash(tmp_
     assert await body(rig.store, "d/042") == b"042"
 
 
+async def test_a_key_that_is_taken_over_by_another_rename_is_not_written_over_where_it_lies(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: who wrote there waited for the former rename alone, and the bytes that the later one was to carry were lost."""
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await trio.testing.wait_all_tasks_blocked()
+        moving = rig.mount.fs._volume.moving
+        assert moving is not None
+        infos = (await moving.list("e/")).objects
+        first = infos[1]
+
+        async def write() -> None:
+            await moving.put(Key(f"d/{first.key[2:]}"), b"new")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(moving.begin, "e/", "f/", infos)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked()
+            rig.held.set()
+        await moving.settle()
+        assert await body(rig.store, f"f/{first.key[2:]}") == first.key[2:].encode()
+        assert await body(rig.store, f"d/{first.key[2:]}") == b"new"
+
+
 async def test_a_refusal_of_one_copy_keeps_it_readable_where_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fault = lambda op: Fault(before=AccessDenied("no")) if op.verb == "copy" and op.key == "e/050" else None  # noqa: E731
     async with rigged(tmp_path, faults=fault) as rig:
