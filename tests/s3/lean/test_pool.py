@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
+from pathlib import Path
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -12,6 +16,7 @@ from s3mount.errors import Unavailable
 from s3mount.store.s3.lean.connection import Connection, Patience
 from s3mount.store.s3.lean.pool import IDLE_S, Pool
 from tests.s3.lean.scripted import Scripted, ok, scripted
+from tests.wire.certificate import make_certificate
 
 ASK = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -70,6 +75,35 @@ async def test_what_was_not_received_to_its_end_is_not_kept() -> None:
         assert connection.fileno < 0
         assert await use(pool, server) is not connection
         pool.close()
+
+
+async def test_a_server_that_ends_tls_in_good_order_is_seen_to_be_gone(tmp_path: Path) -> None:
+    """Regression: its last words were taken for a session ticket, so a change was sent to nobody, and its outcome was unknown."""
+    certificate, key = make_certificate(tmp_path)
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    theirs.load_cert_chain(certificate, key)
+    gone = trio.Event()
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        for _ in range(2):
+            await stream.receive_some()
+            await stream.send_all(ok(b"body"))
+        await stream.aclose()
+        gone.set()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(functools.partial(trio.serve_ssl_over_tcp, serve, 0, theirs, host="127.0.0.1"))
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        pool = Pool("127.0.0.1", port, ssl.create_default_context(cafile=certificate), Patience(), limit=4)
+        connection = await pool.take()
+        for _ in range(2):
+            assert not connection.looks_dead()
+            head = await connection.ask(ASK)
+            await connection.receive(head, memoryview(bytearray(4)))
+        await gone.wait()
+        assert connection.looks_dead()
+        nursery.cancel_scope.cancel()
+    connection.close()
 
 
 async def test_a_closed_pool_gives_nothing_and_takes_nothing_back() -> None:

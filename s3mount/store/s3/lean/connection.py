@@ -111,13 +111,13 @@ class Connection:
     def looks_dead(self) -> bool:
         """The server has closed it, or sent what nobody asked for, while it was idle."""
         try:
-            waiting = socket.socket.recv(self._channel, 1, socket.MSG_PEEK)
-        except BlockingIOError:
+            # Of TLS, session tickets may come at any time, and the end is a message as well: only reading tells.
+            self._channel.recv(1, 0 if self._secure else socket.MSG_PEEK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except OSError:
             return True
-        # A TLS session ticket may come at any time.
-        return not (waiting and self._secure)
+        return True
 
     def close(self) -> None:
         """Idempotent."""
