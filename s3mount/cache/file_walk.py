@@ -44,8 +44,9 @@ HEADS = 8
 # A directory larger than this is walked in the order of its listing alone, by stretches.
 COMPLETE = 20_000
 STRETCH = 1024
-# All that is remembered of listings: some 20 MB.
+# All that is remembered of listings: some 20 MB; and directories, be their files known or not.
 REMEMBERED = 50_000
+DIRECTORIES = 1000
 # Until then what was listed is believed to be what is there; a version that is not any more costs one refused request.
 FRESH_SECONDS = 10.0
 # A walk that paused longer is over.
@@ -150,6 +151,8 @@ class Walks:
         directory = self._directories.get(name)
         if directory is None:
             directory = self._directories[name] = Directory(info)
+            if len(self._directories) > DIRECTORIES:
+                self._over.extend(self._directories.popitem(last=False)[1].heads)
             if now > self._sure_until:
                 return self._ahead(directory, None)
         self._directories.move_to_end(name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from s3mount.cache.file_walk import BYTES, COMPLETE, DEPTHS, HEADS, Ahead, Walks
+from s3mount.cache.file_walk import BYTES, COMPLETE, DEPTHS, DIRECTORIES, HEADS, Ahead, Walks
 from s3mount.model import ETag, Key, KiB, MiB, ObjectInfo, number_of
 
 
@@ -182,3 +182,11 @@ def test_a_directory_that_the_listings_do_not_know_is_left_alone() -> None:
     rig = Rig([])
     for info in files("d", 50):
         assert rig.read(info).files == ()
+
+
+def test_memory_does_not_grow_with_the_directories_in_which_one_file_is_read() -> None:
+    """Regression: what has no neighbours that are known was never forgotten."""
+    rig = Rig([])
+    for number in range(2 * DIRECTORIES):
+        rig.read(ObjectInfo(Key(f"{number}/x"), 1, ETag("e"), 0))
+    assert len(rig.walks._directories) <= DIRECTORIES
