@@ -20,7 +20,7 @@ import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import trio
 
@@ -281,14 +281,14 @@ class Files:
         await (self.save(inode) if live.content.changed else self.change_later(inode))
 
     async def _give_up(self, inode: FileInode, live: Live, error: S3MountError) -> None:
-        """What waits will never be committed: it is kept aside, and the file goes with its last holder."""
+        """What waits will never be committed: kept aside, it goes with its last holder; where it cannot be kept, it waits on."""
         if live.holders > 1:
             return
         if not live.content.changed:
             live.unsaved = False
             return
-        await self._leftover.keep(live, self._saving.target(inode, live), error, reachable=True)
-        if live.holders <= 1 and inode.standing is not Standing.UNLINKED:
+        kept = await self._leftover.keep(live, self._saving.target(inode, live), error, reachable=True)
+        if kept and live.holders <= 1 and inode.standing is not Standing.UNLINKED:
             self._abandon(inode, live)
 
     def _abandon(self, inode: FileInode, live: Live) -> None:
@@ -322,6 +322,10 @@ class Files:
                 await self._saving.save_attributes(inode, live)
         finally:
             await self.let_go(inode)
+
+    def renewing(self, inode: FileInode) -> AbstractContextManager[None]:
+        """See `Saving.renewing`."""
+        return self._saving.renewing(inode)
 
     async def _save_deferred(self, inode: FileInode) -> None:
         if inode.live is not None and not inode.live.content.changed:

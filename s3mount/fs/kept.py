@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from s3mount.errors import S3MountError
-from s3mount.model import Content, Key
-from s3mount.store.api import Commit
+from s3mount.model import Absent, Condition, Content, Key, Matches, ObjectInfo
+from s3mount.store.api import Commit, ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncommitted:
     """A content as its commit would have sent it: `commit.condition` is that of the request that was to be sent.
 
-    `commit.commit_id` names a request that may have been carried out although no reply came; "" where there is none.
+    `commit.commit_id` names a request with all of this that may have been carried out although no reply came; "" where there is none.
     `error` is why it was not committed; None: nothing failed, the mount ended. `incomplete`: it lacks bytes that were written.
     """
 
@@ -36,6 +36,13 @@ class Uncommitted:
     def reason(self) -> str:
         """For the user."""
         return str(self.error or "The mount ended before it was committed.")
+
+
+def nothing_since(committed: ObjectInfo | None, store: ObjectStore) -> Condition:
+    """For an overwrite that may be sent much later: that the key is still as the mount last found or made it (None: empty)."""
+    if not store.capabilities.conditional_put:
+        return None
+    return Absent() if committed is None else Matches(committed.etag)
 
 
 class Keep(Protocol):

@@ -39,24 +39,25 @@ class Leftover:
         self.kept = 0
         self._volume = volume
 
-    async def keep(self, live: Live, target: Target, error: S3MountError | None, *, reachable: bool) -> None:
-        """Hand the content over. Never fails, is not cancellable: there is nobody left to be told.
+    async def keep(self, live: Live, target: Target, error: S3MountError | None, *, reachable: bool) -> bool:
+        """Hand the content over; False where nobody could take it just now. Never fails, is not cancellable: nobody is left to be told.
 
         *reachable*: the store answers, so that the rest of an edited file can be asked for.
         """
         keep, reason = self._volume.options.keep, error or "the mount ended."
         if keep is None:
             log.error("%r is given up uncommitted: %s", target.key, reason)
-            return
+            return True
         fetch = FETCH_BYTES if self._volume.can.versions else FETCH_REMOTE_BYTES if reachable else 0
         try:
             with trio.CancelScope(shield=True):
                 await live.content.hand_over(target, keep, error=error, fetch=fetch)
         except S3MountError as failure:
             log.error("%r is given up uncommitted: %s It could not be kept either: %s", target.key, reason, failure)
-            return
+            return False
         self.kept += 1
         log.error("%r could not be stored and is kept aside (s3mount pending lists it): %s", target.key, reason)
+        return True
 
     def outstanding(self, uncommitted: Iterable[FileInode], *, open_files: int) -> Outstanding:
         """What is not committed now, of the live inodes *uncommitted*."""

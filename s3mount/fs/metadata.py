@@ -56,7 +56,7 @@ class Metadata:
         self._volume = volume
         self._namespace = namespace
         self._files = files
-        self._described = Described(volume, namespace)
+        self._described = Described(volume, namespace, files.renewing)
         self._turns: dict[DirInode, tuple[Turn, int]] = {}
         self._store = volume.store
 
@@ -96,8 +96,11 @@ class Metadata:
                 return self._change_removed(inode, edit)
             if self._files.defers:
                 await self._files.enliven_idle(inode)
-            elif (attr := await self._change_cold(inode, edit)) is not None:
-                return attr
+            else:
+                with self._files.renewing(inode):
+                    attr = await self._change_cold(inode, edit)
+                if attr is not None:
+                    return attr
 
     def _change_removed(self, inode: FileInode, edit: Edit) -> Attr:
         """Nobody holds it, nothing is left of it; but the kernel still tells when it was removed, and would fail a syncfs(2) otherwise."""

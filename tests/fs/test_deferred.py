@@ -16,8 +16,9 @@ from s3mount.fs import deferred
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.deferred import AT_ONCE, GRACE_S, MOST, WAIT_S, Deferred
 from s3mount.model import ByteRange, ETag, Key, Metadata, ObjectInfo
-from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.rules import changed
 from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
 from s3mount.store.wrap.traced import Traced
 from tests.fs.mounted import ME, Mounted, body
@@ -31,6 +32,18 @@ class AnewEachTime(MemoryStore):
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         return await self.copy(key, key, if_match=if_match, commit=Commit(metadata=metadata))
+
+
+class SlowToCopy(MemoryStore):
+    """As S3 with a large object: what is copied is read at the beginning, and there at the end, whatever came in between."""
+
+    async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
+        info = await self.head(key)
+        if if_match not in (None, info.etag):
+            raise changed(key)
+        data = await body(self, key)
+        await trio.sleep(10)
+        return await self.put(key, data, Commit(metadata={**metadata, COMMIT_ID: (info.metadata or {}).get(COMMIT_ID, "")}))
 
 
 @dataclass
@@ -288,6 +301,47 @@ async def test_a_link_can_be_read_while_its_times_are_saved(autojump_clock: trio
             await trio.sleep(2 * WAIT_S)
             assert await rig.mount.fs.readlink(ino) == b"to"
             assert (await rig.mount.fs.getattr(ino)).mtime_ns == DAY_NS
+
+
+async def test_content_that_is_written_while_attributes_are_saved_goes_behind_them(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: the copy that a service was just making of the former bytes landed on those that had been committed meanwhile."""
+    async with rigged(SlowToCopy(LIKE_S3)) as rig:
+        await rig.mount.write("f", b"before")
+        await rig.mount.chmod("f", 0o600)
+        await trio.sleep(WAIT_S + 1)
+        await rig.mount.write("f", b"after")
+        await trio.sleep(60)
+        assert await body(rig.store, "f") == b"after"
+        assert int((await rig.said("f"))["mode"]) & 0o7777 == 0o600
+
+
+async def test_an_edit_that_is_made_while_attributes_are_saved_is_one_of_the_new_version(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: it was refused as an edit of a version that somebody else had replaced."""
+    async with rigged() as rig:
+        await rig.mount.write("f", b"before")
+        await rig.mount.chmod("f", 0o600)
+        rig.script.add("update", Fault(reply_delay=10))
+        await trio.sleep(WAIT_S + 1)
+        fh = await rig.mount.open("f")
+        await rig.mount.fs.write(fh, 0, b"B")
+        await rig.mount.close(fh)
+        assert await body(rig.store, "f") == b"Before"
+
+
+async def test_content_that_is_written_while_attributes_are_changed_at_once_goes_behind_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    store = SlowToCopy(LIKE_S3)
+    mount = Mounted(store)
+    await mount.write("f", b"before")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.chmod, "f", 0o600)
+        await trio.sleep(1)
+        fh = await mount.open("f")
+        await mount.fs.write(fh, 0, b"B")
+        await mount.close(fh)
+    assert await body(store, "f") == b"Before"
+    await mount.fs.aclose()
 
 
 async def test_without_a_background_changes_are_saved_at_once() -> None:

@@ -11,7 +11,7 @@ import trio.testing
 
 from s3mount.errors import AccessDenied, NoSpace, OutcomeUnknown, Stale, StoreError
 from s3mount.fs.kept import Uncommitted
-from s3mount.model import Kept, Key, MiB, Staged
+from s3mount.model import Absent, Kept, Key, Matches, MiB, Staged
 from s3mount.store.api import EVERYTHING
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Kind, Op
@@ -28,12 +28,12 @@ class Hands:
     def __init__(self, refuse: StoreError | None = None) -> None:
         self.kept: list[Uncommitted] = []
         self.bytes: list[bytes] = []
-        self._refuse = refuse
+        self.refuse = refuse
 
     async def __call__(self, uncommitted: Uncommitted) -> None:
         await trio.lowlevel.checkpoint()
-        if self._refuse is not None:
-            raise self._refuse
+        if self.refuse is not None:
+            raise self.refuse
         whole = bytearray(uncommitted.content.size)
         for piece in uncommitted.content.pieces:
             if isinstance(piece, Staged):
@@ -178,6 +178,49 @@ async def test_a_request_whose_outcome_is_unknown_is_kept_with_its_id(store: Mem
     assert file.commit.commit_id == head.metadata["s3mount-commit"]
 
 
+async def test_bytes_behind_a_request_whose_outcome_is_unknown_are_not_kept_under_its_id(
+    store: MemoryStore, hands: Hands, expect_logs: ExpectLogs
+) -> None:
+    """Regression: a retry found the id in the store, took all that was kept for stored, and removed it."""
+    expect_logs(KEPT_LINE)
+    lost = [False]
+
+    def gone(op: Op) -> Fault:
+        if not lost[0]:
+            return NOTHING
+        return Fault(after=OutcomeUnknown("Lost.")) if op.kind is Kind.COMMIT else Fault(before=OutcomeUnknown("Lost."))
+
+    mount = Mounted(Faulty(store, gone), keep=hands)
+    fh = await mount.create("a")
+    await mount.fs.write(fh, 0, b"first")
+    lost[0] = True
+    with pytest.raises(OutcomeUnknown):
+        await mount.fs.flush(fh)
+    await mount.fs.write(fh, 5, b" and more")
+    with pytest.raises(OutcomeUnknown):
+        await mount.close(fh)
+    with pytest.raises((OutcomeUnknown, ExceptionGroup)):
+        await mount.fs.aclose()
+    assert (await body(store, "a"), hands.only_bytes) == (b"first", b"first and more")
+    assert hands.only.commit.commit_id == ""
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_replaces_all_of_a_file_is_kept_for_the_version_that_was_there(
+    store: MemoryStore, hands: Hands, expect_logs: ExpectLogs, there: bool
+) -> None:
+    """Regression: it was kept without a condition, and a retry days later replaced what somebody had written since."""
+    expect_logs(KEPT_LINE)
+    before = await store.put(Key("a"), b"before") if there else None
+    mount = Mounted(Faulty(store, refusing()), keep=hands)
+    with pytest.raises(AccessDenied):
+        await mount.write("a", b"precious")
+    with pytest.raises(AccessDenied):
+        await mount.fs.aclose()
+    assert hands.only_bytes == b"precious"
+    assert hands.only.commit.condition == (Matches(before.etag) if before else Absent())
+
+
 async def test_where_it_cannot_be_kept_either_the_log_says_both_reasons(store: MemoryStore, expect_logs: ExpectLogs) -> None:
     expect_logs(r"given up uncommitted: Denied\. It could not be kept either: Full\.")
     mount = Mounted(Faulty(store, refusing("Denied.")), keep=Hands(NoSpace("Full.")))
@@ -187,6 +230,28 @@ async def test_where_it_cannot_be_kept_either_the_log_says_both_reasons(store: M
         await mount.close(fh)
     with pytest.raises(AccessDenied):
         await mount.fs.aclose()
+
+
+async def test_what_cannot_be_kept_aside_stays_with_the_mount_until_it_can(
+    store: MemoryStore, hands: Hands, expect_logs: ExpectLogs
+) -> None:
+    """Regression: where the local disk was full, too, its bytes were gone with its last handle."""
+    expect_logs(KEPT_LINE, "could not be kept either")
+    mount = Mounted(store, keep=hands)
+    await store.put(Key("a"), b"before")
+    fh = await mount.open("a")
+    await mount.fs.write(fh, 0, b"precious")
+    await store.another().put(Key("a"), b"theirs")
+    hands.refuse = NoSpace("Full.")
+    with pytest.raises(Stale):
+        await mount.close(fh)
+    assert [one.key for one in mount.fs.outstanding().waiting] == ["a"]
+    hands.refuse = None
+    assert list(await mount.fs.retry(["a"])) == ["a"]
+    assert hands.only_bytes == b"precious"
+    assert mount.fs.outstanding().waiting == ()
+    assert await mount.read("a") == b"theirs"
+    await mount.fs.aclose()
 
 
 # -- while the mount lives --------------------------------------------------------------------
