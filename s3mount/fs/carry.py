@@ -10,6 +10,7 @@ Must not know: what POSIX allows, inodes (who copies tells them through *copied*
 M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
 M2  A copy is undone only in the version that we made.
 M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
+    What a later record names is its alone, be it finished or not.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class Carrier:
         try:
             for number, info in copies.items():
                 await copied(moves[number], info)
-            await each(moves[:-1], self._delete_source)
-            await self._delete_source(moves[-1])
+            await each(range(len(moves) - 1), partial(self._delete_source, moves, record))
+            await self._delete_source(moves, record, len(moves) - 1)
             await self._end(record)
         finally:
             _leave(record)
@@ -86,14 +87,16 @@ class Carrier:
         except (OSError, ValueError) as error:
             log.error("The journal of renames cannot be read: %s", error)
             return
+        taken: set[Key] = set()
         for record in records:
             try:
-                await each(range(len(record.moves)), partial(self._finish, record))
+                await each([number for number, move in enumerate(record.moves) if move.source not in taken], partial(self._finish, record))
                 await self._end(record)
                 log.info("A rename of %d keys that was interrupted is finished", len(record.moves))
             except S3MountError as error:
                 log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
             finally:
+                taken.update(move.source for move in record.moves)
                 _leave(record)
 
     async def _begun(self, moves: Sequence[Move]) -> Record | None:
@@ -127,11 +130,15 @@ class Carrier:
 
         await each(list(copies), remove)
 
-    async def _delete_source(self, move: Move) -> None:
+    async def _delete_source(self, moves: Sequence[Move], record: Record | None, number: int) -> None:
+        """The last step of a move. That is written down: what is put there later may be just like what was there."""
+        move = moves[number]
         try:
             await self._store.delete(move.source, if_match=self._guard(move.etag))
         except (PreconditionFailed, NotFound):
             log.info("%r was replaced or removed by somebody else while it was renamed", move.source)
+        if record is not None:
+            record.copied(number, ETag(""))
 
     def _guard(self, etag: ETag) -> ETag | None:
         return etag if self._store.capabilities.conditional_put else None
@@ -143,7 +150,7 @@ class Carrier:
             info = await self._store.copy(move.source, move.target, if_match=move.etag)
             record.copied(number, info.etag)
         if step in (Step.COPY, Step.DELETE_SOURCE):
-            await self._delete_source(move)
+            await self._delete_source(record.moves, record, number)
         elif step is Step.LEAVE_BOTH:
             log.warning("%r was to be renamed to %r, which somebody else changed since: both are left", move.source, move.target)
 

@@ -41,7 +41,7 @@ from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
 from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
-from s3mount.fs.kept import Keep, Uncommitted, nothing_since
+from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.lost import Lost
 from s3mount.fs.staging import StagingArea
@@ -186,7 +186,7 @@ class FileContent:
         """
         async with self._committing:
             base = self._layers.base
-            if base is None or base.etag != (former or info.etag):
+            if base is None or not self._layers.stands_on(former or info.etag):
                 return
             self._committed = self._layers.base = info
             self._layers.key = info.key
@@ -197,9 +197,7 @@ class FileContent:
         """Version *former* was copied, and goes: the same bytes are *info*. Waits for no commit."""
         if self._committed is not None and self._committed.etag == former:
             self._committed = info
-        if self._layers.base is not None and self._layers.base.etag == former:
-            self._layers.base, self._layers.key = info, info.key
-            await self._layers.drop_pin()
+        await self._layers.carried(info, former=former)
 
     async def localise(self, limit: int) -> None:
         """The object is about to go: pin it if the store keeps what is pinned, else fetch what is needed of it, at most *limit* bytes.
@@ -207,7 +205,10 @@ class FileContent:
         Raises Stale when it is gone already, NoSpace, StoreError.
         """
         async with self._committing:
-            await (self.open() if self._store.capabilities.versions else self._layers.fetch_kept(limit))
+            if self._store.capabilities.versions:
+                await self.open()
+                return
+            await self._layers.fetch_kept(limit)
 
     async def hand_over(self, target: Target, keep: Keep, *, error: S3MountError | None, fetch: int) -> None:
         """Have *keep* keep what no commit took (for *error*), as the next commit would have sent it. Raises StoreError where it cannot.
@@ -226,8 +227,7 @@ class FileContent:
                 await self._layers.written(frozen)
                 content = self._layers.content(frozen)
                 condition = self._condition(target, overwrites=self._state.overwrites and content.base is None)
-                sent_as = self._doubt.commit_id if self._doubt is not None and self._doubt.edits == self._state.edits else ""
-                commit = replace(target.commit, condition=condition or nothing_since(self._committed, self._store), commit_id=sent_as)
+                commit = replace(target.commit, condition=condition, commit_id=self._doubt.commit_id if self._doubt else "")
                 await keep(Uncommitted(key=target.key, content=content, commit=commit, error=error, incomplete=self.incomplete))
             finally:
                 self._layers.thaw()
@@ -373,10 +373,7 @@ class FileContent:
 
     async def _send_whole(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
         whole = bytearray(sending.layers.table.size)
-        try:
-            await self._layers.fill(list(sending.layers.table), 0, memoryview(whole))
-        except GONE as error:
-            raise self._layers.stale() from error
+        await self._layers.fill_surely(list(sending.layers.table), 0, memoryview(whole))
         info = await self._deliver(sending, target, lambda key, commit: self._store.put(key, whole, commit))
         await self._layers.gather(whole)
         return info

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import time
@@ -30,6 +31,8 @@ from enum import Enum, auto
 from pathlib import Path
 
 from s3mount.model import ETag, Key, ObjectInfo
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".moves"
 FORMAT = 1
@@ -78,13 +81,19 @@ class Record:
         self._fd = fd
 
     def copied(self, number: int, etag: ETag) -> None:
-        """The move *number* has its copy, of version *etag*; "": nothing is left to do for it."""
+        """The move *number* has its copy, of version *etag*; "": nothing is left to do. Where that fails, the objects have to tell."""
         self.copies[number] = etag
-        os.write(self._fd, _line([number, etag]))
+        try:
+            os.write(self._fd, _line([number, etag]))
+        except OSError as error:
+            log.warning("The journal of renames cannot be written: %s", error.strerror)
 
     def done(self) -> None:
         """Nothing is left to do."""
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("%s, of a rename that is over, cannot be removed: %s", self._path, error.strerror)
         self.leave()
 
     def leave(self) -> None:

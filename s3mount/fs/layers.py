@@ -34,7 +34,7 @@ from s3mount.fs.buffers import BufferPool, fill_zeros
 from s3mount.fs.extents import Extent, Extents, Kind, kept
 from s3mount.fs.pinned import Pinned
 from s3mount.fs.staging import StagingArea, StagingFile
-from s3mount.model import Content, Hole, Kept, Key, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import Content, ETag, Hole, Kept, Key, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import ObjectStore, Pin
 
 # After a commit the new version need not be pinned while fewer logs than this, all in memory, are above the former one: a database commits
@@ -71,6 +71,7 @@ class Layers:
         self._buffers = buffers
         self._generation = 1
         self._frozen: FrozenLayers | None = None
+        self._copied: tuple[ETag, ETag] | None = None
         self._pinned: Pinned | None = None
         self._pinning = trio.Lock()
 
@@ -140,6 +141,16 @@ class Layers:
         if self.base is not None:
             self.base = replace(self.base, key=key)
 
+    async def carried(self, copy: ObjectInfo, *, former: ETag) -> None:
+        """Version *former*, if that is the base, goes: *copy* has its bytes."""
+        if self.base is not None and self.base.etag == former:
+            self.base, self.key, self._copied = copy, copy.key, (former, copy.etag)
+            await self.drop_pin()
+
+    def stands_on(self, etag: ETag) -> bool:
+        """Whether the base is version *etag*, or the copy that was made of it."""
+        return self.base is not None and (self.base.etag == etag or self._copied == (etag, self.base.etag))
+
     async def _pin_base(self) -> Pinned:
         """Raises PreconditionFailed or NotFound where the base is gone, StoreError."""
         async with self._pinning:
@@ -188,6 +199,16 @@ class Layers:
             return
         async with self._pinned or await self._pin_base() as pin:
             await self._fill_from(extents, files, pin, offset, buffer)
+
+    async def fill_surely(self, extents: Sequence[Extent], offset: int, buffer: memoryview) -> None:
+        """As `fill`, whether or not the base is copied meanwhile. Raises Stale where somebody else replaced it, StoreError."""
+        while True:
+            base = self.base
+            try:
+                return await self.fill(extents, offset, buffer)
+            except GONE as error:
+                if self.base is base:
+                    raise self.stale() from error
 
     def _view_nowait(self, offset: int, stop: int) -> memoryview | None:
         """The bytes where the store has them in memory, without a copy."""
@@ -267,9 +288,9 @@ class Layers:
         await self.drop_unreferenced()
 
     async def fetch(self, start: int, stop: int) -> None:
-        """Move what is kept between *start* and *stop* into the log: no edit, only another place. Raises as `fill` and `write`."""
+        """Move what is kept between *start* and *stop* into the log: no edit, only another place. Raises as `fill_surely` and `write`."""
         buffer = memoryview(bytearray(stop - start))
-        await self.fill([kept(start, stop)], start, buffer)
+        await self.fill_surely([kept(start, stop)], start, buffer)
         generation, file = self._log()
         position = file.length
         await file.write([(position, buffer)])

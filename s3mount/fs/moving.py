@@ -73,12 +73,9 @@ class Batch:
         self.left = left
 
     def note(self, number: int, etag: str) -> None:
-        """Write down what became of a leg; where that fails, the objects have to tell."""
+        """Write down what became of a leg."""
         if self.record is not None:
-            try:
-                self.record.copied(number, ETag(etag))
-            except OSError as error:
-                log.warning("The journal of renames cannot be written: %s", error.strerror)
+            self.record.copied(number, ETag(etag))
 
 
 class Moving(Wrapper):
@@ -114,11 +111,14 @@ class Moving(Wrapper):
 
     async def begin(self, source: str, target: str, infos: Sequence[ObjectInfo]) -> None:
         """On return everything below *source*, which is *infos*, is seen below *target*. Raises StoreErrors: then nothing happened."""
+        ways: dict[str, Leg] = {info.key: leg for info in infos if (leg := self.overlay.waiting(info.key)) is not None}
         await self.clear(*(target + info.key[len(source) :] for info in infos))
         area, claimed = Area(source), dict[str, Leg]()
         try:
             await self._claim([info.key for info in infos], claimed)
-            legs = [self._leg(info, Key(target + info.key[len(source) :]), claimed.get(info.key), area) for info in reversed(infos)]
+            await each([leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED], self._arrive)
+            ways |= claimed
+            legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
             record = await self._written(legs)
             self._begun(area, legs, list(claimed.values()), record)
         finally:
@@ -146,9 +146,11 @@ class Moving(Wrapper):
             leg.busy = None
 
     def _leg(self, info: ObjectInfo, target: Key, former: Leg | None, area: Area) -> Leg:
-        if former is not None:
+        """*former* is seen under the key of *info*, or was when that was listed."""
+        if former is not None and former.state is State.WAITING:
             return Leg(former.source, replace(former.info, key=target), (area, *former.areas))
-        return Leg(info.key, replace(info, key=target, etag=self._etag(info.key, info.etag)), (area,))
+        copy = None if former is None or former.etag != info.etag else former.copy
+        return Leg(info.key, replace(info, key=target, etag=copy.etag if copy else self._etag(info.key, info.etag)), (area,))
 
     async def _written(self, legs: Sequence[Leg]) -> Record | None:
         if self._journal is None:
@@ -377,9 +379,9 @@ class Moving(Wrapper):
     # -- changing -----------------------------------------------------------------------
 
     async def _put(self, key: Key, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:
-        """Do *put*, which makes an object under *key*; it is seen."""
-        info = await put()
+        """Do *put*, which makes an object under *key*; it is seen, also where it is open whether there is one."""
         self.overlay.put(key)
+        info = await put()
         self._aliases.pop(key, None)
         return info
 

@@ -79,6 +79,11 @@ class Volume:
         if self.moving is not None:
             await self.moving.settle(prefix)
 
+    async def arrive(self, key: str) -> None:
+        """On return nothing is on its way to *key*, or from there. Raises StoreErrors."""
+        if self.moving is not None:
+            await self.moving.clear(key)
+
     # -- attributes -------------------------------------------------------------------
 
     def implied_attributes(self) -> Attributes:

@@ -55,6 +55,29 @@ def test_what_is_left_of_an_interrupted_move(source: str | None, target: str | N
     assert decide(MOVE, **now, copied=ETag(copied) if copied else None) is step  # type: ignore[arg-type]
 
 
+async def test_what_was_put_where_a_key_came_from_is_not_taken_for_it_by_whoever_finishes_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: its ETag tells of the content alone, and that was the same."""
+    for begin in ("carry", "recover"):
+        store = MemoryStore(LIKE_S3)
+        etags = [(await store.put(Key(f"d/{number}"), b"x")).etag for number in range(3)]
+        moves = [Move(Key(f"d/{number}"), Key(f"e/{number}"), etag) for number, etag in enumerate(etags)]
+        away = lambda op: Fault(before=Unavailable("away")) if (op.verb, op.key) == ("delete", "d/1") else Fault()  # noqa: E731
+        carrier = Carrier(Faulty(store, away), tmp_path)
+        if begin == "carry":
+            with pytest.raises(Unavailable):
+                await carrier.carry(moves, nothing, replaces=False)
+        else:
+            Journal(tmp_path).begin(moves).leave()
+            await carrier.recover()
+        await store.put(Key("d/0"), b"x")
+        store.bucket.keys["d/0"].etag = etags[0]
+        await Carrier(store, tmp_path).recover()
+        assert [key for key in await keys_of(store) if key != "d/2"] == ["d/0", "e/0", "e/1", "e/2"], begin
+        assert not list(Journal(tmp_path).left_over())
+
+
 # -- the journal ----------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
-from s3mount.fs import rename
+from s3mount.fs import moving, rename
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
@@ -24,7 +24,7 @@ from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
-from s3mount.store.wrap.faulty import Fault, Faulty
+from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
 from s3mount.store.wrap.traced import Traced
 from tests.fs.mounted import Mounted, body
 from tests.store.registry import keys_of
@@ -146,6 +146,42 @@ async def test_what_is_removed_on_its_way_never_arrives(autojump_clock: trio.tes
         assert "d/000" not in await keys_of(rig.store)
 
 
+async def test_an_edit_is_committed_though_its_object_arrives_while_the_rest_of_it_is_read(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: what it was based on was gone from where it had lain, and close failed with ESTALE."""
+    read = trio.Event()
+    late = lambda op: Fault(until=read) if op.verb == "pin.get_into" else None  # noqa: E731
+    async with rigged(faults=late) as rig:
+        fh = await rig.mount.open("d/042")
+        await rig.mount.fs.write(fh, 0, b"9")
+        await rig.mount.rename("d", "e")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.close, fh)
+            await trio.testing.wait_all_tasks_blocked()
+            rig.held.set()
+            await trio.testing.wait_all_tasks_blocked()
+            read.set()
+        await rig.arrive()
+        assert await body(rig.store, "e/042") == b"942"
+
+
+async def test_a_file_whose_attributes_are_saved_while_it_arrives_can_be_written(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: it stood on the version that arrived, and not on the one that had its attributes."""
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        fh = await rig.mount.open("e/042")
+        await rig.mount.chmod("e/042", 0o600)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.fs.fsync, fh)
+            await trio.testing.wait_all_tasks_blocked()
+            rig.held.set()
+        assert await rig.mount.fs.read(fh, 0, 9) == b"042"
+        await rig.mount.fs.write(fh, 0, b"9")
+        await rig.mount.close(fh)
+        await rig.arrive()
+        assert await body(rig.store, "e/042") == b"942"
+        assert (await rig.mount.stat("e/042")).mode & 0o777 == 0o600
+
+
 async def test_the_old_name_can_be_used_again_at_once(autojump_clock: trio.testing.MockClock) -> None:
     async with rigged() as rig:
         await rig.mount.rename("d", "e")
@@ -161,6 +197,30 @@ async def test_the_old_name_can_be_used_again_at_once(autojump_clock: trio.testi
         assert (await body(rig.store, "d/050"), await body(rig.store, "e/050")) == (b"new", b"050")
 
 
+async def test_a_new_file_whose_reply_is_lost_is_found_under_the_old_name(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: it was looked for where nothing was seen, and its own success taken for somebody else's."""
+    lost = {"d/new"}
+
+    def fault(op: Op) -> Fault | None:
+        if op.verb == "copy" and op.key == "e/sub/x":
+            return Fault(until=trio.Event())
+        if op.verb == "put" and op.key in lost:
+            lost.discard(op.key)
+            return lost_reply()
+        return None
+
+    async with rigged(faults=fault) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await rig.mount.mkdir("d")
+        fh = await rig.mount.create("d/new", flags=os.O_RDWR | os.O_EXCL)
+        await rig.mount.fs.write(fh, 0, b"new")
+        await rig.mount.close(fh)
+        assert not lost
+        assert rig.is_moving
+        assert await rig.mount.read("d/new") == b"new"
+
+
 async def test_it_can_be_renamed_again_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
     """That waits for the copies under way, and no longer."""
     async with rigged(faults=lambda op: Fault(delay=COPY_S) if op.verb == "copy" else None) as rig:
@@ -173,6 +233,20 @@ async def test_it_can_be_renamed_again_on_its_way(autojump_clock: trio.testing.M
         await rig.arrive()
         assert rig.traced.requests["copy"] <= COUNT + 2 + 2 * AT_ONCE, "a key that waited is copied once, from where it lay"
         assert await keys_of(rig.store) == sorted(["g/", "g/sub/x", *(f"g/{name}" for name in NAMES[:-1])])
+
+
+async def test_a_large_tree_that_is_renamed_back_goes_back_whole(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: what arrives before that under ETags of its own was taken for others' work where there was much of it."""
+    monkeypatch.setattr(moving, "ALIASES", 5)
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await rig.mount.rename("e", "d")
+        await rig.arrive()
+        assert await rig.mount.names() == ["d"]
+        assert await rig.mount.names("d") == NAMES
 
 
 async def test_a_target_on_its_way_is_taken(autojump_clock: trio.testing.MockClock) -> None:
@@ -278,6 +352,17 @@ async def test_a_rename_that_cannot_be_written_down_does_not_happen(tmp_path: Pa
         assert await rig.mount.names("d") == NAMES
 
 
+async def test_a_record_that_cannot_be_removed_ends_no_mount(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with rigged(tmp_path) as rig:
+        await rig.mount.rename("d", "e")
+        (record,) = files(tmp_path)
+        record.unlink()
+        record.mkdir()
+        await rig.arrive()
+        assert await rig.mount.names("e") == NAMES
+    assert "cannot be removed" in caplog.text
+
+
 async def test_unmounting_waits_until_all_has_arrived(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         await rig.mount.rename("d", "e")
@@ -363,6 +448,28 @@ async def test_killed_at_any_request_the_next_mount_finishes_both_renames(tmp_pa
     raise AssertionError("it never ends")
 
 
+async def test_killed_after_a_second_rename_nothing_is_left_where_the_first_began(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: a copy that went on before its source was deleted left that to be seen again."""
+    deleted, journal, kept = trio.Event(), tmp_path / "journal", tmp_path / "kept"
+    late = lambda op: Fault(until=deleted) if op.verb == "delete" and op.key == "d/042" else None  # noqa: E731
+    async with rigged(journal, faults=late) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.rename, "e", "f")
+            for _ in range(20):  # the journal is written in a thread
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            shutil.copytree(journal, kept)
+            await Carrier(rig.store, kept).recover()
+            assert not [key for key in await keys_of(rig.store) if key.startswith("d/")]
+            deleted.set()
+        await rig.arrive()
+        assert await rig.mount.names("f") == NAMES
+
+
 async def test_a_leg_that_was_taken_over_is_not_finished_by_its_first_record(tmp_path: Path) -> None:
     """Regression in the making: the earlier record would take it to where it was renamed from."""
     store = MemoryStore(LIKE_S3)
@@ -414,6 +521,22 @@ async def test_a_key_that_is_taken_over_by_another_rename_is_not_written_over_wh
         await moving.settle()
         assert await body(rig.store, f"f/{first.key[2:]}") == first.key[2:].encode()
         assert await body(rig.store, f"d/{first.key[2:]}") == b"new"
+
+
+async def test_a_later_record_that_cannot_be_finished_yet_is_not_overtaken_by_an_earlier_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore(LIKE_S3)
+    first = await store.put(Key("d/x"), b"x")
+    records = [Journal(tmp_path).begin([Move(Key("d/x"), Key(target), first.etag)]) for target in ("e/x", "f/x")]
+    for record in records:
+        record.leave()
+    away = lambda op: Fault(before=Unavailable("away")) if op.key == "f/x" else Fault()  # noqa: E731
+    await Carrier(Faulty(store, away), tmp_path).recover()
+    assert await keys_of(store) == ["d/x"]
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == ["f/x"]
+    assert not files(tmp_path)
 
 
 async def test_a_refusal_of_one_copy_keeps_it_readable_where_it_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
