@@ -41,7 +41,7 @@ from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
 from s3mount.fs.delivery import LOST, deliver, look
 from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
-from s3mount.fs.kept import Keep, Uncommitted
+from s3mount.fs.kept import Keep, Uncommitted, nothing_since
 from s3mount.fs.layers import GONE, FrozenLayers, Layers
 from s3mount.fs.lost import Lost
 from s3mount.fs.staging import StagingArea
@@ -205,10 +205,7 @@ class FileContent:
         Raises Stale when it is gone already, NoSpace, StoreError.
         """
         async with self._committing:
-            if self._store.capabilities.versions:
-                await self.open()
-                return
-            await self._layers.fetch_kept(limit)
+            await (self.open() if self._store.capabilities.versions else self._layers.fetch_kept(limit))
 
     async def hand_over(self, target: Target, keep: Keep, *, error: S3MountError | None, fetch: int) -> None:
         """Have *keep* keep what no commit took (for *error*), as the next commit would have sent it. Raises StoreError where it cannot.
@@ -227,7 +224,8 @@ class FileContent:
                 await self._layers.written(frozen)
                 content = self._layers.content(frozen)
                 condition = self._condition(target, overwrites=self._state.overwrites and content.base is None)
-                commit = replace(target.commit, condition=condition, commit_id=self._doubt.commit_id if self._doubt else "")
+                sent_as = self._doubt.commit_id if self._doubt is not None and self._doubt.edits == self._state.edits else ""
+                commit = replace(target.commit, condition=condition or nothing_since(self._committed, self._store), commit_id=sent_as)
                 await keep(Uncommitted(key=target.key, content=content, commit=commit, error=error, incomplete=self.incomplete))
             finally:
                 self._layers.thaw()

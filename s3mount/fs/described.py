@@ -9,6 +9,9 @@ One with content that is not committed yet is not changed: its commit would undo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from s3mount.errors import Busy, Invalid, NoAttribute, NotFound, NotPermitted, NotSupported, PreconditionFailed, UsageError
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.namespace import Namespace
@@ -23,9 +26,11 @@ LISTED = frozenset({ETAG, SIZE, STORAGE_CLASS})
 class Described:
     """Aspects of inodes."""
 
-    def __init__(self, volume: Volume, namespace: Namespace) -> None:
+    def __init__(self, volume: Volume, namespace: Namespace, renewing: Callable[[FileInode], AbstractContextManager[None]]) -> None:
+        """*renewing*: see `saving`."""
         self._volume = volume
         self._namespace = namespace
+        self._renewing = renewing
         self._store = volume.store
 
     async def get(self, inode: Inode, name: str) -> str:
@@ -86,6 +91,10 @@ class Described:
         assert info is not None
         if inode.key != info.key:
             return False
+        with self._renewing(inode):
+            return await self._set_version(inode, info, name, value)
+
+    async def _set_version(self, inode: FileInode, info: ObjectInfo, name: str, value: str) -> bool:
         with self._volume.gate.using(inode.key):
             former, inode.mtime = info.etag, None
             try:

@@ -3,7 +3,8 @@
 Owns: what a commit says beside the bytes, and what the inode and its `Live` are afterwards.
 Must not know: who holds the file, when it is time to commit (see files), bytes (see content).
 
-Every commit passes the gate, so that none is under way on a key that is being renamed or removed.
+Every commit passes the gate, so that none is under way on a key that is being renamed or removed; and none is sent while the object is
+copied onto itself (`renewing`): a service reads what it copies at the beginning, and puts it there at the end.
 
 Attributes of a changed content ride with its commit; those of any other file are written by an update of the object, or by the copy that a
 rename makes of it (`described`, `carried`). A large file whose parts went while it was written has those of the upload's beginning: what
@@ -15,6 +16,9 @@ An update may make a version with an ETag of its own. After a lost reply the com
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
@@ -36,10 +40,32 @@ class Saving:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._store = volume.store
+        self._renewed: Counter[FileInode] = Counter()
+        self._over = trio.lowlevel.ParkingLot()
+
+    @contextmanager
+    def renewing(self, inode: FileInode) -> Iterator[None]:
+        """For whoever has the object of *inode* copied onto itself: meanwhile no commit is sent, which the copy might undo."""
+        self._renewed[inode] += 1
+        try:
+            yield
+        finally:
+            self._renewed[inode] -= 1
+            if not self._renewed[inode]:
+                del self._renewed[inode]
+                self._over.unpark_all()
+
+    async def _free(self, inode: FileInode) -> str:
+        """The key, once nothing moves it and its object is not being renewed; no checkpoint where that is so."""
+        while True:
+            key = await self._volume.gate.wait_free(lambda: inode.key)
+            if inode not in self._renewed:
+                return key
+            await self._over.park()
 
     async def commit(self, inode: FileInode, live: Live) -> None:
         sent = None
-        key = await self._volume.gate.wait_free(lambda: inode.key)
+        key = await self._free(inode)
         if inode.standing is Standing.UNLINKED:
             return
 
@@ -110,7 +136,8 @@ class Saving:
         live.saving = trio.Event()
         try:
             while live.unsaved and not live.content.changed:
-                await self._update(inode, live)
+                with self.renewing(inode):
+                    await self._update(inode, live)
         finally:
             live.saving.set()
             live.saving = None
