@@ -30,11 +30,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from s3mount.errors import StoreError
 from s3mount.model import Absent, Condition, Matches
 from s3mount.store.rules import changed, exists
 from s3mount.writeback.records import Op, Record
+
+# A file that is written again and again is sent now and then all the same.
+LATEST_S = 5.0
 
 
 class Phase(Enum):
@@ -45,7 +49,8 @@ class Phase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A record that is pending. `due`: not to be sent before. `since`: the id of the first change that it stands for.
+    """A record that is pending. `due`: not to be sent before; `latest`: not put off beyond that by a newer one that replaces it.
+    `since`: the id of the first change that it stands for.
 
     `doubt`: it may have been sent. `hurried`: somebody waits for it. `error`: why the last try failed, which was the `failed`-th failure of
     all. `data`: bodies that are in memory.
@@ -54,6 +59,7 @@ class Entry:
     record: Record
     due: float
     since: int
+    latest: float = inf
     doubt: bool = False
     hurried: bool = False
     phase: Phase = Phase.WAITING
@@ -104,6 +110,9 @@ class Chains:
         if replaces is not None:
             chain.remove(replaces)
             entry.since = min(entry.since, replaces.since)
+            entry.latest = replaces.latest
+        entry.latest = min(entry.latest, entry.due + LATEST_S)
+        entry.due = min(entry.due, entry.latest)
         chain.append(entry)
         self._count += replaces is None
 

@@ -49,6 +49,8 @@ from s3mount.writeback.records import Op, Piece, Record, State, require_joined
 INLINE_BYTES = 128 * KiB
 # Whoever only looks whether there is an owner holds the lock for microseconds.
 TRIES, TRY_S = 5, 0.02
+# Who keeps what would be lost else waits for others that do the same, and copy gigabytes.
+KEEP_S = 3600
 
 # -- changes: what `apply` takes ---------------------------------------------------------------
 
@@ -288,6 +290,7 @@ class Journal:
         )
         require_joined(record.pieces, size)
         made: dict[str, bytes | int] = {}
+        self._base.execute(f"PRAGMA busy_timeout = {KEEP_S * 1000}")
         # Under the write lock, so that no owner who begins now takes the new files for left over.
         with self._changing(synced=True):
             try:

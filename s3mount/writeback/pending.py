@@ -75,6 +75,7 @@ class Pending:
             shown = self.overlay.shown(key)
             assert (shown.etag if shown else None) == (newest.record.etag if newest.record.op is Op.PUT else None), key
         assert keys == set(self.overlay.pending_below("")), "overlay"
+        assert self._memory == sum(len(data) for entry in self.chains for data in entry.data.values()), "memory"
 
     def restore(self, records: Iterable[Record]) -> None:
         """Take up what a former mount left: any of it may have been sent."""
@@ -112,8 +113,8 @@ class Pending:
             record = _over(record, replaced.record)
         entry = await self._enter(record, bodies, replaced, due=due, synced=True)
         if replaced is not None:
-            entry.data.update({name: data for name, data in replaced.data.items() if name in record.bodies})
-        self._remember(entry, bodies)
+            self.remember(entry, replaced.data)
+        self.remember(entry, bodies)
         return record.info
 
     async def remove(self, key: Key, condition: Condition, *, due: float) -> None:
@@ -217,10 +218,17 @@ class Pending:
         self.moved.unpark_all()
         await self._leave(record.id)
 
-    async def superseded(self, entry: Entry) -> None:
-        """*entry* did not reach the store, will not, and need not: its successor stands for it from here on."""
-        successor = self.chains.successor(entry)
-        assert successor is not None
+    async def superseded(self, entry: Entry) -> bool:
+        """*entry* did not reach the store, and will not: its successor, if it has one, stands for it from here on."""
+        if self.chains.successor(entry) is None:
+            return False
+        async with self.turn(entry.record.key):
+            successor = self.chains.successor(entry)
+            if successor is not None:
+                await self._supersede(entry, successor)
+            return successor is not None
+
+    async def _supersede(self, entry: Entry, successor: Entry) -> None:
         successor.phase = Phase.HELD
         try:
             after = successor.record
@@ -242,8 +250,17 @@ class Pending:
             self.offered(successor)
             self.moved.unpark_all()
 
-    async def refuse(self, entry: Entry, error: StoreError) -> None:
-        """The store refuses *entry* for good: its bytes stay in the journal until somebody decides, and it is shown no more."""
+    async def refuse(self, entry: Entry, error: StoreError) -> bool:
+        """The store refuses *entry* for good: its bytes stay in the journal until somebody decides, and it is shown no more.
+
+        False: a newer change stands for it, see `superseded`.
+        """
+        async with self.turn(entry.record.key):
+            successor = self.chains.successor(entry)
+            await (self._refuse(entry, error) if successor is None else self._supersede(entry, successor))
+            return successor is None
+
+    async def _refuse(self, entry: Entry, error: StoreError) -> None:
         record = replace(
             entry.record,
             state=State.FAILED,
@@ -315,11 +332,13 @@ class Pending:
 
     # -- bodies ---------------------------------------------------------------------------
 
-    def _remember(self, entry: Entry, bodies: Mapping[str, bytes | int]) -> None:
+    def remember(self, entry: Entry, bodies: Mapping[str, bytes | int]) -> None:
+        """Keep what *entry*, which is pending, needs of *bodies* in memory, as far as there is room."""
         for name, data in bodies.items():
-            if isinstance(data, bytes) and self._memory + len(data) <= MEMORY:
+            wanted = name in entry.record.bodies and name not in entry.data
+            if wanted and isinstance(data, bytes) and self._memory + len(data) <= MEMORY:
                 entry.data[name] = data
-        self._memory += sum(map(len, entry.data.values()))
+                self._memory += len(data)
 
     async def bodies_of(self, entry: Entry) -> dict[str, Body]:
         """Bytes and open descriptors of what *entry* names; the caller closes them. Raises NotFound where they are gone."""

@@ -218,8 +218,7 @@ class Sender:
                 await self._remove(entry)
                 return
             stored = await self._look(entry) if entry.doubt else None
-            if stored is None and entry.doubt and self._pending.chains.successor(entry) is not None:
-                await self._pending.superseded(entry)
+            if stored is None and entry.doubt and await self._pending.superseded(entry):
                 return
             await self._arrived(entry, stored or await self._put(entry))
         except FOR_GOOD as error:
@@ -251,11 +250,10 @@ class Sender:
             stored = await self._look(entry) or await self._same_marker(record, error)
             if stored is not None:
                 return await self._arrived(entry, stored)
-        if self._pending.chains.successor(entry) is not None:
-            return await self._pending.superseded(entry)
-        self.last_error = str(error)
-        log.error("%r could not be stored, what was written is kept (s3mount pending): %s", record.key, error)
-        return await self._pending.refuse(entry, error)
+        if await self._pending.refuse(entry, error):
+            self.last_error = str(error)
+            log.error("%r could not be stored, what was written is kept (s3mount pending): %s", record.key, error)
+        return None
 
     async def _look(self, entry: Entry) -> ObjectInfo | None:
         """The object if *entry*'s commit made it."""
@@ -340,8 +338,8 @@ class Sender:
     # -- removals ---------------------------------------------------------------------------
 
     async def _remove(self, entry: Entry) -> None:
-        condition = await self._condition(entry.record)
         try:
+            condition = await self._condition(entry.record)
             await self._inner.delete(entry.record.key, if_match=condition.etag if isinstance(condition, Matches) else None)
         except (PreconditionFailed, NotFound):
             log.info("%r was replaced by somebody else before its removal: it stays", entry.record.key)

@@ -314,7 +314,7 @@ class WriteBack(Shown):
             info = await self._pending.put(record, {}, due=max(entry.due, trio.current_time() + SETTLE_S))
             made = self._pending.chains.newest(target)
             if made is not None and made.record.etag == info.etag:
-                made.data.update(entry.data)
+                self._pending.remember(made, entry.data)
             return info
 
     # -- multipart: nobody who commits late needs it ---------------------------------------

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +136,49 @@ def test_what_could_not_be_committed_is_kept_by_a_visitor(tmp_path: Path) -> Non
         assert journal.inline("f2") == small
         assert journal.path_of("f1").read_bytes() == big
         journal.check()
+
+
+def test_whoever_keeps_something_waits_for_others_who_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: two mounts of a bucket that ended at once; while the one copied gigabytes, the other gave up, and its files were lost."""
+    monkeypatch.setattr("s3mount.writeback.base.BUSY_S", 0.05)
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(InMemory):
+        def read_into(self, position: int, buffer: memoryview) -> None:
+            begun.set()
+            assert go.wait(20)
+            super().read_into(position, buffer)
+
+    def keep(name: str, source: InMemory) -> int:
+        with Journal.visit(tmp_path / "j", create=True) as visitor:
+            return visitor.keep(Key(name), 300_000, [Stored(0, 300_000, name, 0)], {name: source}, reason="No.", error="AccessDenied")
+
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(keep, "slow", Slow(pattern(300_000)))
+        assert begun.wait(20)
+        quick = threads.submit(keep, "quick", InMemory(pattern(300_000)))
+        with pytest.raises(TimeoutError):
+            quick.result(0.5)
+        go.set()
+        assert sorted((slow.result(20), quick.result(20))) == [1, 2]
+
+
+def test_what_is_entered_after_a_second_look_from_within_the_process_is_not_lost(journal: Journal) -> None:
+    """Regression: opening and closing the file beside SQLite dropped its locks, and the next process took the log of changes away."""
+    code = "import sys; from pathlib import Path; from s3mount.writeback.journal import Journal\n"
+    code += "with Journal.visit(Path(sys.argv[1])) as visitor: print(len(visitor.records()))"
+
+    def seen_elsewhere() -> str:
+        root = Path(__file__).parents[2]
+        return subprocess.run(
+            [sys.executable, "-c", code, journal.folder], cwd=root, check=True, timeout=60, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    journal.apply([Enter(put("a", "1"))])
+    Journal.visit(journal.folder).close()
+    assert seen_elsewhere() == "1\n"
+    journal.apply([Enter(put("b", "2"))])
+    assert seen_elsewhere() == "2\n"
 
 
 def test_a_staged_file_of_the_same_medium_is_linked_and_not_copied(journal: Journal) -> None:

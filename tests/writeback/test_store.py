@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,17 @@ async def test_only_the_newest_content_is_sent(clock: MockClock, store: WriteBac
     assert (await read(bucket, K), plan.mutations()) == (b"4", ["put"])
 
 
+async def test_what_is_written_again_and_again_is_sent_now_and_then(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting
+) -> None:
+    """Regression: it was put off for as long as somebody wrote it every quarter of a second."""
+    for number in range(100):
+        await store.put(K, b"%d" % number)
+        await trio.sleep(0.25)
+    assert 3 <= plan.mutations().count("put") <= 8
+    assert int(await read(bucket, K)) >= 70
+
+
 async def test_what_was_made_and_removed_before_it_was_sent_costs_nothing(clock: MockClock, store: WriteBack, plan: Counting) -> None:
     await store.put(K, b"data", Commit(condition=Absent()))
     await store.delete(K)
@@ -116,6 +127,34 @@ async def test_a_rename_of_what_is_pending_is_one_put(store: WriteBack, bucket: 
     await store.sync()
     assert (await keys_of(bucket), plan.mutations()) == (["d/other"], ["put"])
     assert (await bucket.head(L)).metadata == {"m": "1", COMMIT_ID: await commit_id(bucket, L)}
+
+
+async def test_bodies_in_memory_are_counted_however_often_they_are_renamed(clock: MockClock, store: WriteBack) -> None:
+    """Regression: what a copy shared with its source was given back twice, until any number of bodies fitted into the limit."""
+    for _ in range(3):
+        await store.put(K, bytes(1000))
+        await store.copy(K, L)
+        await store.put(K, bytes(500))
+        store.check()
+        await store.sync()
+        store.check()
+    assert store._pending._memory == 0
+
+
+async def test_a_removal_of_what_is_gone_already_is_done(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
+    """Regression: it counted as a file that could not be stored, where it followed on a version that was just being sent."""
+    for theirs in (None, b"theirs"):
+        going = trio.Event()
+        plan.script.add("put", Fault(until=going))
+        info = await store.put(K, b"data")
+        await trio.sleep(2)
+        await store.delete(K, if_match=info.etag)
+        going.set()
+        await trio.sleep(0.1)
+        await (bucket.delete(K) if theirs is None else bucket.put(K, theirs))
+        await store.sync()
+        assert await keys_of(store) == ([] if theirs is None else ["key"])
+    assert store.status()["refused"] == 0
 
 
 @pytest.mark.slow
@@ -444,6 +483,53 @@ async def test_a_change_behind_one_in_doubt_takes_its_place_once_it_is_sure_that
     await store.put(K, b"two", Commit(condition=Matches(info.etag)))
     await store.sync()
     assert (await read(bucket, K), plan.mutations()) == (b"two", ["put", "put"])
+
+
+@asynccontextmanager
+async def slow_journal(store: WriteBack) -> AsyncIterator[None]:
+    """Nothing that is entered within the block is in the journal before its end."""
+    async with store._pending.together._limiter:
+        yield
+
+
+async def test_a_change_that_is_just_being_entered_replaces_one_that_stands_for_another(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: an edit of an edit lost what the first one had written, if that turned out to be unsent at the same moment."""
+    data = pattern(300_000)
+    plan.script.add("adopt", lost_request())
+    one = await store.put(BIG, data, Commit(condition=Absent()))
+    await trio.sleep(0.5)
+    two = await store.adopt(BIG, edited(one, 0, InMemory(b"two")), Commit(condition=Matches(one.etag)))
+    async with trio.open_nursery() as nursery, slow_journal(store):
+        nursery.start_soon(store.adopt, BIG, edited(two, 10, InMemory(b"three")), Commit(condition=Matches(two.etag)))
+        await trio.sleep(30)
+    await store.sync()
+    assert await read(bucket, BIG) == b"two" + data[3:10] + b"three" + data[15:]
+    store._journal.check()
+
+
+async def test_an_edit_that_is_just_being_entered_is_refused_together_with_what_it_is_an_edit_of(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: it was left alone, an edit of a version that never was."""
+    data, going = pattern(300_000), trio.Event()
+    await bucket.put(BIG, b"foreign")
+    plan.script.add("adopt", Fault(until=going))
+    one = await store.put(BIG, data, Commit(condition=Absent()))
+    await trio.sleep(2)
+    async with trio.open_nursery() as nursery, slow_journal(store):
+        nursery.start_soon(store.adopt, BIG, edited(one, 0, InMemory(b"new")), Commit(condition=Matches(one.etag)))
+        await trio.sleep(1)
+        going.set()
+        await trio.sleep(30)
+    store.check()
+    with pytest.raises(AlreadyExists):
+        await store.sync()
+    await trio.sleep(1)
+    (record,) = store._journal.records()
+    assert (record.state, record.size, record.keeps) == (State.FAILED, 300_000, False)
+    store._journal.check()
 
 
 async def test_a_full_disk_is_told_to_the_writer_and_harms_nothing(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
