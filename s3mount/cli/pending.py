@@ -41,6 +41,7 @@ from s3mount.cli.places import path_of
 from s3mount.cli.report import sentence
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.errors import Busy, S3MountError, Unavailable, UsageError
+from s3mount.fuse.control import PATIENCE_S
 
 # What nobody sends by itself, or what has failed: these are for the user to deal with. The rest is on its way.
 FOR_THE_USER = frozenset({"waiting", "failed", "kept"})
@@ -196,7 +197,8 @@ async def _retry(reached: Reached, item: Item, *, overwrite: bool) -> None:
 async def _ask(item: Item, verb: str) -> dict[str, Any]:
     mount = item.mount
     assert mount is not None
-    return await trio.to_thread.run_sync(lambda: mount.ask(verb, keys=[item.url.key]))
+    patience_s = None if verb == "retry" else PATIENCE_S
+    return await trio.to_thread.run_sync(lambda: mount.ask(verb, keys=[item.url.key], patience_s=patience_s))
 
 
 @click.command()

@@ -19,7 +19,7 @@ from typing import Any
 from s3mount.cli.pending_places import PendingPlace, all_places
 from s3mount.cli.places import parse_bucket_url, with_key
 from s3mount.config import StoreUrl, parse_url
-from s3mount.errors import NotFound, S3MountError, UsageError
+from s3mount.errors import NotFound, S3MountError, Unavailable, UsageError
 from s3mount.fuse import control
 from s3mount.fuse import mountpoint as mountpoints
 from s3mount.writeback.journal import Journal
@@ -41,8 +41,11 @@ class RunningMount:
         return Path(folder) if folder else None
 
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
-        """Raises Unavailable."""
-        return control.ask(self.path, owner=os.getuid(), do=do, **more) or {}
+        """As `control.ask`. Raises Unavailable, also where the mount has ended."""
+        answer = control.ask(self.path, owner=os.getuid(), do=do, **more)
+        if answer is None:
+            raise Unavailable(f"the mount of {self.path} has ended meanwhile: s3mount pending shows what it has left.")
+        return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

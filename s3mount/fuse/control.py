@@ -37,7 +37,7 @@ SUFFIX = ".sock"
 
 # A request is one short line: keys and a verb. An answer may list some thousand files.
 REQUEST_BYTES = 1024 * 1024
-# Whoever connects and says nothing is not waited for; whoever is asked has nothing to wait for.
+# Whoever connects and says nothing is not waited for. A question is answered at once; an errand takes as long as it takes.
 PATIENCE_S = 10.0
 
 
@@ -61,39 +61,47 @@ class Control:
             self._path.unlink(missing_ok=True)
 
     async def _converse(self, stream: trio.SocketStream) -> None:
-        with trio.move_on_after(PATIENCE_S):
-            try:
-                if _peer(stream.socket) in (0, os.getuid()):
-                    answer = await self._answer(await _line(stream))
-                    await stream.send_all(json.dumps(answer).encode() + b"\n")
-            except (trio.BrokenResourceError, OSError):
-                pass
-            finally:
-                await trio.aclose_forcefully(stream)
+        try:
+            if _peer(stream.socket) not in (0, os.getuid()):
+                return
+            with trio.move_on_after(PATIENCE_S) as patience:
+                line = await _line(stream)
+            if not patience.cancelled_caught:
+                answer = await self._answer(line)
+                with trio.move_on_after(PATIENCE_S):
+                    await stream.send_all(answer)
+        except (trio.BrokenResourceError, OSError):
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
 
-    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+    async def _answer(self, line: bytes) -> bytes:
         try:
             request = json.loads(line)
             verb = self._verbs[request["do"]]
-        except (ValueError, LookupError, TypeError):
-            return {"failed": "The mount does not understand that; it may be of another version of s3mount."}
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return _told({"failed": "The mount does not understand that; it may be of another version of s3mount."})
         try:
-            return {"done": await verb(request)}
+            return _told({"done": await verb(request)})
         except S3MountError as error:
-            return {"failed": str(error)}
+            return _told({"failed": str(error)})
         except Exception:
             log.exception("A question could not be answered")
-            return {"failed": "The mount could not answer; its log says why."}
+            return _told({"failed": "The mount could not answer; its log says why."})
 
 
-def ask(mountpoint: Path, *, owner: int, do: str, **more: Any) -> dict[str, Any] | None:
-    """What the mount at *mountpoint* (resolved) of user *owner* answers; None where nobody listens. Blocks.
+def _told(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
 
-    Raises Unavailable with its sentence where it refuses, or does not answer in time.
+
+def ask(mountpoint: Path, *, owner: int, do: str, patience_s: float | None = PATIENCE_S, **more: Any) -> dict[str, Any] | None:
+    """What the mount at *mountpoint* (resolved) of user *owner* answers; None where nobody listens, or it ends. Blocks.
+
+    Raises Unavailable with its sentence where it refuses, or does not answer within *patience_s* seconds (None: however long that takes).
     """
     for folder in runtime.folders(owner):
         try:
-            answer = _asked(path_in(folder, mountpoint), owner, {"do": do, **more})
+            answer = _asked(path_in(folder, mountpoint), owner, {"do": do, **more}, patience_s)
         except TimeoutError:
             raise Unavailable(f"The mount of {mountpoint} does not answer.") from None
         except OSError:
@@ -103,12 +111,13 @@ def ask(mountpoint: Path, *, owner: int, do: str, **more: Any) -> dict[str, Any]
     return None
 
 
-def _asked(path: Path, owner: int, request: Mapping[str, Any]) -> dict[str, Any] | None:
+def _asked(path: Path, owner: int, request: Mapping[str, Any], patience_s: float | None) -> dict[str, Any] | None:
     """The answer; None from somebody whom one does not believe, or who ends just now. Raises OSError, Unavailable."""
     with _connected(path) as channel:
         if _peer(channel) not in (owner, os.getuid(), 0):
             return None
         channel.sendall(json.dumps(request).encode() + b"\n")
+        channel.settimeout(patience_s)
         return _heard(_all_of(channel))
 
 
@@ -118,7 +127,7 @@ def everybody(owner: int) -> list[dict[str, Any]]:
     for folder in runtime.folders(owner):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
-                answer = _asked(path, owner, {"do": "status"})
+                answer = _asked(path, owner, {"do": "status"}, PATIENCE_S)
             except (OSError, Unavailable):
                 continue
             if answer is not None:

@@ -11,12 +11,12 @@ import pytest
 import trio
 
 from s3mount.cli.open_store import Stores
-from s3mount.cli.pending_items import Item, everything
+from s3mount.cli.pending_items import Item, RunningMount, everything
 from s3mount.cli.pending_keeper import Keeper
 from s3mount.cli.pending_places import PendingPlace, all_places, describe, place_of, reached_as
 from s3mount.cli.store_options import Choice
 from s3mount.config import parse_url
-from s3mount.errors import AccessDenied, Stale
+from s3mount.errors import AccessDenied, Stale, Unavailable
 from s3mount.fs.kept import Uncommitted
 from s3mount.model import Absent, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit
@@ -234,6 +234,13 @@ def test_what_lacks_bytes_that_were_written_is_exported_and_never_stored(s3mount
     assert s3mount("ls", "local://bucket").lines == []
     assert s3mount("export", "--all", tmp_path / "out").status == 0
     assert (tmp_path / "out").read_bytes() == b"precious"
+
+
+def test_an_errand_that_nobody_heard_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: what was refused counted as discarded, where the mount that had it was just ending."""
+    monkeypatch.setattr("s3mount.cli.pending_items.control.ask", lambda *_, **__: None)
+    with pytest.raises(Unavailable, match="has ended"):
+        RunningMount(Path("/mnt"), parse_url(URL), {}).ask("decide", verb="discard", ids=[1])
 
 
 # -- discard and export -----------------------------------------------------------------------
