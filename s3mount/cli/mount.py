@@ -22,7 +22,7 @@ from s3mount.cli.main import LOG_LEVELS
 from s3mount.cli.mount_options import ListedOptionsCommand
 from s3mount.cli.open_store import open_store
 from s3mount.cli.output import files_text
-from s3mount.cli.pending_keeper import keeper_for, kept_in
+from s3mount.cli.pending_keeper import keeper_for, kept_in, left_behind
 from s3mount.cli.pending_places import describe, place_of
 from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
@@ -200,6 +200,13 @@ def mount(
             log.warning("A mount of %s whose process was gone has been taken off %s", former.source, former.path)
         if left := kept_in(place_of(url, choice)):
             log.warning("%s of earlier mounts could not be stored: s3mount pending %s lists what", files_text(left), url)
+        if late is None and (behind := left_behind(place_of(url, choice))):
+            log.warning(
+                "%s of an earlier mount with --write-back are not in the bucket yet, and not shown here: mount with --write-back once more,"
+                " or s3mount retry --all %s",
+                files_text(behind),
+                url,
+            )
         run_mount(
             lambda: open_store(url, choice, create_bucket=create, cache=cache, at_ns=versions_at, write_back=late, writes=not read_only),
             options,

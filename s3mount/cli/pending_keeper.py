@@ -21,7 +21,7 @@ from s3mount.fs.kept import Keep, Uncommitted
 from s3mount.model import Piece, Staged, StagedBytes
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.records import Piece as RecordPiece
-from s3mount.writeback.records import Stored
+from s3mount.writeback.records import State, Stored
 
 # In place of an error's name: bytes are lacking, and nobody may take it for the file that was written.
 INCOMPLETE = "Incomplete"
@@ -87,5 +87,14 @@ def kept_in(place: PendingPlace) -> int:
     try:
         with Journal.visit(place.kept) as journal:
             return len(journal.records())
+    except StoreError:
+        return 0
+
+
+def left_behind(place: PendingPlace) -> int:
+    """How many changes an earlier mount with --write-back has left in *place* that nobody sends now."""
+    try:
+        with Journal.visit(place.write_back) as journal:
+            return 0 if journal.busy else sum(record.state is State.QUEUED for record in journal.records())
     except StoreError:
         return 0

@@ -12,7 +12,7 @@ import trio
 
 from s3mount.cli.open_store import Stores
 from s3mount.cli.pending_items import Item, RunningMount, everything
-from s3mount.cli.pending_keeper import Keeper
+from s3mount.cli.pending_keeper import Keeper, left_behind
 from s3mount.cli.pending_places import PendingPlace, all_places, describe, place_of, reached_as
 from s3mount.cli.store_options import Choice
 from s3mount.config import parse_url
@@ -21,7 +21,8 @@ from s3mount.fs.kept import Uncommitted
 from s3mount.model import Absent, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit
 from s3mount.store.s3.options import S3Options
-from s3mount.writeback.journal import Journal
+from s3mount.writeback.journal import Enter, Journal
+from s3mount.writeback.records import Op, Record
 from tests.cli.conftest import Command
 
 URL = "local://bucket"
@@ -114,6 +115,14 @@ def test_what_is_pending_is_listed_with_size_age_and_reason_whether_its_bucket_i
     assert s3mount("pending", "local://bucket/a").lines != []
     assert s3mount("pending", "local://bucket/a/fil").lines == []
     assert "neither a URL nor in an s3mount" in s3mount("pending", tmp_path).err
+
+
+def test_what_a_mount_with_write_back_left_is_counted_unless_another_sends_it(place: PendingPlace) -> None:
+    assert left_behind(place) == 0
+    with Journal.open(place.write_back) as journal:
+        journal.apply([Enter(Record(key=Key("a"), op=Op.PUT, commit_id=ID)), Enter(Record(key=Key("b"), op=Op.DELETE))])
+        assert left_behind(place) == 0
+    assert left_behind(place) == 2
 
 
 def test_a_folder_that_makes_no_sense_is_passed_over(s3mount: Command, place: PendingPlace, state: Path) -> None:
