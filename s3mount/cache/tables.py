@@ -203,12 +203,21 @@ class Tables:
 
     def changed(self, key: str, value: ObjectInfo | Mark) -> None:
         """This mount has put *key* (the object), deleted it (ABSENT), or tried one of these in vain (UNKNOWN)."""
+        if isinstance(value, ObjectInfo) and key.endswith("/"):
+            self._empty_until_now(key)
         change = Change(key, value, self.ask())
         self._changes.pop(key, None)
         self._changes[key] = change
         if len(self._changes) > CHANGES:
             self._doubted = max(self._doubted, self._changes.popitem(last=False)[1].asked.number)
         self._apply(change)
+
+    def _empty_until_now(self, stem: str) -> None:
+        """A directory gets a marker: where it was not there at all, nothing is in it, as of the answer that said so."""
+        above = self._tables.get(parent_of(stem))
+        known = None if above is None else above.look(text_of(above.stem, stem))
+        if known is not None and known.value is Mark.ABSENT:
+            self._record(self.table(stem), Leaf(stem, START, END, (), known.asked, blank=self._blank))
 
     def made_since(self, key: str, asked: Asked) -> ObjectInfo | Mark | None:
         """What this mount has made of *key* since the request *asked* was sent; None: nothing."""

@@ -40,6 +40,30 @@ async def test_a_missing_name_in_a_listed_directory_is_free(autojump_clock: Mock
         assert not slow.taken()
 
 
+async def test_a_new_directory_is_known_to_be_empty(autojump_clock: MockClock) -> None:
+    async with remembering(["d/f"]) as (store, slow):
+        assert not (await store.find("d/new")).is_directory
+        slow.taken()
+        await store.put(Key("d/new/"), b"")
+        await store.put(Key("d/new/deep/"), b"")
+        for name in ("d/new/a", "d/new/deep", "d/new/deep/b"):
+            found = await store.find(name)
+            assert (found.object, found.is_directory) == (None, name == "d/new/deep")
+        objects, prefixes = await list_all(store, "d/new/")
+        assert ([info.key for info in objects], prefixes) == (["d/new/"], ["d/new/deep/"])
+        assert slow.taken() == {"put": 2}
+
+
+async def test_a_directory_that_others_have_filled_is_not_taken_for_new(autojump_clock: MockClock) -> None:
+    async with remembering(["d/f"], metadata_ttl_s=1.0) as (store, slow):
+        assert not (await store.find("d/new")).is_directory
+        await slow.put(Key("d/new/theirs"), b"5")
+        await trio.sleep(0.9)
+        await store.put(Key("d/new/"), b"")
+        await trio.sleep(0.2)
+        assert (await store.find("d/new/theirs")).object is not None
+
+
 @pytest.mark.parametrize("attributes", ["list", "full"])
 async def test_a_thousand_names_of_an_unlisted_directory_cost_five_requests(autojump_clock: MockClock, attributes: str) -> None:
     async with remembering([f"d/f{n:03}" for n in range(1000)], attributes=attributes, metadata_ttl_s=60.0) as (store, slow):
