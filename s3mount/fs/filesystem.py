@@ -44,7 +44,7 @@ from s3mount.store.api import ObjectStore
 # A power cut may cost what was closed in the last 5 s, as on a local disk; one second of them is for the syncing itself.
 SYNC_SECONDS = 4.0
 
-# How often failed commits are tried again, and how long a directory's time may stay unwritten.
+# How often failed commits are tried again, and for how long a directory must be quiet for its time to be written.
 BACKGROUND_SECONDS = 5.0
 
 # What may be otherwise in a moment.
@@ -250,7 +250,7 @@ class Filesystem:
             await trio.sleep(BACKGROUND_SECONDS)
             await self._files.retry_waiting()
             try:
-                await self._metadata.save_all_times()
+                await self._metadata.save_quiet_times()
             except S3MountError:
                 pass  # they stay with their directories until next time
 
@@ -264,13 +264,17 @@ class Filesystem:
 
     async def _sync_in_time(self) -> None:
         """Until the store has got what is safe on local disk, however often that takes, but not longer than the user wants to wait."""
-        limit = self._volume.options.flush_timeout_s
+        limit, refusals = self._volume.options.flush_timeout_s, set[str]()
         with trio.move_on_after(limit):
             while True:
                 try:
                     return await self._store.sync()
                 except TRANSIENT as error:
                     log.info("Not everything is in the bucket yet: %s", error)
+                except S3MountError as error:
+                    if str(error) in refusals:
+                        raise
+                    refusals.add(str(error))  # the others may arrive all the same
                 await trio.sleep(1)
         raise Unavailable(f"After {limit:g} s not all is in the bucket; the rest is safe, and the next mount with --write-back sends it.")
 

@@ -127,11 +127,12 @@ class Overlay:
         return None if told is None else self.seen(told)
 
     def seen(self, info: ObjectInfo) -> ObjectInfo:
-        """An object of the store as it is shown: one of ours under its local ETag."""
+        """An object of the store as it is shown: one of ours under its local ETag. Others may have described it anew."""
         alias = self._aliases.get(info.key)
         if alias is None or alias.etag != info.etag:
             return info
-        return replace(alias.shown, version_id=info.version_id, storage_class=info.storage_class)
+        told = alias.shown if info.metadata is None else info
+        return replace(info, etag=alias.shown.etag, mtime_ns=alias.shown.mtime_ns, content_type=told.content_type, metadata=told.metadata)
 
     def seen_version(self, version: Version) -> Version:
         """As `seen`."""

@@ -203,6 +203,15 @@ async def test_what_is_in_the_store_is_described_there(clock: MockClock, store: 
     assert ((await bucket.head(K)).metadata, (await store.head(K)).etag) == ({"m": "2"}, updated.etag)
 
 
+async def test_what_others_say_of_a_version_of_ours_is_shown(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
+    """Regression: a chmod from another machine was never seen, as S3 gives the copy the same ETag."""
+    info = await store.put(K, b"data", Commit(metadata={"mode": "1"}))
+    await store.sync()
+    await bucket.update(K, {"mode": "2", COMMIT_ID: await commit_id(bucket, K)})
+    seen = await store.head(K)
+    assert (seen.etag, (seen.metadata or {})["mode"]) == (info.etag, "2")
+
+
 # -- edits --------------------------------------------------------------------------------
 
 

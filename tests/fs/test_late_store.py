@@ -1,0 +1,33 @@
+"""A file system over a store that commits late."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio.testing
+
+from s3mount.errors import AlreadyExists
+from s3mount.model import Key
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+from s3mount.writeback.store import WriteBack
+from tests.fs.mounted import RW, Mounted, body
+
+
+async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_end(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: umount ended with the first refusal, and left what was still on its way to the next mount."""
+    autojump_clock.autojump_threshold = 0.02
+    bucket = MemoryStore(LIKE_S3)
+    late = await WriteBack.open(Faulty(bucket, lambda op: Fault(delay=10) if op.mutates and op.key == "b" else NOTHING), tmp_path / "j")
+    mount = Mounted(late, flush_timeout_s=600.0)
+    await mount.close(await mount.create("a", flags=RW | os.O_EXCL))
+    await bucket.put(Key("a"), b"theirs")
+    await mount.write("b", b"ours")
+    with pytest.raises(AlreadyExists):
+        await mount.fs.aclose()
+    await late.aclose()
+    assert (await body(bucket, "a"), await body(bucket, "b")) == (b"theirs", b"ours")
