@@ -11,9 +11,11 @@ import pytest
 import trio
 
 from s3mount.errors import AccessDenied, OutcomeUnknown
-from s3mount.model import Key
+from s3mount.model import Key, Upload
 from s3mount.store.api import ObjectStore
 from s3mount.store.s3.begun import SUFFIX, Begun, Ledger
+from s3mount.store.s3.client import Answer
+from s3mount.store.s3.replies import said_at
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.retrying import Retrying
 from tests.conftest import ExpectLogs
@@ -102,6 +104,28 @@ async def test_an_upload_that_ends_is_written_down_no_longer(wire: Fronted, tmp_
         with pytest.raises(AccessDenied):
             await store.create_upload(K)
         assert files(tmp_path) == []
+
+
+async def test_a_creation_that_is_given_up_when_it_has_happened_is_told(
+    wire: Fronted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: cancelled between the answer and its being written down, it left an upload until the next mount."""
+    told: list[Upload] = []
+    with trio.CancelScope() as scope:
+
+        def heard(answer: Answer) -> int:
+            scope.cancel()
+            return said_at(answer)
+
+        monkeypatch.setattr("s3mount.store.s3.multipart.said_at", heard)
+        async with opened(wire, tmp_path) as store:
+            try:
+                told.append(await store.create_upload(K))
+            finally:
+                with trio.CancelScope(shield=True):
+                    for upload in told:
+                        await store.abort_upload(upload)
+    assert (uploads(wire), files(tmp_path)) == (set(), [])
 
 
 async def test_a_creation_whose_reply_was_lost_leaves_no_upload(wire: Fronted, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ class Multipart:
             raise
         upload = Upload(key, answer["UploadId"], said_at(answer))
         self._begun[upload.upload_id] = _Under(commit, algorithm, begun)
-        await trio.to_thread.run_sync(begun.named, upload.upload_id)
+        with trio.CancelScope(shield=True):  # who is told of it aborts it
+            await trio.to_thread.run_sync(begun.named, upload.upload_id)
         return upload
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
