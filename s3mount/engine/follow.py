@@ -14,6 +14,7 @@ W3  A content or metadata that is written under a file's id is told under the na
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +37,13 @@ from s3mount.engine.records import (
 from s3mount.engine.segment import Position
 from s3mount.model import Changed
 
+log = logging.getLogger(__name__)
+
 # More names are not told one by one: whoever remembers anything had better forget all of it.
 TOLD_MOST = 20_000
+
+# A record that a newer program wrote, or a log that cannot be opened now.
+NOT_READ = (ValueError, TypeError, OSError)
 
 NOTHING = Changed()
 LOST = Changed(lost=True)
@@ -68,7 +74,11 @@ class Follower:
         if end.seq <= self._at.seq:
             return NOTHING
         touched = Touched(self._bucket)
-        whole = self._log.own.holds(self._at.seq + 1, end.seq) or self._read(end, touched)
+        try:
+            whole = self._log.own.holds(self._at.seq + 1, end.seq) or self._read(end, touched)
+        except NOT_READ as error:
+            log.info("What others changed cannot be read: %s", error)
+            whole = False
         self._at = end
         return touched.named(self._index) if whole else LOST
 

@@ -297,6 +297,8 @@ def encode(record: Record) -> bytes:
 def decode(payload: bytes | memoryview) -> Record:
     """Raises ValueError or TypeError when *payload* is no record (its checksum was right, so a newer program wrote it)."""
     time_ns, bodies, ops = msgpack.unpackb(payload, use_list=False, strict_map_key=False)
+    if unknown := {op[0] for op in ops} - _KINDS.keys():
+        raise ValueError(f"operations of the kinds {sorted(unknown)} are not known")
     return Record(time_ns, tuple(NewBody(*body) for body in bodies), tuple(_KINDS[op[0]](*op[1:]) for op in ops))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from s3mount.engine import records
 from s3mount.engine.engine import Engine
 from s3mount.engine.follow import Follower
 from s3mount.engine.log import Log
@@ -155,3 +157,30 @@ def _record_of(other: Engine) -> bytes:
     (bucket,) = (info.id for info in other.buckets() if info.name == BUCKET)
     write = Write(bucket, b"ours", 12345, 0, "", 0, '"tag"', 1, "text/plain", "STANDARD", None, ())
     return encode(Record(1, (), (write,)))
+
+
+def test_what_a_newer_program_wrote_is_not_understood_but_known_of(
+    monkeypatch: pytest.MonkeyPatch, other: Engine, follower: Follower
+) -> None:
+    """Regression: a mount of the older one ended with that."""
+    put(other, "new")
+    with monkeypatch.context() as patched:
+        patched.delitem(records._KINDS, records._CODES[Write])
+        assert follower.changed() == Changed(lost=True)
+    assert follower.changed() == NOTHING
+
+
+def test_where_the_log_cannot_be_opened_anything_may_have_changed(
+    monkeypatch: pytest.MonkeyPatch, other: Engine, follower: Follower
+) -> None:
+    """Regression: a mount that had no descriptor left for a moment ended with that."""
+    put(other, "new")
+
+    def refuses(segment: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(follower._log, "open_segment", refuses)
+        assert follower.changed() == Changed(lost=True)
+    put(other, "newer")
+    assert follower.changed() == keys("newer")
