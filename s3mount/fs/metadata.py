@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -58,6 +58,7 @@ class Metadata:
         self._files = files
         self._described = Described(volume, namespace, files.renewing)
         self._turns: dict[DirInode, tuple[Turn, int]] = {}
+        self._busy: dict[DirInode, int] = {}
         self._store = volume.store
 
     async def setattr(self, inode: Inode, change: AttrChange, caller: Caller) -> Attr:
@@ -199,11 +200,18 @@ class Metadata:
                 except AlreadyExists:
                     await self._store.update(key, metadata)  # there was one that no listing had told of
             else:
-                await self._store.update(key, metadata)
+                await self._update_marker(key, metadata, marker)
             inode.marked = True
             self._volume.mutated(inode.key[:-1])
         inode.attributes, inode.touched_ns = attributes, 0
         self._volume.touched.discard(inode)
+
+    async def _update_marker(self, key: Key, metadata: Mapping[str, str], marker: ObjectInfo) -> None:
+        """The version that was seen costs a look less, where we made it; of a marker nothing is lost with another version."""
+        try:
+            await self._store.update(key, metadata, if_match=marker.etag)
+        except PreconditionFailed:
+            await self._store.update(key, metadata)
 
     async def save_times(self, inode: DirInode) -> None:
         """Write the time of the last change of entries into the marker, if there is one."""
@@ -218,10 +226,18 @@ class Metadata:
                 inode.attributes, inode.touched_ns = replace_times(inode), 0
                 self._volume.touched.discard(inode)
 
+    async def save_quiet_times(self) -> None:
+        """As `save_times` for all directories in which nothing has come or gone since this was called last. Raises the last failure."""
+        before, self._busy = self._busy, {inode: inode.touched_ns for inode in self._volume.touched}
+        await self._save_times([inode for inode, touched_ns in self._busy.items() if before.get(inode) == touched_ns])
+
     async def save_all_times(self, prefix: str = "") -> None:
         """As `save_times` for all directories below *prefix*. Raises the last failure, when all have been tried."""
+        await self._save_times([inode for inode in self._volume.touched if inode.key.startswith(prefix)])
+
+    async def _save_times(self, inodes: Sequence[DirInode]) -> None:
         failure: StoreError | None = None
-        for inode in [inode for inode in self._volume.touched if inode.key.startswith(prefix)]:
+        for inode in inodes:
             try:
                 await self.save_times(inode)
             except NotFound:

@@ -17,6 +17,7 @@ from s3mount.store.api import EVERYTHING, Capabilities
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script, lost_reply, lost_request
+from s3mount.store.wrap.traced import Traced
 from tests.fs.mounted import ME, RW, Mounted, body
 
 COMMITS = ("put", "adopt")
@@ -293,7 +294,7 @@ async def test_the_time_of_a_directory_is_written_before_long(autojump_clock: tr
         for number in range(100):
             await mount.write(f"d/{number}", b"")
         told = (await mount.stat("d")).mtime_ns
-        await trio.sleep(10)
+        await trio.sleep(11)
         nursery.cancel_scope.cancel()
     assert (await Mounted(store).stat("d")).mtime_ns == told
     mount.fs.check()
@@ -418,3 +419,18 @@ async def test_a_name_that_was_just_found_absent_is_not_looked_for_again(autojum
     await trio.sleep(0.1)
     with pytest.raises(Exists):
         await mount.create("g", flags=RW | os.O_EXCL)
+
+
+async def test_the_time_of_a_directory_that_is_being_filled_is_written_once(autojump_clock: trio.testing.MockClock) -> None:
+    counting = Traced(MemoryStore())
+    mount = Mounted(counting)
+    await mount.mkdir("d")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        for number in range(60):
+            await mount.write(f"d/{number}", b"")
+            await trio.sleep(1)
+        assert counting.requests["update"] == 0
+        await trio.sleep(11)
+        assert counting.requests["update"] == 1
+        nursery.cancel_scope.cancel()
