@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.engine.engine import Engine
+from s3mount.fuse.mountpoint import sync_all
 from tests.fuse.mounting import Mount, s3mount
 from tests.fuse.test_tree import error_of
 from tests.server.serving import environment as alone
@@ -57,6 +58,7 @@ def test_a_bucket_is_mounted_as_it_was(mount: Mount) -> None:
     (top / "script").write_text("#!/bin/sh\n")
     (top / "script").chmod(0o750)
     (top / "link").symlink_to("folder")
+    sync_all(top)
     then = next_second()
     (top / "folder/deep/file").write_text("new and longer")
     (top / "script").unlink()
