@@ -196,7 +196,7 @@ class Overlay:
     def _between(self, asked: Asked) -> dict[str, Leg | None]:
         """The first of what is seen behind `after` and lies elsewhere: keys with their legs, common prefixes."""
         found: dict[str, Leg | None] = {}
-        at = bisect_left(self._targets, asked.prefix)
+        at = bisect_left(self._targets, max(asked.prefix, asked.after))
         while at < len(self._targets) and len(found) <= asked.limit and (key := self._targets[at]).startswith(asked.prefix):
             leg = self.waiting(key)
             text = asked.text(key)

@@ -20,7 +20,8 @@ from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
 from s3mount.fs.moving import RETRY_S
-from s3mount.model import ETag, Key, Metadata, ObjectInfo
+from s3mount.fs.overlay import Area, Asked, Leg, Overlay
+from s3mount.model import ETag, Key, Metadata, ObjectInfo, Page
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
@@ -382,6 +383,28 @@ async def test_unmounting_waits_until_all_has_arrived(tmp_path: Path) -> None:
     await rig.mount.fs.aclose()
     assert await keys_of(rig.store) == sorted(["e/", "sub/x", *(f"e/{name}" for name in NAMES[:-1])])
     assert not files(tmp_path)
+
+
+class Counting(Overlay):
+    """Counts the keys that are looked at."""
+
+    looked_at = 0
+
+    def waiting(self, key: str) -> Leg | None:
+        self.looked_at += 1
+        return super().waiting(key)
+
+
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_a_page_costs_as_much_at_the_end_of_a_listing_as_at_its_beginning(delimiter: str) -> None:
+    """Regression: each began at the first key of all that were on their way, and a hundred thousand took seconds."""
+    overlay, area = Counting(), Area("d/")
+    overlay.add(area, [Leg(Key(f"d/{n:04}"), ObjectInfo(Key(f"e/{n:04}"), 1, ETag("e"), 0), (area,)) for n in range(1000)])
+    overlay.looked_at = 0
+    seen = overlay.view(Asked("e/", delimiter, "e/0989", 100)).merged(Page((), (), None))
+    assert seen is not None
+    assert [info.key for info in seen.objects] == [f"e/{n:04}" for n in range(990, 1000)]
+    assert overlay.looked_at < 20
 
 
 # -- killed -----------------------------------------------------------------------------------
