@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import trio
 
-from s3mount.errors import StoreError
+from s3mount.errors import StoreError, Unavailable
 from s3mount.writeback.journal import Change, Enter, Journal
 
 T = TypeVar("T")
@@ -71,7 +71,11 @@ class Together:
         try:
             while not mine.done:
                 batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
-                await self.call(self._apply, batch)
+                try:
+                    await self.call(self._apply, batch)
+                except RuntimeError as error:  # no thread to be had
+                    for waiting in batch:
+                        waiting.error = Unavailable(f"The journal cannot be written: {error}.")
                 for waiting in batch:
                     waiting.done = True
                     waiting.woken.set()

@@ -515,6 +515,7 @@ async def test_a_change_that_is_just_being_entered_replaces_one_that_stands_for_
         await trio.sleep(30)
     await store.sync()
     assert await read(bucket, BIG) == b"two" + data[3:10] + b"three" + data[15:]
+    await trio.sleep(1)
     store._journal.check()
 
 
@@ -557,6 +558,27 @@ async def test_a_full_disk_is_told_to_the_writer_and_harms_nothing(clock: MockCl
     there = await keys_of(bucket)
     assert f"d/{len(there) - 1}" not in there
     assert await keys_of(store) == there
+
+
+async def test_where_there_is_no_thread_to_write_with_everybody_is_told(
+    clock: MockClock, store: WriteBack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: whoever shared the transaction waited for ever."""
+
+    async def call(*_: object) -> None:
+        await trio.sleep(1)
+        raise RuntimeError("can't start new thread")
+
+    async def put(key: Key) -> None:
+        with pytest.raises(Unavailable, match="thread"):
+            await store.put(key, b"x")
+
+    with monkeypatch.context() as patch, trio.fail_after(60):
+        patch.setattr(store._pending.together, "call", call)
+        async with trio.open_nursery() as nursery:
+            for key in (K, L, BIG):
+                nursery.start_soon(put, key)
+    await store.put(K, b"x")
 
 
 async def test_what_has_arrived_makes_room_even_if_the_journal_cannot_say_so(clock: MockClock, store: WriteBack, tmp_path: Path) -> None:
