@@ -156,8 +156,17 @@ def _parsed(text: bytes) -> tuple[list[Move], dict[int, ETag]]:
     if not found or json.loads(lines[0]) != FORMAT:
         raise ValueError(text[:20])
     moves = [Move(Key(source), Key(target), ETag(etag)) for source, target, etag in map(json.loads, lines[1:])]
-    whole = tail[: tail.rfind(b"\n") + 1]
-    return moves, {int(number): ETag(etag) for number, etag in map(json.loads, whole.splitlines())}
+    return moves, dict(_notes(tail[: tail.rfind(b"\n") + 1]))
+
+
+def _notes(tail: bytes) -> Iterator[tuple[int, ETag]]:
+    """What became of moves; a line that a full disk cut short, and what was written behind it, is passed over."""
+    for line in tail.splitlines():
+        try:
+            number, etag = json.loads(line)
+        except ValueError:
+            continue
+        yield int(number), ETag(etag)
 
 
 def _line(value: object) -> bytes:

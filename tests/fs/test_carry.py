@@ -92,6 +92,20 @@ def test_a_record_says_what_was_planned_and_what_was_copied(tmp_path: Path) -> N
     assert list((tmp_path / "journal").iterdir()) == []
 
 
+def test_a_note_that_a_full_disk_cut_short_costs_itself_and_the_next_one(tmp_path: Path) -> None:
+    """Regression: nothing that was interrupted was finished any more."""
+    record = Journal(tmp_path).begin([MOVE] * 4)
+    record.copied(0, ETag("two"))
+    with next(tmp_path.glob("*.moves")).open("ab") as file:
+        file.write(b'[1, "tw')
+    for number in (2, 3):
+        record.copied(number, ETag("two"))
+    record.leave()
+    (left,) = Journal(tmp_path).left_over()
+    assert left.copies == {0: "two", 3: "two"}
+    left.leave()
+
+
 def test_a_record_that_somebody_works_on_is_not_left_over(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     record = journal.begin([MOVE])
