@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from s3mount.errors import NotFound, StoreError, Unavailable
-from s3mount.model import Condition, Key, Matches, MiB, ObjectInfo
+from s3mount.model import Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
 from s3mount.writeback.journal import Amend, Enter, Journal, Leave
@@ -48,6 +48,7 @@ class Pending:
         self.chains = Chains()
         self.overlay = Overlay()
         self.refused: dict[str, StoreError] = {}
+        self._never_were: set[ETag] = set()
         self.failed_records = 0
         self.last_id = 0
         self.last_entered = self.burst_began = float("-inf")
@@ -105,6 +106,8 @@ class Pending:
         """Enter a new version. Raises as `ObjectStore.put` for what is pending, NoSpace, Unavailable."""
         newest = self.chains.newest(record.key)
         judge(record.key, newest, record.condition)
+        if self._never_were and self._never_were & _stood_on(record):
+            raise changed(record.key)
         if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
             raise changed(record.key)
         replaced = self._hold(newest)
@@ -274,6 +277,7 @@ class Pending:
         self.chains.remove(entry)
         self.overlay.lift(record.key)
         self.refused[record.key] = error
+        self._never_were.add(record.etag)
         self.failed_records += 1
         self.failures += 1
         self.forget(record.key)
@@ -327,6 +331,7 @@ class Pending:
             raise changed(record.key)
         again = replace(record, state=State.QUEUED, reason="", error="", updated_ns=self._clock_ns())
         await self.together.commit([Amend(again)])
+        self._never_were.discard(again.etag)
         self._took(Entry(again, trio.current_time(), again.id, doubt=True))
         self.forget(record.key)
 
@@ -370,6 +375,12 @@ def close_all(bodies: Mapping[str, Body]) -> None:
 def fresh_name() -> str:
     """For a body."""
     return secrets.token_hex(12)
+
+
+def _stood_on(record: Record) -> set[ETag]:
+    """The versions without which *record* means nothing."""
+    base = {record.base.etag} if record.keeps and record.base is not None else set()
+    return base | {record.condition.etag} if isinstance(record.condition, Matches) else base
 
 
 def _over(record: Record, replaced: Record) -> Record:

@@ -413,6 +413,24 @@ async def test_an_edit_behind_a_refused_one_is_refused_as_a_whole(
     assert await read(bucket, BIG) == b"new" + data[3:]
 
 
+async def test_an_edit_of_what_was_refused_is_refused_at_once(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: it was acknowledged, and then kept without the bytes that it had in common with what was refused."""
+    await bucket.put(BIG, b"foreign")
+    one = await store.put(BIG, pattern(300_000), Commit(condition=Absent()))
+    with pytest.raises(AlreadyExists):
+        await store.sync()
+    with pytest.raises(PreconditionFailed):
+        await store.adopt(BIG, edited(one, 0, InMemory(b"new")), Commit(condition=Matches(one.etag)))
+    (record,) = store._journal.records()
+    await bucket.delete(BIG)
+    await store.decide("retry", [record.id])
+    await store.adopt(BIG, edited(one, 0, InMemory(b"new")), Commit(condition=Matches(one.etag)))
+    await store.sync()
+    assert await read(bucket, BIG) == b"new" + pattern(300_000)[3:]
+
+
 async def test_a_directory_that_somebody_else_made_as_well_is_no_failure(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
     await bucket.put(Key("d/"), b"")
     await store.put(Key("d/"), b"", Commit(condition=Absent()))
