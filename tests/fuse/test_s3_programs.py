@@ -236,7 +236,7 @@ def test_pip_installs_into_an_environment_in_the_mount(mount: Mount, tmp_path: P
     assert run(environment / "bin/sample", cwd=tmp_path) == "it works\n"
     mount.again()
     assert run(environment / "bin/sample", cwd=tmp_path) == "it works\n"
-    assert run(*pip, "freeze", cwd=mount.path).startswith("sample @ ")
+    assert "sample @ " in run(*pip, "freeze", cwd=mount.path)
     run(*pip, "uninstall", "-q", "-y", "sample", cwd=mount.path)
     assert [path for path in environment.rglob("*sample*") if path.name != "__pycache__"] == []
 
