@@ -232,7 +232,7 @@ class LocalStore(Plain):
         return await self._change(self._engine.set_extra, key, change)
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
-        await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable)
+        await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable, lingers=True)
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         failed = await self._change(self._engine.delete_many, keys)
