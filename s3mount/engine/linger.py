@@ -13,7 +13,8 @@ A removal by itself costs more in the index's BEGIN and COMMIT than in everythin
 R1  A removal is acknowledged when its record is in the log and its rows are changed in the open transaction: each is decided against all
     those before it. A process that is killed leaves what a crash between append and COMMIT leaves: the next holder of the lock catches up.
 R2  While a run is open this process keeps the write lock of the folder, and no other process has the folder open: nobody can see what the
-    run did not commit. One that opens the folder waits for the lock, `SECONDS` at most, and there are no runs while it stays.
+    run did not commit. One that opens the folder waits for the lock, `SECONDS` and `GRACE_SECONDS` at most; there are no runs while it
+    stays.
 R3  Whoever takes the lock in this process, or looks into the index, has the run committed first (`Index.hidden`). That waits for nobody
     else: the lock is ours already.
 R4  A run that cannot be committed is rolled back, the log has it: the index stays `hidden`, and every look has it follow the log or fails.
@@ -35,7 +36,7 @@ MOST = 64
 # How long a run may stay open; also how long somebody who opens the folder waits more than else.
 SECONDS = 0.02
 
-# A thread ends what nobody ends in this time more: a run goes on for some 0.5 ms per removal, and the thread should not come in between.
+# So much later a thread ends the run, if nothing else did: removals that go on end it themselves, and the thread stays out of their way.
 GRACE_SECONDS = 0.01
 
 
