@@ -11,6 +11,7 @@ for live commits and for replay alike, so an index that was lost or damaged is r
 *A commit* (`commit`) is: stage bodies aside (no lock) -> take the write lock -> replay what other processes appended -> decide against the
 index -> rename bodies into place -> append the record -> apply it and the new log position in one SQLite transaction -> unlock -> if it
 is to be durable, sync the log (`sync`; callers share one fsync). A crash between append and apply is healed by the next holder of the lock.
+Removals in a row share an SQLite transaction that stays open for a moment, while nobody else has the folder open (`linger`).
 
 *Keys name files, files have extents, extents lie in bodies.* A name row maps (bucket, key) to a file id; several names of one file are hard
 links; a rename moves a name row and a rename of a prefix moves a range of them. A file's content is a list of extents: (offset, length) ->
@@ -54,6 +55,7 @@ Files
     queries     head, find, list, spans of a file;
                 version_queries (pages of versions, markers)  spans (where the bytes of one version lie)
     commit      the write path: stage, lock, decide, append, apply;  contents (bytes -> staged bodies)  merging (small edits)
+    linger      removals in a row: one transaction of the index for many records
     objects     put, adopt, update, delete, copy;  renames (rename, exchange, link, reserve);  uploads (multipart);  versions;  buckets
     parts, core, leases (readers), known (spans of much-edited files)    what the themes stand on
     spare       room kept for deleting on a full medium

@@ -12,6 +12,8 @@ Must not know: what is decided.
 
 C1  Exactly one record per transaction, or none where nothing changes.
 C2  What fails before the append did not happen. What fails behind it raises OutcomeUnknown.
+    But for removals in a row (`linger`): they are acknowledged before the COMMIT, which several share; where that fails, the index follows
+    the log before anybody looks.
 C3  A durable commit syncs all that its record stands on: its own bodies, and older ones of the files it touches that may not be synced yet.
     One that changes nothing syncs the log: what it found may stand on a record that is not synced.
 C4  In a hurry nobody syncs: a durable commit is a debt then, and is acknowledged when that is settled, many at a time.
@@ -19,9 +21,11 @@ C4  In a hurry nobody syncs: a durable commit is a debt then, and is acknowledge
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -30,6 +34,7 @@ from s3mount.engine.bodies import Bodies
 from s3mount.engine.codec import Buffer
 from s3mount.engine.contents import Fresh, Laid
 from s3mount.engine.index import Index, translated
+from s3mount.engine.linger import Linger
 from s3mount.engine.lock import WouldWait, WriteLock
 from s3mount.engine.log import Log
 from s3mount.engine.records import NewBody, Op, Piece, Record, encode, references
@@ -38,6 +43,8 @@ from s3mount.engine.segment import Position
 from s3mount.engine.spare import Spare
 from s3mount.engine.sync import Sync
 from s3mount.errors import FROM_OS, NoSpace, OutcomeUnknown, StoreError, Unavailable
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -136,6 +143,7 @@ class Commits:
         bodies: Bodies,
         sync: Sync,
         spare: Spare,
+        linger: Linger,
         clock_ns: Callable[[], int],
     ) -> None:
         self._lock = lock
@@ -145,28 +153,34 @@ class Commits:
         self._sync = sync
         self._spare = spare
         self._clock_ns = clock_ns
+        self._linger = linger
         self._applied: Position | None = None
+        self._run_end: Position | None = None
+        index.show = self._show
 
-    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, frees: bool = False) -> T:
+    def run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, frees: bool = False, lingers: bool = False) -> T:
         """Let *decide* judge and add operations under the lock, make them happen, and give what its answer says.
 
-        What *frees* space may use the room kept for that (`spare`), and is then decided once more.
+        What *frees* space may use the room kept for that (`spare`), and is then decided once more. What *lingers* may share a transaction
+        of the index with its like before and behind it (`linger`), unless it is durable; its decision and its answer write nothing.
         Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown; WouldWait to somebody in a
         hurry when the lock is not free, a checkpoint is due, or others appended to the log.
         """
         try:
-            return self._run(decide, durable=durable)
+            return self._run(decide, durable=durable, lingers=lingers and not durable)
         except (NoSpace, OutcomeUnknown):
             if not (frees and self._spare.give()):
                 raise
         return self._run(decide, durable=durable)
 
-    def _run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool) -> T:
+    def _run(self, decide: Callable[[Transaction], Answer[T]], *, durable: bool, lingers: bool = False) -> T:
         try:
-            with self._lock:
+            with self._lock.resumed if lingers else self._lock:
+                transaction = Transaction(self._index.writer, self._bodies, self._log, self._clock_ns())
+                if self._lock.lingers or (lingers and self._linger.may_begin() and not self._index.is_checkpoint_due()):
+                    return self._join_run(transaction, decide)
                 if self._lock.hurried and self._index.is_checkpoint_due():
                     raise WouldWait
-                transaction = Transaction(self._index.writer, self._bodies, self._log, self._clock_ns())
                 answer, older = self._transact(transaction, decide, durable=durable)
                 if not self._lock.hurried and self._index.is_checkpoint_due():
                     self._index.checkpoint()
@@ -221,6 +235,7 @@ class Commits:
             self._applied = None
             _roll_back(db)
             raise
+        self._index.hidden = False
         if position is not None:
             self._log.own.note(end.seq)
         return result, older
@@ -229,6 +244,75 @@ class Commits:
         result = answer(db)
         db.execute("COMMIT")
         return result
+
+    # -- runs of removals (see `linger`) ----------------------------------------------
+
+    def _join_run(self, transaction: Transaction, decide: Callable[[Transaction], Answer[T]]) -> T:
+        try:
+            if not self._lock.lingers:
+                self._begin_run(transaction.db)
+            answer = decide(transaction)
+            if transaction.ops:
+                self._apply_in_run(transaction)
+            result = answer(transaction.db)
+        except BaseException:
+            self._lock.end()
+            raise
+        if self._linger.is_over():
+            self._lock.end()
+        return result
+
+    def _begin_run(self, db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        self._lock.linger(self._end_run)
+        self._catch_up(db)
+        self._linger.begin()
+
+    def _apply_in_run(self, transaction: Transaction) -> None:
+        inline_at, record, end = self._append(transaction)
+        try:
+            apply(transaction.db, record, end.seq, inline_at)
+        except BaseException as error:
+            self._undo_run(transaction.db)
+            if isinstance(error, (sqlite3.DatabaseError, OSError)):
+                raise OutcomeUnknown(f"The change is in the log, but the index could not follow: {error}.") from error
+            raise
+        self._run_end = end
+        self._index.hidden = True
+        self._log.own.note(end.seq)
+
+    def _end_run(self) -> None:
+        """Called under the lock, by whichever thread. Never fails: what cannot be committed is in the log."""
+        db, end, self._run_end = self._index.writer, self._run_end, None
+        try:
+            if end is not None:
+                self._index.set_position(db, end)
+            db.execute("COMMIT")
+        except BaseException as error:
+            log.info("The index follows the log later: %s.", error)
+            self._undo_run(db)
+            if not isinstance(error, sqlite3.Error):
+                raise
+            return
+        if end is not None:
+            self._applied = end
+            self._index.hidden = False
+
+    def _undo_run(self, db: sqlite3.Connection) -> None:
+        """What others were told stays `hidden`, until the index has followed the log."""
+        self._applied = self._run_end = None
+        with suppress(sqlite3.Error):
+            _roll_back(db)
+
+    def _show(self) -> None:
+        """Have looks see all that is acknowledged. Raises NoSpace, Unavailable, Corrupt."""
+        if self._lock.held:
+            return
+        self._lock.settle()
+        if self._index.hidden:
+            self.run(_nothing, durable=False, frees=True)
+
+    # -- steps ------------------------------------------------------------------------
 
     def _catch_up(self, db: sqlite3.Connection) -> None:
         """Only who appends moves the index on: where nobody did since our last commit, it stands where that left it."""
@@ -260,6 +344,11 @@ class Commits:
                 "SELECT file, name FROM unsynced WHERE name = (SELECT name FROM body WHERE id = ?) LIMIT 1", (body,)
             ).fetchall()
         return {file for file, name in rows if name not in own}
+
+
+def _nothing(transaction: Transaction) -> Answer[None]:
+    """Decides that the index follows the log, and no more."""
+    return lambda db: None
 
 
 def _keep_what_was_caught_up(db: sqlite3.Connection) -> None:

@@ -18,6 +18,7 @@ from s3mount.engine.commit import Answer, Commits, T, Transaction
 from s3mount.engine.contents import Fresh
 from s3mount.engine.known import KnownSpans
 from s3mount.engine.leases import Leases
+from s3mount.engine.linger import Linger
 from s3mount.engine.lock import is_alive
 from s3mount.engine.names import key_bytes
 from s3mount.engine.parts import Parts
@@ -49,6 +50,7 @@ class Core:
         self.syncing = parts.sync
         self.clock_ns = clock_ns
         self.spare = Spare(self.layout.folder / SPARE_NAME)
+        self.linger = Linger(parts.lock, parts.owner.folder)
         self.commits = Commits(
             lock=parts.lock,
             log=parts.log,
@@ -56,6 +58,7 @@ class Core:
             bodies=parts.bodies,
             sync=parts.sync,
             spare=self.spare,
+            linger=self.linger,
             clock_ns=clock_ns,
         )
         self.leases = Leases(parts)

@@ -95,6 +95,7 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
             return
         self._open = False
         self.stop_compacting()
+        self.linger.close()
         try:
             self._close_index()
         finally:

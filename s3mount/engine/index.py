@@ -4,7 +4,8 @@ Owns: SQLite's settings and life cycle.
 Must not know: what is in the tables, but for the one row `state`; the write lock (its callers hold it where a method says so).
 
 Readers borrow a connection from a pool: as many exist as threads ever read at once. Each statement outside of `snapshot` is a read
-transaction of its own and sees what was committed last. There is one writing connection per process.
+transaction of its own and sees what was committed last. There is one writing connection per process. While that has changes that are
+acknowledged and not committed (`hidden`), whoever is about to look has them shown first.
 SQLite before 3.51.3 may corrupt a database when checkpoints race writers of other processes: automatic checkpoints are off, they run under
 the write lock, and connections are closed under it as well (the last one to close checkpoints).
 """
@@ -15,7 +16,7 @@ import logging
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +64,8 @@ class Index:
         self._idle: deque[sqlite3.Connection] = deque()
         self._all: list[sqlite3.Connection] = []
         self._closed = False
+        self.hidden = False
+        self.show: Callable[[], None] = lambda: None
         _make_private(path)
         try:
             self._writer = _connect(path, WRITER_CACHE_KIB)
@@ -179,6 +182,8 @@ class Borrowed:
         self._index = index
 
     def __enter__(self) -> sqlite3.Connection:
+        if self._index.hidden:
+            self._index.show()
         self._db = self._index.borrow()
         return self._db
 

@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,19 +23,29 @@ from s3mount.engine.disk import Disk
 
 OWNER_LOCK = "owner.lock"
 
+# How long `settle` waits before it looks again whether somebody else has settled it: what lingers is ended in less.
+LOOK_AGAIN_SECONDS = 0.001
+
 
 class WouldWait(Exception):
     """Somebody in a hurry would have to wait: nothing happened; do it again where one may wait (see `WriteLock.in_a_hurry`)."""
 
 
 class WriteLock:
-    """Held around each transaction; not re-entrant. Raises OSError where the folder's medium cannot lock."""
+    """Held around each transaction; not re-entrant. Raises OSError where the folder's medium cannot lock.
+
+    A transaction may *linger* (see the module of that name): then no other process gets the lock, and the next thread that takes it ends
+    what lingers first.
+    """
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._thread_lock = threading.Lock()
         self._holder: int | None = None
         self._hurry = threading.local()
+        self._end: Callable[[], None] | None = None
+        self.resumed = Resumed(self)
+        """`with lock.resumed` is as `with lock`, but what lingers goes on."""
 
     @property
     def held(self) -> bool:
@@ -66,13 +76,24 @@ class WriteLock:
             self._hurry.on, self._hurry.owed = before
 
     def __enter__(self) -> WriteLock:
+        self.take()
+        try:
+            self.end()
+        except BaseException:
+            self.leave()
+            raise
+        return self
+
+    def take(self) -> None:
+        """Hold it, until `leave`; what lingers goes on."""
         if self.held:
             raise AssertionError("the write lock is not re-entrant")
         hurried = self.hurried
         if not self._thread_lock.acquire(blocking=not hurried):
             raise WouldWait
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if hurried else fcntl.LOCK_EX)
+            if self._end is None:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB if hurried else fcntl.LOCK_EX)
         except BlockingIOError:
             self._thread_lock.release()
             raise WouldWait from None
@@ -80,20 +101,65 @@ class WriteLock:
             self._thread_lock.release()
             raise
         self._holder = threading.get_ident()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.leave()
+
+    def leave(self) -> None:
         self._holder = None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if self._end is None:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:
             self._thread_lock.release()
+
+    # -- lingering --------------------------------------------------------------------
+
+    @property
+    def lingers(self) -> bool:
+        """Whether something lingers."""
+        return self._end is not None
+
+    def linger(self, end: Callable[[], None]) -> None:
+        """The holder's transaction goes on behind the `with` block, until *end* was called; that fails for nothing that can be foreseen."""
+        self._end = end
+
+    def end(self) -> None:
+        """The holder ends what lingers. Idempotent."""
+        end, self._end = self._end, None
+        if end is not None:
+            end()
+
+    def settle(self) -> None:
+        """On return nothing lingers. Not for the holder; waits for no other process, and for no other transaction of this one."""
+        while self._end is not None:
+            if self._thread_lock.acquire(timeout=LOOK_AGAIN_SECONDS):
+                self._holder = threading.get_ident()
+                try:
+                    self.end()
+                finally:
+                    self.leave()
 
     def close(self) -> None:
         """Idempotent; nobody may hold it."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+
+
+class Resumed:
+    """See `WriteLock.resumed`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: WriteLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.take()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.leave()
 
 
 @contextmanager

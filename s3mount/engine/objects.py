@@ -292,8 +292,11 @@ class Objects(Core):
 
     # -- deleting ---------------------------------------------------------------------
 
-    def delete(self, bucket: str, key: Key, *, if_match: ETag | None = None, durable: bool = True) -> None:
-        """Idempotent: an absent key is no error. Raises PreconditionFailed, NoSuchBucket."""
+    def delete(self, bucket: str, key: Key, *, if_match: ETag | None = None, durable: bool = True, lingers: bool = False) -> None:
+        """Idempotent: an absent key is no error. What *lingers* is quicker among its like (`linger`), and the lock is kept a moment longer.
+
+        Raises PreconditionFailed, NoSuchBucket.
+        """
         raw = key_bytes(key)
 
         def decide(tx: Transaction) -> Answer[None]:
@@ -304,7 +307,7 @@ class Objects(Core):
                 tx.ops.append(Remove(where, (raw,), tx.time_ns))
             return _nothing
 
-        self.commits.run(decide, durable=durable, frees=True)
+        self.commits.run(decide, durable=durable, frees=True, lingers=lingers)
 
     def delete_many(self, bucket: str, keys: Sequence[Key], *, durable: bool = True) -> Sequence[Failed]:
         """Up to 1000 keys in one transaction; what is no valid key comes back with the reason. Raises NoSuchBucket, ValueError."""

@@ -7,7 +7,7 @@ L1  Looks at the index (`head`, `find`, short pages), opening a version, and rea
     some ten microseconds, a thread hop a hundred.
 L2  So do changes of one key that fit into a record and need not be durable, among them edits of a few pages of a large file, when nobody
     else holds the write lock and nothing else is due: they write to the page cache only, some hundred microseconds. Where they would
-    have to wait they are done in a thread.
+    have to wait they are done in a thread. Removals in a row share what they can (the engine's `linger`); every look sees them at once.
 L3  Everything else runs in worker threads, each kind with a limiter of its own, so that any number of slow commits holds up neither reads
     nor looks nor renames.
 L4  A thread that was started is waited for, cancelled or not: a mutation is never abandoned half-way, a buffer never filled behind its
@@ -232,7 +232,7 @@ class LocalStore(Plain):
         return await self._change(self._engine.set_extra, key, change)
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:
-        await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable)
+        await self._at_once(self._changes, self._engine.delete, key, if_match=if_match, durable=self._durable, lingers=True)
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         failed = await self._change(self._engine.delete_many, keys)

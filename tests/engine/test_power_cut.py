@@ -356,7 +356,7 @@ class Story:
                 put(engine, key, data, durable=durable)
                 self.histories[key].change(data, durable=durable)
             case 3:
-                engine.delete(BUCKET, Key(key), durable=durable)
+                engine.delete(BUCKET, Key(key), durable=durable, lingers=True)
                 self.histories[key].change(None, durable=durable)
             case 4:
                 self._edit(key, durable=durable)

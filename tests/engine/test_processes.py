@@ -140,6 +140,16 @@ def test_killed_processes_lose_nothing_acknowledged_and_disturb_nobody(folder: P
     settle(folder, [survivor, *victims])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_process_that_is_killed_alone_among_its_removals_loses_nothing_acknowledged(
+    folder: Path, seed: int, expect_logs: ExpectLogs
+) -> None:
+    expect_logs("The log was cut behind record")
+    child = Child(folder, "alone", 100 + seed, turns=400, kill_after=60 + 20 * seed)
+    run_all([child])
+    settle(folder, [child])
+
+
 def test_each_process_sees_the_others_commits_at_once(folder: Path) -> None:
     with Engine.open(folder) as one, Engine.open(folder) as two:
         for number in range(20):

@@ -35,7 +35,7 @@ class Life:
             self.cut,
             lambda: engine.copy(BUCKET, self.name(), self.name(), durable=False),
             lambda: engine.update(BUCKET, self.name(), {"n": str(self.some.random())}, durable=False),
-            lambda: engine.delete(BUCKET, self.name(), durable=False),
+            lambda: engine.delete(BUCKET, self.name(), durable=False, lingers=True),
             lambda: engine.rename(BUCKET, self.name(), self.name(), durable=False),
             lambda: engine.link(BUCKET, self.name(), self.name(), durable=False),
             lambda: engine.rename_prefix(BUCKET, self.some.choice(PREFIXES), self.some.choice(PREFIXES), durable=False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from functools import partial
 from pathlib import Path
 
 from s3mount.engine.engine import Engine
@@ -63,7 +64,7 @@ class Worker:
             self._mutate(changes, lambda: engine.rename(BUCKET, Key(source), Key(target), durable=durable))
         elif choice < 13 and self._mine:
             key = chance.choice(sorted(self._mine))
-            self._mutate({key: None}, lambda: engine.delete(BUCKET, Key(key), durable=durable))
+            self._remove(key, durable=durable)
         elif choice < 15 and self._mine:
             source, target = chance.choice(sorted(self._mine)), self._key()
             self._mutate({target: self._mine[source]}, lambda: engine.copy(BUCKET, Key(source), Key(target), durable=durable))
@@ -77,6 +78,11 @@ class Worker:
             engine.sweep(grace_seconds=0)
         elif choice == 19 and chance.random() < 0.2:
             engine.compact()
+
+    def _remove(self, key: str, *, durable: bool) -> None:
+        """And its neighbours, one behind the other."""
+        for each in [name for name in sorted(self._mine) if name[:-1] == key[:-1]]:
+            self._mutate({each: None}, partial(self._engine.delete, BUCKET, Key(each), durable=durable, lingers=True))
 
     def _rename_prefix(self) -> None:
         """Out and back again: whoever looks sees all of it under the one name or the other."""
