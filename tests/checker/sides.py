@@ -16,6 +16,7 @@ import mmap
 import os
 import random
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ NOREPLACE, EXCHANGE = 1, 2
 AT_FDCWD = -100
 EMPTY = "no such slot"
 UNTOLD = -1
+
+# In a picture: what whoever looks may not see.
+REFUSED = "refused"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -335,15 +339,26 @@ class Side:
         return found
 
     def _pictured(self, path: str) -> tuple[Value, ...]:
-        status = os.lstat(path)
-        attributes = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(_attributes(path)))
-        return told(status), _content(path, status), attributes, self._time(status)
+        try:
+            status = os.lstat(path)
+        except PermissionError:
+            return (REFUSED,)
+        attributes = _unless_refused(lambda: tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in _attributes(path)))
+        return told(status), _unless_refused(lambda: _content(path, status)), attributes, self._time(status)
 
     def _time(self, status: os.stat_result) -> int:
         """Nanoseconds, if they were set; 0 for the clock's; `UNTOLD` of what was mapped: the clock may set it at any moment, unseen."""
         if status.st_ino in self.mapped:
             return UNTOLD
         return status.st_mtime_ns if status.st_mtime_ns < SET_BEFORE_NS else 0
+
+
+def _unless_refused(look: Callable[[], Value]) -> Value:
+    """An ordinary user may not read everything that is theirs: the modes are drawn by lot."""
+    try:
+        return look()
+    except PermissionError:
+        return REFUSED
 
 
 def made(size: int, seed: int) -> bytes:
@@ -357,7 +372,7 @@ def told(status: os.stat_result) -> tuple[Value, ...]:
 
 
 def _attributes(path: str) -> list[str]:
-    return [name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user.")]
+    return sorted(name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user."))
 
 
 def _content(path: str, status: os.stat_result) -> str:
