@@ -91,6 +91,15 @@ def remote_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return mount
 
 
+@pytest.fixture(autouse=True)
+def removable(tmp_path: Path) -> Iterator[None]:
+    """The lives leave directories behind that an ordinary user may not enter, though they are theirs."""
+    yield
+    for folder, directories, _ in os.walk(tmp_path / "disk"):
+        for name in directories:
+            os.chmod(os.path.join(folder, name), 0o700)
+
+
 def check(mount: Mount, tmp_path: Path, seed: int, count: int, scope: Scope) -> Lockstep:
     """One life, in a directory of its own on either side."""
     folders = itertools.count()
