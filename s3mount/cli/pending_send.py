@@ -156,16 +156,27 @@ class Lent(Wrapper):
 async def drain(stores: Stores, item: Item) -> None:
     """Send what a mount with --write-back left behind, as the next one would. Raises Busy where one is there, StoreError."""
     place, _, record = record_of(item)
-    # What fails is told by the command itself, file by file.
-    logging.getLogger("s3mount.writeback").setLevel(logging.CRITICAL)
-    store = await WriteBack.open(Lent(await stores.open(place.url)), place.write_back)
+    with _quiet("s3mount.writeback"):
+        store = await WriteBack.open(Lent(await stores.open(place.url)), place.write_back)
+        try:
+            if record.state is State.FAILED:
+                await store.decide("retry", [record.id])
+            await store.sync(record.key)
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """What fails is told by the command itself, file by file."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        if record.state is State.FAILED:
-            await store.decide("retry", [record.id])
-        await store.sync(record.key)
+        yield
     finally:
-        with trio.CancelScope(shield=True):
-            await store.aclose()
+        logger.setLevel(before)
 
 
 # -- removing ---------------------------------------------------------------------------------
