@@ -10,10 +10,11 @@ The layer map; tests/unit/test_arrows.py fails with the reason when an import po
     store      object-store semantics, async (trio): api, memory, local, s3, wrap
     engine     the embedded object store in a folder; synchronous, no event loop, no HTTP
     server     the S3 HTTP API over the engine; asyncio, in a process of its own
+    held       small files, each locked by the process that works on it: for fs and store
     model, config, errors   shared values; no I/O
 
     cli -> fuse -> fs -> store.api, store.aspects     cache, writeback -> store.api     store.local -> engine     cli -> server -> engine
-    everything -> model, config, errors
+    fs, store -> held     everything -> model, config, errors
 """
 
 __version__ = "0.1.0"

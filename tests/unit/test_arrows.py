@@ -4,7 +4,7 @@ Owns: the map as data (ROOMS, STRANGERS, PURE) and the walk over the source with
 Must not know: what the modules do. Nothing of s3mount is imported here.
 
     cli -> fuse -> fs -> store.api     cache -> store.api     store.local -> engine     cli -> server -> engine
-    everything -> model, config, errors
+    fs, store -> held     everything -> model, config, errors
 
 An import counts wherever it stands, inside a function and under TYPE_CHECKING as well: a name that readers meet is a thing they must know.
 """
@@ -34,10 +34,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "s3mount.server",
     ),
     "s3mount.fuse": ("s3mount.fuse", "s3mount.fs", "s3mount.store.api"),
-    "s3mount.fs": ("s3mount.fs", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.wrap.base"),
+    "s3mount.fs": ("s3mount.fs", "s3mount.held", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.wrap.base"),
     "s3mount.cache": ("s3mount.cache", "s3mount.store.api", "s3mount.store.rules", "s3mount.store.wrap"),
     "s3mount.writeback": ("s3mount.writeback", "s3mount.store.api", "s3mount.store.aspects", "s3mount.store.rules", "s3mount.store.wrap"),
-    "s3mount.store": ("s3mount.store",),
+    "s3mount.store": ("s3mount.store", "s3mount.held"),
     "s3mount.store.api": (),
     "s3mount.store.aspects": ("s3mount.store.api",),
     "s3mount.store.local": ("s3mount.store", "s3mount.engine"),
@@ -45,6 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "s3mount.server": ("s3mount.server", "s3mount.engine"),
     "s3mount.__main__": ("s3mount.cli",),
     "s3mount.__init__": (),
+    "s3mount.held": (),
     "s3mount.config": (),
     "s3mount.model": (),
     "s3mount.errors": (),

@@ -1,7 +1,7 @@
 """Multipart uploads that this machine has begun, written down, so that none outlives the process that began it.
 
-Owns: the files: what they say, when they are safe, whose they are.
-Must not know: requests, the network. Everything here blocks, for microseconds but for `named` (a sync).
+Owns: what the files say, and when they are safe.
+Must not know: requests, the network, how files are held (`held`). Everything here blocks, for microseconds but for `named` (a sync).
 
 S3 keeps the parts of an upload for ever, and says of it neither who began it nor what for. So each upload has a file, which its process
 has locked:
@@ -10,21 +10,20 @@ has locked:
                     `----- the process ends, or nobody told the id -----' : the lock is free, or the name never comes (leftover.py)
 
 B1  What has an id in a file that nobody locks was begun here, and nobody works on it any more.
-B2  Only who holds a file's lock writes to it or removes it.
-B3  Where the folder cannot be written, uploads go on without: it is said once, in the log.
+B2  Where the folder cannot be written, uploads go on without: it is said once, in the log.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from s3mount import held
+from s3mount.held import Held
 from s3mount.model import Key
 
 SUFFIX = ".upload"
@@ -36,9 +35,8 @@ logger = logging.getLogger(__name__)
 class Begun:
     """One upload's file. `upload_id` is None until the service has said it; `sent_ns` is this machine's time of the request."""
 
-    def __init__(self, path: Path | None, fd: int, key: Key, sent_ns: int, upload_id: str | None = None) -> None:
-        self._path = path
-        self._fd = fd
+    def __init__(self, held: Held | None, key: Key, sent_ns: int, upload_id: str | None = None) -> None:
+        self._held = held
         self.key = key
         self.sent_ns = sent_ns
         self.upload_id = upload_id
@@ -49,25 +47,22 @@ class Begun:
     def named(self, upload_id: str) -> None:
         """The service calls it *upload_id*; on return that is safe from a power cut."""
         self.upload_id = upload_id
-        if self._path is not None:
+        if self._held is not None:
             try:
-                os.write(self._fd, _line(upload_id))
-                os.fsync(self._fd)
-                _sync_folder(self._path.parent)
+                self._held.add(_line(upload_id))
+                self._held.sync()
             except OSError as error:
                 logger.warning("The upload of %r is not written down: %s", self.key, error)
 
     def done(self) -> None:
         """It is completed or aborted, or never was. Idempotent."""
-        if self._path is not None and self._fd >= 0:
-            self._path.unlink(missing_ok=True)
-        self.leave()
+        if self._held is not None:
+            self._held.remove()
 
     def leave(self) -> None:
         """Let another process end it. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        if self._held is not None:
+            self._held.leave()
 
 
 class Ledger:
@@ -84,50 +79,35 @@ class Ledger:
     def begin(self, key: Key) -> Begun:
         """An upload of *key* is about to be asked for."""
         sent_ns = time.time_ns()
+        return Begun(self._made(_line([FORMAT, key, sent_ns])), key, sent_ns)
+
+    def _made(self, text: bytes) -> Held | None:
+        if self._folder is None:
+            return None
         try:
-            path, fd = self._created(key, sent_ns) if self._folder is not None else (None, -1)
+            return held.make(self._folder, f"{secrets.token_hex(8)}{SUFFIX}", text, synced=False)
         except OSError as error:
             logger.warning("Uploads are not written down, what a crash leaves of them stays in the bucket: %s", error)
-            self._folder = path = None
-            fd = -1
-        return Begun(path, fd, key, sent_ns)
-
-    def _created(self, key: Key, sent_ns: int) -> tuple[Path, int]:
-        assert self._folder is not None
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = self._folder / f".{secrets.token_hex(8)}"
-        fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            os.write(fd, _line([FORMAT, key, sent_ns]))
-            path = self._folder / f"{aside.name[1:]}{SUFFIX}"
-            os.rename(aside, path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            os.close(fd)
-            raise
-        return path, fd
+            self._folder = None
+            return None
 
     def known(self) -> set[str]:
         """The ids of all uploads in the folder, of whichever process."""
-        return {begun.upload_id for path in self._files() if (begun := _read(path, -1)) and begun.upload_id}
+        return {begun.upload_id for path in self._files() if (begun := _read(path, None)) and begun.upload_id}
 
     def left_over(self) -> Iterator[Begun]:
         """What nobody works on any more, each locked for us."""
         for path in self._files():
             try:
-                fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                ours = held.hold(path)
             except OSError:
                 continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(fd)
+            if ours is None:
                 continue
-            begun = _read(path, fd)
+            begun = _read(path, ours)
             if begun is None:
                 logger.warning("%s does not tell of an upload: it stays", path)
-                os.close(fd)
+                ours.leave()
             else:
                 yield begun
 
@@ -135,7 +115,7 @@ class Ledger:
         return sorted(self._folder.glob(f"*{SUFFIX}")) if self._folder is not None else []
 
 
-def _read(path: Path, fd: int) -> Begun | None:
+def _read(path: Path, ours: Held | None) -> Begun | None:
     """What a file says; None where it is none of this version, or gone. A last line that was cut off was never said."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -143,16 +123,8 @@ def _read(path: Path, fd: int) -> Begun | None:
         upload_id = json.loads(lines[1]) if len(lines) > 1 else None
     except (OSError, ValueError, IndexError, TypeError):
         return None
-    return Begun(path, fd, Key(key), int(sent_ns), upload_id) if said == FORMAT else None
+    return Begun(ours, Key(key), int(sent_ns), upload_id) if said == FORMAT else None
 
 
 def _line(value: object) -> bytes:
     return json.dumps(value).encode() + b"\n"
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
