@@ -88,10 +88,11 @@ class Lookups:
     def _being_read(self, name: str) -> Found | None:
         """A directory of which something was just listed is there: who reads a large one need not have the one above listed again.
 
+        So is one below which this mount has just put something: who copies a tree in need not have its path listed every second.
         Whether an object of the same name is hidden by it, and what its marker says, may be older news then.
         """
         below, above = self._tables.find(name + "/"), self._tables.find(stem_of(name))
-        if below is None or above is None or not below.shows_any(self._listings.is_fresh):
+        if below is None or above is None or not (self._is_proved(below) or below.shows_any(self._listings.is_fresh)):
             return None
         row, marker = above.look(text_of(above.stem, name)), below.look(START)
         if (
@@ -101,6 +102,9 @@ class Lookups:
         ):
             return None
         return Found(_object(row), _object(marker), implied=True)
+
+    def _is_proved(self, table: Table) -> bool:
+        return table.proof is not None and self._listings.is_fresh(table.proof[1])
 
     def _others(self, marker: str, since: Asked | None) -> bool | None:
         """Whether other keys are known to lie below *marker*, or known not to."""

@@ -68,6 +68,7 @@ class Table:
 
     `latest` is when the newest of what is known was asked for.
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
+    `proof` is the key that this mount was last heard to have put below it, and when: the directory was there then.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class Table:
         "hits",
         "latest",
         "paid",
+        "proof",
         "stem",
         "using",
     )
@@ -93,6 +95,7 @@ class Table:
         self.paid = self.hits = 0
         self.began: Asked | None = None
         self.latest: Asked | None = None
+        self.proof: tuple[str, Asked] | None = None
         self.cost = TABLE_BYTES
         self._leaves: list[Leaf] = []
         self._los: list[bytes] = []

@@ -211,6 +211,18 @@ class Tables:
         if len(self._changes) > CHANGES:
             self._doubted = max(self._doubted, self._changes.popitem(last=False)[1].asked.number)
         self._apply(change)
+        self._prove(change)
+
+    def _prove(self, change: Change) -> None:
+        """What was put below a directory proves that it is there; what went proves nothing any more."""
+        stem = stem_of(change.key)
+        while stem:
+            if (table := self._tables.get(stem)) is not None:
+                if isinstance(change.value, ObjectInfo):
+                    table.proof = (change.key, change.asked)
+                elif table.proof is not None and table.proof[0] == change.key:
+                    table.proof = None
+            stem = parent_of(stem)
 
     def _empty_until_now(self, stem: str) -> None:
         """A directory gets a marker: where it was not there at all, nothing is in it, as of the answer that said so."""
@@ -234,6 +246,7 @@ class Tables:
             table = self._tables[stem]
             self.cost -= table.cost
             if table.using:
+                table.proof = None
                 while not table.is_empty:
                     table.drop_coldest(None)
                 self.cost += table.cost

@@ -200,3 +200,36 @@ async def test_a_long_walk_leaves_no_more_behind_than_a_short_one(autojump_clock
         assert store.tables.cost < 10 * 2**20
         assert slow.counts["list"] < 300
         store.tables.check()
+
+
+async def test_the_path_of_a_tree_that_is_copied_in_is_not_listed_over_and_over(autojump_clock: MockClock) -> None:
+    async with remembering(["a/other"], attributes="full", metadata_ttl_s=1.0) as (store, slow):
+        await list_all(store, "")
+        for name in ("a/b", "a/b/c"):
+            await store.find(name)
+            await store.put(Key(name + "/"), b"")
+        slow.taken()
+        for number in range(200):
+            for name in ("a", "a/b", "a/b/c"):
+                assert (await store.find(name)).is_directory
+            await store.put(Key(f"a/b/c/{number:03}"), b"x")
+            await trio.sleep(0.1)
+        taken = slow.taken()
+        assert taken["put"] == 200
+        assert taken["list"] + taken["head"] <= 3
+
+
+async def test_what_was_put_proves_its_directory_only_for_the_time_to_live_and_while_it_is_there(autojump_clock: MockClock) -> None:
+    async with remembering(["a/other"], attributes="full", metadata_ttl_s=1.0) as (store, slow):
+        assert isinstance(slow.inner, MemoryStore)
+        other = slow.inner.another()
+        await list_all(store, "")
+        await store.find("a/b")
+        await store.put(Key("a/b/file"), b"x")
+        await trio.sleep(0.9)
+        await other.delete(Key("a/b/file"))
+        await trio.sleep(0.9)
+        assert not (await store.find("a/b")).is_directory
+        await store.put(Key("a/b/file"), b"x")
+        await store.delete(Key("a/b/file"))
+        assert not (await store.find("a/b")).is_directory
