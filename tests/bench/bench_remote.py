@@ -67,9 +67,10 @@ class Field:
             front.close()
         self._bucket.stop()
 
-    def loop(self, row: Row) -> Result:
+    def loop(self, row: Row, verb: str, connections: int) -> Result:
         front = self._wire(row)
-        arguments = [str(front.port), f"/{BUCKET}/large", str(self._sizes.large), str(row.loop)]
+        target = f"/{BUCKET}/{'large' if verb == 'read' else 'written/bare-loop'}"
+        arguments = [verb, str(front.port), target, str(self._sizes.large), str(connections)]
         command = [sys.executable, "-m", "tests.bench.bare_loop", *arguments]
         said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout.split()
         return Result(self._sizes.large / 1e6, float(said[0]), front.counts(), Cost(float(said[1]), 0), [])
@@ -157,7 +158,7 @@ def play(field: Field, row: Row, mounters: list[Mounter], sizes: Sizes) -> None:
     say(f"{row.issue}  {row.title}{'' if row.slow else ' (no limits on the wire)'}")
     results: Results = {}
     if row.loop:
-        results["bare loop"] = field.loop(row)
+        results["bare loop"] = field.loop(row, *row.loop)
         say(line("bare loop", row.unit, results["bare loop"]))
     for mounter in mounters:
         if row.ours_only and mounter.name != "s3mount":

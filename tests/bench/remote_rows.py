@@ -19,8 +19,8 @@ from tests.bench.remote_verdicts import Verdict
 class Row:
     """`options` are s3mount's; FOLDER in them is a local folder that a remount finds again.
 
-    *prepare* is not measured. `slow`: how many times slower the wire is than usual; 0: no limits. `loop`: so many connections of the bare
-    loop run beside. `ours_only`: the peers have nothing like it.
+    *prepare* is not measured. `slow`: how many times slower the wire is than usual; 0: no limits. `loop`: what the bare
+    loop does beside, and on how many connections. `ours_only`: the peers have nothing like it.
     """
 
     issue: int
@@ -31,12 +31,13 @@ class Row:
     options: Sequence[str] = ()
     prepare: Callable[[Run], object] | None = None
     slow: float = 1.0
-    loop: int = 0
+    loop: tuple[str, int] | None = None
     tls: bool = False
     ours_only: bool = False
 
 
 READ = ("--read-only",)
+READERS, WRITERS = ("read", 16), ("write", 16)
 WARM = ("--read-only", "--cache-dir", "FOLDER/cache", "--metadata-ttl")
 MINUTE = (*READ, "--metadata-ttl", "60s")
 ALL = (*WARM, "1s", "--attributes", "full")
@@ -60,10 +61,10 @@ again_flat, again_full = loads.list_and_remount("flat"), loads.list_and_remount(
 
 ROWS = (
     # the first mount of a real data set
-    Row(4, "sequential read, no latency", "MB/s", loads.read_sequentially, verdicts.sequential, READ, slow=0, loop=8),
+    Row(4, "sequential read, no latency", "MB/s", loads.read_sequentially, verdicts.sequential, READ, slow=0, loop=("read", 8)),
     Row(4, "sequential read over TLS, no latency", "MB/s", loads.read_sequentially, verdicts.processor_tls, READ, slow=0, tls=True),
-    Row(4, "sequential read", "MB/s", loads.read_sequentially, verdicts.sequential_slow(1), READ, loop=16),
-    Row(4, "sequential read, tenfold slower", "MB/s", loads.read_sequentially, verdicts.sequential_slow(10), READ, slow=10, loop=16),
+    Row(4, "sequential read", "MB/s", loads.read_sequentially, verdicts.sequential_slow(1), READ, loop=READERS),
+    Row(4, "sequential read, tenfold slower", "MB/s", loads.read_sequentially, verdicts.sequential_slow(10), READ, slow=10, loop=READERS),
     Row(4, "cp -r of small files", "files/s", loads.copy_small_out, verdicts.small_out, READ),
     Row(4, "random 4 KiB reads, 8 threads", "per s", loads.read_randomly, verdicts.randomly, READ),
     Row(4, "read a second time", "MB/s", loads.read_again, verdicts.no_gets, READ, prepare=loads.read_again),
@@ -98,8 +99,27 @@ ROWS = (
     Row(5, "ls -l with all attributes", "keys/s", long_full, verdicts.heads_once, ALL),
     Row(5, "ls -l with all attributes, remounted", "keys/s", long_full, verdicts.heads_never, ALL, prepare=again_full, ours_only=True),
     # writing
-    Row(6, "sequential write, no latency", "MB/s", loads.write_sequentially, verdicts.written, prepare=loads.prepare_large, slow=0),
-    Row(6, "sequential write", "MB/s", loads.write_sequentially, verdicts.written_slow, prepare=loads.prepare_large),
+    Row(
+        6,
+        "sequential write, no latency",
+        "MB/s",
+        loads.write_sequentially,
+        verdicts.written,
+        prepare=loads.prepare_large,
+        slow=0,
+        loop=("write", 8),
+    ),
+    Row(6, "sequential write", "MB/s", loads.write_sequentially, verdicts.written_slow(1), prepare=loads.prepare_large, loop=WRITERS),
+    Row(
+        6,
+        "sequential write, tenfold slower",
+        "MB/s",
+        loads.write_sequentially,
+        verdicts.written_slow(10),
+        prepare=loads.prepare_large,
+        slow=10,
+        loop=WRITERS,
+    ),
     Row(6, "cp -r of small files in", "files/s", loads.copy_small_in, verdicts.small_in, prepare=loads.make_tree),
     Row(
         6, "cp -r of small files in, --write-back", "files/s", loads.copy_small_in, verdicts.small_in_later, LATER, prepare=loads.make_tree

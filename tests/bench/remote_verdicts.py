@@ -125,12 +125,22 @@ def heads_never(ours: Result, peers: Results, sizes: Sizes) -> str:
     return f"{ours.requests('HEAD')} HEADs (reach 0), {ours.requests('LIST')} LISTs (reach {-(-sizes.full_keys // 1000)})"
 
 
+def beside_loop(ours: Result, peers: Results) -> str:
+    return f"{ours.rate / peers['bare loop'].rate:.2f} of the bare loop, {beside(ours, peers)} (reach 2)"
+
+
 def written(ours: Result, peers: Results, sizes: Sizes) -> str:
-    return f"{beside(ours, peers)} (reach 2)"
+    return f"{beside_loop(ours, peers)}, {per_gib(ours, sizes):.2f} s of CPU per GiB"
 
 
-def written_slow(ours: Result, peers: Results, sizes: Sizes) -> str:
-    return f"{beside(ours, peers)} (reach 2), {ours.rate * 1e6 / (CONNECTIONS * RATE):.2f} of {CONNECTIONS} connections (reach 0.8)"
+def written_slow(times: float) -> Verdict:
+    """As `sequential_slow`."""
+
+    def verdict(ours: Result, peers: Results, sizes: Sizes) -> str:
+        share = f"{ours.rate * 1e6 / (CONNECTIONS * RATE / times):.2f} of {CONNECTIONS} connections (reach 0.8)"
+        return f"{share}, {written(ours, peers, sizes)}"
+
+    return verdict
 
 
 def small_in(ours: Result, peers: Results, sizes: Sizes) -> str:
