@@ -71,6 +71,8 @@ class Capabilities:
     """`adopt` takes `Kept` pieces without moving their bytes through the client."""
     adopt: bool = False
     """`adopt` takes over the staged file itself; it should lie in `ObjectStore.staging`."""
+    relocate: bool = False
+    """`relocate` exists: any number of keys are called otherwise in one transaction, each by a version of its own."""
     reserve: bool = False
     """`reserve` decides O_EXCL at create, against all clients."""
     listed_metadata: bool = False
@@ -125,6 +127,16 @@ class Commit:
     commit_id: str = ""
     file_id: int = 0
     former: ObjectInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relocation:
+    """The version *source* shall be called *target*; *commit* and what it replaces: as for `copy`. *replaced*: what is there now."""
+
+    source: ObjectInfo
+    target: Key
+    commit: Commit | None = None
+    replaced: ObjectInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +285,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    # -- names (atomic_rename, links, reserve) --------------------------------------------
+    # -- names (atomic_rename, relocate, links, reserve) -----------------------------------------
 
     async def rename(self, source: Key, target: Key, *, replace: bool = True) -> None:
         """Raises NotFound; AlreadyExists without *replace*. Renaming onto another link of the same file does nothing, as in POSIX."""
@@ -284,6 +296,13 @@ class ObjectStore(Protocol):
 
         Keys under *target*, other than its marker, raise AlreadyExists; so does the marker without *replace*. NotFound when nothing lies
         under *source*. ValueError when one lies inside the other.
+        """
+        ...
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        """Do all of *moves* (no key twice) or none, where `Capabilities.relocate`; what each target is, in their order.
+
+        Raises NotFound; PreconditionFailed where a source is another version by now.
         """
         ...
 

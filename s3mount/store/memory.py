@@ -44,7 +44,7 @@ from s3mount.model import (
     TiB,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, Relocation
 from s3mount.store.aspects import Plain
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
 from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key, require_metadata
@@ -134,7 +134,7 @@ class MemoryStore(Plain):
         await trio.lowlevel.checkpoint()
         if content.size > OBJECT_BYTES:
             raise TooLarge(f"{key!r} would have {content.size} bytes; an object holds at most {OBJECT_BYTES}.")
-        info = self._commit(key, commit, lambda: Blob.build(content, self._base(key, content)))
+        info = self._commit(key, commit, lambda: Blob.build(content, self._base(content)))
         if self.capabilities.adopt:
             for path in {piece.source.path for piece in content.pieces if isinstance(piece, Staged)} - {None}:
                 assert path is not None
@@ -197,6 +197,10 @@ class MemoryStore(Plain):
         self.bucket.unbind(target)
         self.bucket.move(names)
         return len(keys)
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        await trio.lowlevel.checkpoint()
+        raise Unsupported("A store in memory renames, or it copies.")
 
     async def exchange(self, a: str, b: str) -> None:
         await self._begin("atomic_rename")
@@ -316,13 +320,13 @@ class MemoryStore(Plain):
             raise changed(key)
         return file
 
-    def _base(self, key: Key, content: Content) -> Blob | None:
+    def _base(self, content: Content) -> Blob | None:
         base = content.base
         if base is None or not any(isinstance(piece, Kept) for piece in content.pieces):
             return None
-        file = self.bucket.files.get(base.file_id) if self.capabilities.links and base.file_id else self.bucket.keys.get(key)
+        file = self.bucket.files.get(base.file_id) if self.capabilities.links and base.file_id else self.bucket.keys.get(base.key)
         if file is None or file.etag != base.etag:
-            raise changed(key)
+            raise changed(base.key)
         return file.blob
 
     def _file_id(self, commit: Commit) -> int:

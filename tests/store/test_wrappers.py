@@ -67,6 +67,8 @@ async def test_every_request_passes_the_seam() -> None:
     await store.list_uploads()
     with pytest.raises(Unsupported):
         await store.changed()
+    with pytest.raises(Unsupported):
+        await store.relocate([])
     await store.complete_upload(upload, [part])
     await store.abort_upload(upload)
     await store.sync()

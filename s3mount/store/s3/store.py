@@ -38,7 +38,7 @@ from s3mount.model import (
     Versions,
 )
 from s3mount.store import aspects
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, Relocation
 from s3mount.store.aspects import commit_again, require_value, told_by, url_of
 from s3mount.store.rules import DELETE_KEYS, changed, require_key
 from s3mount.store.s3 import describing, history
@@ -294,6 +294,9 @@ class S3Store:
 
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         raise _unsupported("rename prefixes")
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        raise _unsupported("move several keys at once")
 
     async def exchange(self, a: str, b: str) -> None:
         raise _unsupported("exchange names")

@@ -28,7 +28,7 @@ from s3mount.model import (
     VersionPlace,
     Versions,
 )
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import TAGS, told_by
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ KINDS: dict[str, Kind] = {
     "delete_many": Kind.CHANGE,
     "rename": Kind.CHANGE,
     "rename_prefix": Kind.CHANGE,
+    "relocate": Kind.CHANGE,
     "exchange": Kind.CHANGE,
     "link": Kind.CHANGE,
     "reserve": Kind.CHANGE,
@@ -79,7 +80,7 @@ KINDS: dict[str, Kind] = {
 }
 
 # Mutations that leave no mark by which to tell whether they happened, and that do harm (or fail) when they happen twice.
-ONCE = frozenset({"rename", "rename_prefix", "exchange", "link", "reserve"})
+ONCE = frozenset({"rename", "rename_prefix", "relocate", "exchange", "link", "reserve"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,10 @@ class Wrapper:
 
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         return await self.around(Op("rename_prefix", source), lambda: self.inner.rename_prefix(source, target, replace=replace))
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        op = Op("relocate", moves[0].target if moves else "")
+        return await self.around(op, lambda: self.inner.relocate(moves))
 
     async def exchange(self, a: str, b: str) -> None:
         await self.around(Op("exchange", a), lambda: self.inner.exchange(a, b))
