@@ -12,12 +12,25 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
-from typing import NewType, Protocol
+from typing import NewType, Protocol, TypeVar, dataclass_transform
 
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
 TiB = 1024 * GiB
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def cheap_value(cls: type[T]) -> type[T]:
+    """A frozen dataclass for the type checker, an ordinary one at run time: it is made in a quarter of the time.
+
+    For values that come by the hundred thousand: a listing makes half a dozen for each key, and each field of one that is frozen at run
+    time costs 0.2 us. Hashed and compared by its fields, as if it were frozen.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 Key = NewType("Key", str)
 """The full name of an object: 1 to `KEY_BYTES` bytes of UTF-8. Listed in the order of those bytes."""
@@ -55,7 +68,7 @@ class ByteRange:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class ObjectInfo:
     """What a store knows of one object, without its bytes.
 
@@ -77,7 +90,7 @@ class ObjectInfo:
     extra: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Found:
     """What stands under a name: the object `key`, the marker object `key/`, and whether any other key begins with `key/`."""
 
@@ -102,7 +115,7 @@ class Changed:
         return self.lost or bool(self.keys) or bool(self.prefixes)
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Page:
     """One listing response: objects and common prefixes, each in byte order; `next` continues it (None: this was the last)."""
 
@@ -253,7 +266,7 @@ class Space:
     free: int
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Attr:
     """What stat(2) shows of an inode. `mode` includes the type. Times are nanoseconds since 1970."""
 

@@ -29,7 +29,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import quote, unquote
 
-from s3mount.model import Metadata
+from s3mount.model import Metadata, cheap_value
 from s3mount.store.api import COMMIT_ID
 
 OURS = frozenset({"mode", "uid", "gid", "mtime", "ctime", "atime", "xattr", "rdev"})
@@ -61,7 +61,7 @@ class AttrChange:
     ctime_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Attributes:
     """Everything stat shows that is neither identity nor content, and the xattrs. `mode` includes the type."""
 

@@ -28,7 +28,7 @@ from s3mount.fs.listing import END, Extras, Listed, Mark, Merge, Sort, moved
 from s3mount.fs.namespace import Namespace, Sight, live_attr
 from s3mount.fs.options import DirEntry
 from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import Attr, ObjectInfo, Page
+from s3mount.model import Attr, ObjectInfo, Page, cheap_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class DirHandle:
             self.stem = new
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Offer:
     """What a number stands for that was told to the kernel, and that it may accept; whether that lasts."""
 

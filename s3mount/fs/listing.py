@@ -23,7 +23,7 @@ from enum import Enum, auto
 from operator import itemgetter
 
 from s3mount.fs.names import Shown, begun, meaning, name_in
-from s3mount.model import Key, ObjectInfo, Page
+from s3mount.model import Key, ObjectInfo, Page, cheap_value
 
 # Behind every key: no UTF-8 text sorts after it.
 END = "\U0010ffff" * 2
@@ -39,7 +39,7 @@ class Sort(Enum):
     """A pseudo-directory on the way to long components."""
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Listed:
     """One entry: `key` is an object's or a directory's stem; `info` is what the listing said, None where it said nothing."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s3mount.errors import Unavailable
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.s3.lean.listing import parse_listing
+from s3mount.store.s3.lean.plain import plain_objects
 from s3mount.store.s3.lean.wire import Garbled
 
 XMLNS = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
@@ -105,3 +106,65 @@ def test_no_bytes_make_the_parser_fail_otherwise(raw: bytes) -> None:
         parse_listing(document(contents("a")).replace(b"<Key>a</Key>", raw))
     except Unavailable:
         pass
+
+
+# -- objects that are all written in the same way -----------------------------------------------
+
+STAMP = "2026-11-21T02:40:00.000Z"
+SHAPES = {
+    "AWS": "<Contents><Key>{key}</Key><LastModified>{stamp}</LastModified><ETag>&quot;{tag}&quot;</ETag>"
+    "<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType><Size>{size}</Size>"
+    "<Owner><ID>me</ID><DisplayName/></Owner><StorageClass>{kind}</StorageClass></Contents>",
+    "Go": '<Contents><Key>{key}</Key><LastModified>{stamp}</LastModified><ETag>"{tag}"</ETag><Size>{size}</Size>'
+    "<StorageClass>{kind}</StorageClass></Contents>",
+    "moto": "<Contents><Key>{key}</Key><LastModified>{stamp}</LastModified><ETag>&quot;{tag}&quot;</ETag><Size>{size}</Size>"
+    "<StorageClass>{kind}</StorageClass></Contents>",
+    "bare": "<Contents><Size>{size}</Size><ETag>{tag}</ETag><LastModified>{stamp}</LastModified><Key>{key}</Key></Contents>",
+}
+texts = st.sampled_from(["a", "b", "c%2Fd", "e+f", "%C3%BC", "%FF", "", "x&amp;y", "&#65;", "ü", '"', "]]&gt;", "<i/>", " "])
+rows = st.tuples(
+    texts,
+    st.sampled_from(
+        [STAMP, STAMP, "2026-11-21T02:40:59.123Z", "2026-11-21T02:40:00Z", "2026-11-21T02:40:00+01:00", "2026-13-41T02:40:00.000Z", "now"]
+    ),
+    st.sampled_from(["0123", "0123", "a-2", "", "&quot;", '"', 'a"b', "W/&quot;x&quot;"]),
+    st.sampled_from(["3", "3", "17", "007", "", "-1", "9" * 30]),
+    st.sampled_from(["STANDARD", "STANDARD", "GLACIER", ""]),
+)
+between = st.sampled_from(
+    [""] * 8 + [" ", "\n", "<Owner/>", "<!-- <Contents> -->", "<CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes>", "text"]
+)
+
+
+def outcome(raw: bytes) -> object:
+    try:
+        return parse_listing(raw)
+    except Unavailable as error:
+        return type(error)
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.lists(st.tuples(rows, between), max_size=4), st.booleans())
+def test_what_is_written_plainly_is_read_as_the_parser_reads_it(shape: str, told: list[tuple[tuple[str, ...], str]], encoded: bool) -> None:
+    written = [
+        SHAPES[shape].format(key=key, stamp=stamp, tag=tag, size=size, kind=kind) + gap for (key, stamp, tag, size, kind), gap in told
+    ]
+    assert outcome(document(*written, encoded=encoded)) == outcome(document(*written, "<!-- not plain -->", encoded=encoded))
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_servers_write_plainly(shape: str) -> None:
+    written = [SHAPES[shape].format(key=f"k{number}", stamp=STAMP, tag="00", size=number, kind="STANDARD") for number in range(3)]
+    found = plain_objects(document(*written))
+    assert found is not None
+    assert (found.keys, found.sizes) == (("k0", "k1", "k2"), ("0", "1", "2"))
+    assert [info.size for info in parse_listing(document(*written)).objects] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("odd", ["<Contents/>", "<Owner><Contents></Contents></Owner>", "<Contents><Key>b</Key></Contents>"])
+def test_nothing_between_two_objects_is_passed_over(odd: str) -> None:
+    raw = document(contents("a"), odd, contents("c"))
+    assert plain_objects(raw) is None
+
+
+def test_objects_within_something_else_are_none() -> None:
+    assert keys(document("<Other>", contents("a"), contents("b"), "</Other>")) == []
