@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import isolate
 
 NewMount = Callable[..., Mount]
 
@@ -19,13 +22,8 @@ AS_ROOT = os.geteuid() == 0
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """A mount that the tests of one module share; at the end it must go without a complaint."""
-    mount = Mount(tmp_path_factory.mktemp("shared"))
-    try:
-        mount.start()
+    with Mount(tmp_path_factory.mktemp("shared")).running() as mount:
         yield mount
-        mount.stop()
-    finally:
-        mount.clean_up()
 
 
 @pytest.fixture
@@ -38,20 +36,20 @@ def here(mounted: Mount, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has nothing set up but the tests' keys."""
+    isolate(monkeypatch, tmp_path)
+
+
+@pytest.fixture
 def new_mount(tmp_path: Path) -> Iterator[NewMount]:
-    """Makes mounts of the test's own, started; those that are left in the end must go without a complaint."""
-    made: list[Mount] = []
+    """Makes mounts of the test's own, started, on *data* if told; those that are left in the end must go without a complaint."""
+    numbers = itertools.count()
 
-    def make(*options: str, **more: object) -> Mount:
-        mount = Mount(tmp_path / f"mount{len(made)}", *options, **more)  # type: ignore[arg-type]
-        made.append(mount)
-        return mount.start()
+    def make(*options: str, data: Path | None = None, **more: object) -> Mount:
+        mount = Mount(tmp_path / f"mount{next(numbers)}", *options, **more)  # type: ignore[arg-type]
+        mount.data = data or mount.data
+        return made.enter_context(mount.running())
 
-    try:
+    with ExitStack() as made:
         yield make
-        for mount in made:
-            if mount.process.poll() is None:
-                mount.stop()
-    finally:
-        for mount in made:
-            mount.clean_up()

@@ -106,6 +106,24 @@ class Mount:
         if left:
             raise AssertionError("the mount complained:\n" + "\n".join(left))
 
+    @contextmanager
+    def running(self) -> Iterator[Mount]:
+        """Started and guarded; at the end it must go without a complaint, unless the test saw it end. Nothing of it is left in any case."""
+        with self.guarded():
+            try:
+                yield self.start()
+                if self.process.returncode is None:
+                    self._end()
+            finally:
+                self.clean_up()
+
+    def _end(self) -> None:
+        """What the test had unmounted, or what died by itself, is judged as well."""
+        if self.process.poll() is None:
+            mountpoint.unmount(self.path)
+        self.wait()
+        self.judge()
+
     def again(self) -> Mount:
         """Unmount, and mount the same data."""
         self.stop()

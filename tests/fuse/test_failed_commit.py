@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from s3mount.cli.main import run
 from tests.fuse.mounting import Mount
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.fuse.remote import boto, remote_mount
+from tests.server.serving import served
 from tests.wire.faults import Rule
 from tests.wire.front import Front
 
@@ -48,14 +46,7 @@ def front(server: Front) -> Iterator[Front]:
 
 @pytest.fixture(scope="module")
 def client(server: Front) -> Iterator[Any]:
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.url,
-        config=Config(s3={"addressing_style": "path"}),
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-        region_name="us-east-1",
-    )
+    client = boto(server.url)
     client.create_bucket(Bucket=BUCKET)
     yield client
     client.close()
@@ -70,21 +61,10 @@ def bucket(client: Any) -> Any:
 
 
 @pytest.fixture
-def mount(front: Front, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path / "state")}
-    for name, value in alone(**own).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path / "mounted", "--endpoint-url", front.url, "--retry-for", "1")
-    mount.url = f"s3://{BUCKET}"
-    mount.expected = ["Access Denied|precious|AccessDenied"]
-    with mount.guarded():
-        try:
-            yield mount.start()
-            if mount.process.poll() is None:
-                mount.stop()
-        finally:
-            mount.clean_up()
+def mount(front: Front, bucket: Any, tmp_path: Path) -> Iterator[Mount]:
+    with remote_mount(tmp_path / "mounted", front.url, BUCKET, "--retry-for", "1") as mount:
+        mount.expected = ["Access Denied|precious|AccessDenied"]
+        yield mount
 
 
 def errno_of(call: Callable[[], object]) -> int | None:

@@ -6,7 +6,6 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -205,17 +204,11 @@ def test_what_others_make_and_remove_shows_within_the_time_to_live(new_mount: Ne
     assert os.listdir(mount.path) == []
 
 
-def test_two_mounts_of_one_folder_see_each_others_files(new_mount: NewMount, tmp_path: Path) -> None:
+def test_two_mounts_of_one_folder_see_each_others_files(new_mount: NewMount) -> None:
     one = new_mount(f"--metadata-ttl={TTL}")
-    other = Mount(tmp_path / "other", f"--metadata-ttl={TTL}")
-    other.data = one.data
-    try:
-        other.start()
-        (one.path / "from one").write_text("1")
-        until((other.path / "from one").exists)
-        (other.path / "from one").rename(other.path / "renamed")
-        until((one.path / "renamed").exists)
-        assert (one.path / "renamed").read_text() == "1"
-        other.stop()
-    finally:
-        other.clean_up()
+    other = new_mount(f"--metadata-ttl={TTL}", data=one.data)
+    (one.path / "from one").write_text("1")
+    until((other.path / "from one").exists)
+    (other.path / "from one").rename(other.path / "renamed")
+    until((one.path / "renamed").exists)
+    assert (one.path / "renamed").read_text() == "1"

@@ -133,25 +133,19 @@ def test_what_comes_in_through_the_server_shows(mount: Mount, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ttl", ["0", "1", "forever"])
-def test_two_mounts_see_each_others_changes_whatever_the_time_to_live(ttl: str, new_mount: NewMount, tmp_path: Path) -> None:
+def test_two_mounts_see_each_others_changes_whatever_the_time_to_live(ttl: str, new_mount: NewMount) -> None:
     one = new_mount(f"--metadata-ttl={ttl}")
-    other = Mount(tmp_path / "other", f"--metadata-ttl={ttl}")
-    other.data = one.data
-    try:
-        other.start()
-        (one.path / "folder").mkdir()
-        (one.path / "folder/file").write_text("1")
-        assert (other.path / "folder/file").read_text() == "1"
-        (other.path / "folder/file").write_text("22")
-        until(lambda: (one.path / "folder/file").read_text() == "22")
-        (one.path / "folder").rename(one.path / "renamed")
-        until(is_missing(other.path / "folder"))
-        assert (other.path / "renamed/file").read_text() == "22"
-        (other.path / "renamed/file").unlink()
-        until(is_missing(one.path / "renamed/file"))
-        other.stop()
-    finally:
-        other.clean_up()
+    other = new_mount(f"--metadata-ttl={ttl}", data=one.data)
+    (one.path / "folder").mkdir()
+    (one.path / "folder/file").write_text("1")
+    assert (other.path / "folder/file").read_text() == "1"
+    (other.path / "folder/file").write_text("22")
+    until(lambda: (one.path / "folder/file").read_text() == "22")
+    (one.path / "folder").rename(one.path / "renamed")
+    until(is_missing(other.path / "folder"))
+    assert (other.path / "renamed/file").read_text() == "22"
+    (other.path / "renamed/file").unlink()
+    until(is_missing(one.path / "renamed/file"))
 
 
 NAMES = ("a", "b", "c")
@@ -194,19 +188,13 @@ def do_something(top: Path, dice: random.Random) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_two_mounts_that_both_change_a_tree_agree_in_the_end(seed: int, mount: Mount, tmp_path: Path) -> None:
+def test_two_mounts_that_both_change_a_tree_agree_in_the_end(seed: int, mount: Mount, new_mount: NewMount) -> None:
     dice = random.Random(seed)
-    other = Mount(tmp_path / "other", f"--metadata-ttl={TTL}")
-    other.data = mount.data
+    other = new_mount(f"--metadata-ttl={TTL}", data=mount.data)
     tops = (mount.path, other.path)
-    try:
-        other.start()
-        for number in range(400):
-            do_something(dice.choice(tops), dice)
-            if number % 10 == 0:
-                seen(dice.choice(tops))
-            if number % 100 == 99:
-                until(lambda: seen(tops[0]) == seen(tops[1]))
-        other.stop()
-    finally:
-        other.clean_up()
+    for number in range(400):
+        do_something(dice.choice(tops), dice)
+        if number % 10 == 0:
+            seen(dice.choice(tops))
+        if number % 100 == 99:
+            until(lambda: seen(tops[0]) == seen(tops[1]))

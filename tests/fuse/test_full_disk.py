@@ -32,10 +32,9 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     mount = Mount(tmp_path)
     mount.data = disk / "data"
     try:
-        yield mount.start()
-        mount.stop()
+        with mount.running():
+            yield mount
     finally:
-        mount.clean_up()
         mountpoint.detach(disk)
 
 

@@ -38,11 +38,7 @@ def test_a_walk_over_a_million_files_stays_under_300_mib(tmp_path: Path) -> None
     with Engine.open(mount.data) as engine:
         engine.create_bucket("bucket")
         engine.put_many("bucket", million(), durable=False)
-    try:
-        mount.start()
+    with mount.running():
         found = subprocess.run(["find", str(mount.path), "-type", "f", "-size", "-2k"], capture_output=True, timeout=1500, check=True)
         assert found.stdout.count(b"\n") == FLAT + NESTED
         assert peak_kib(mount) < 300 * 1024
-        mount.stop()
-    finally:
-        mount.clean_up()

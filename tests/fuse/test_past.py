@@ -15,7 +15,6 @@ from s3mount.engine.engine import Engine
 from s3mount.fuse.mountpoint import sync_all
 from tests.fuse.mounting import Mount, s3mount
 from tests.fuse.test_tree import error_of
-from tests.server.serving import environment as alone
 from tests.server.serving import served
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -30,11 +29,8 @@ def next_second() -> str:
 
 
 @pytest.fixture(params=["local", "s3"])
-def mount(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+def mount(request: pytest.FixtureRequest, isolated: None, tmp_path: Path) -> Iterator[Mount]:
     """A bucket that keeps versions, mounted; `again` mounts it with other options."""
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
     data = tmp_path / "data"
     with Engine.open(data) as engine:
         engine.create_bucket("bucket")
@@ -42,12 +38,8 @@ def mount(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     with served(tmp_path, "--auth") as server:
         mount = Mount(tmp_path, *(["--endpoint-url", server.url] if request.param == "s3" else []))
         mount.url = f"{request.param}://bucket"
-        with mount.guarded():
-            try:
-                yield mount.start()
-                mount.stop()
-            finally:
-                mount.clean_up()
+        with mount.running():
+            yield mount
 
 
 def test_a_bucket_is_mounted_as_it_was(mount: Mount) -> None:

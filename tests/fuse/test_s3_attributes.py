@@ -8,17 +8,14 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.fuse.conftest import NewMount
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import boto, bucket_name, remote_mount
 from tests.fuse.test_programs import needs, run
 from tests.fuse.test_tree import error_of
 from tests.s3.services import SERVICES, Service
-from tests.server.serving import ACCESS_KEY, SECRET_KEY
-from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -30,27 +27,17 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Mount]:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path, "--endpoint-url", service.url)
-    mount.url = f"s3://{request.node.originalname.replace('_', '-')[:55].strip('-')}"
-    with mount.guarded():
-        try:
-            yield mount.start()
-            mount.stop()
-        finally:
-            mount.clean_up()
+def mount(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
+    with remote_mount(tmp_path, service.url, bucket_name(request)) as mount:
+        yield mount
 
 
 class Bucket:
     """The mount's bucket, as another program sees it."""
 
     def __init__(self, service: Service, mount: Mount) -> None:
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
         self.name = mount.url.removeprefix("s3://")
-        self.s3 = boto3.client("s3", endpoint_url=service.url, config=Config(s3={"addressing_style": "path"}), **keys)
+        self.s3 = boto(service.url)
 
     def head(self, key: str) -> dict[str, object]:
         return dict(self.s3.head_object(Bucket=self.name, Key=key))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import boto, bucket_name, remote
 from tests.fuse.test_tree import error_of
 from tests.s3.services import Service, ours
-from tests.server.serving import ACCESS_KEY, SECRET_KEY
-from tests.server.serving import environment as alone
 from tests.wire.front import Front
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -45,9 +44,8 @@ class Bucket:
     """A bucket as another program sees it."""
 
     def __init__(self, service: Service, name: str) -> None:
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
         self.name = name
-        self.s3 = boto3.client("s3", endpoint_url=service.url, config=Config(s3={"addressing_style": "path"}), **keys)
+        self.s3 = boto(service.url)
 
     def put(self, key: str, body: bytes, **more: Any) -> None:
         self.s3.put_object(Bucket=self.name, Key=key, Body=body, **more)
@@ -62,33 +60,17 @@ class Bucket:
 
 @pytest.fixture
 def bucket(service: Service, request: pytest.FixtureRequest) -> Bucket:
-    bucket = Bucket(service, request.node.name.replace("_", "-")[:55].strip("-"))
+    bucket = Bucket(service, bucket_name(request))
     bucket.s3.create_bucket(Bucket=bucket.name)
     return bucket
 
 
 @pytest.fixture
-def mounted(front: Front, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mounted]:
+def mounted(front: Front, bucket: Bucket, isolated: None, tmp_path: Path) -> Iterator[Mounted]:
     """Mounts the bucket with some options; any number of times side by side."""
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    made: list[Mount] = []
-
-    def make(*options: str | Path) -> Mount:
-        mount = Mount(tmp_path / f"mount{len(made)}", "--endpoint-url", front.url, *map(str, options))
-        mount.url = f"s3://{bucket.name}"
-        made.append(mount)
-        return mount.start()
-
-    try:
-        yield make
-        for mount in made:
-            if mount.process.poll() is None:
-                mount.stop()
-    finally:
-        for mount in made:
-            mount.clean_up()
+    numbers = itertools.count()
+    with ExitStack() as made:
+        yield lambda *options: made.enter_context(remote(tmp_path / f"mount{next(numbers)}", front.url, bucket.name, *options).running())
 
 
 def test_after_a_read_that_met_another_version_the_new_one_is_opened_at_once(mounted: Mounted, bucket: Bucket) -> None:

@@ -16,7 +16,7 @@ from s3mount.engine.engine import Engine
 from s3mount.engine.values import PLAIN, How
 from s3mount.model import Key
 from tests.fuse.mounting import Mount
-from tests.server.serving import environment as alone
+from tests.fuse.remote import remote_mount
 from tests.server.serving import served
 from tests.wire.front import Front
 
@@ -64,21 +64,12 @@ def bucket_of(folder: Path, few: int, many: int, *, seconds: float) -> Iterator[
     with Engine.open(folder / "data", create=True) as engine:
         engine.create_bucket("bucket")
         engine.put_many("bucket", keys(few, many), durable=False)
-    with served(folder, "--auth") as server, Front(server.url) as front:
-        mount = Mount(folder, "--endpoint-url", front.url, "--read-only")
-        mount.url = "s3://bucket"
-        try:
-            yield Walked(mount.start(), front, seconds)
-            mount.stop()
-        finally:
-            mount.clean_up()
-
-
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
+    with (
+        served(folder, "--auth") as server,
+        Front(server.url) as front,
+        remote_mount(folder, front.url, "bucket", "--read-only") as mount,
+    ):
+        yield Walked(mount, front, seconds)
 
 
 def first_name_of_a_flat_directory_costs_its_first_page(walked: Walked) -> None:

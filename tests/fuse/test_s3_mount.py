@@ -10,9 +10,9 @@ import pytest
 
 from s3mount.cli.main import run as command_line
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import bucket_name, remote_mount
 from tests.fuse.test_programs import assert_same, run
 from tests.s3.services import Service, ours
-from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -26,19 +26,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Mount]:
+def mount(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path, "--endpoint-url", service.url)
-    mount.url = f"s3://{request.node.name.replace('_', '-')[:55].strip('-')}"
-    with mount.guarded():
-        try:
-            yield mount.start()
-            mount.stop()
-        finally:
-            mount.clean_up()
+    with remote_mount(tmp_path, service.url, bucket_name(request)) as mount:
+        yield mount
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import pytest
 
 from s3mount.model import MiB
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import bucket_name, remote_mount
 from tests.fuse.test_programs import assert_same, needs, run
 from tests.s3.services import SERVICES, Service
-from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -46,23 +46,14 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def mount(served: tuple[str, Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Mount]:
+def mount(served: tuple[str, Service], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
     name, service = served
     if reason := LACKS.get(name, {}).get(request.node.originalname):
         pytest.skip(f"{name}: {reason}")
-    for variable, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if variable.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(variable, value)
     unconditional = () if service.conditions else ("--last-writer-wins",)
-    mount = Mount(tmp_path / "mounted", "--endpoint-url", service.url, *unconditional)
-    mount.url = f"s3://{random.Random(request.node.name).randrange(1 << 40):010x}-programs"
-    with mount.guarded():
-        try:
-            yield mount.start()
-            mount.stop()
-        finally:
-            mount.clean_up()
+    with remote_mount(tmp_path / "mounted", service.url, bucket_name(request), *unconditional) as mount:
+        yield mount
 
 
 @pytest.fixture(scope="module")

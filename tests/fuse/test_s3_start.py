@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.fuse.mounting import Mount, abandon, s3mount
+from tests.fuse.remote import boto, remote_mount
 from tests.s3.services import rclone
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.server.serving import served
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -26,26 +24,16 @@ BUCKET = "killed"
 def bucket(tmp_path: Path) -> Iterator[Any]:
     (tmp_path / "served").mkdir()
     with served(tmp_path / "served") as server:
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": "us-east-1"}
-        client = boto3.client("s3", endpoint_url=server.url, config=Config(s3={"addressing_style": "path"}), **keys)
+        client = boto(server.url)
         client.create_bucket(Bucket=BUCKET)
         yield client
         client.close()
 
 
 @pytest.fixture
-def mount(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path, "--endpoint-url", bucket.meta.endpoint_url)
-    mount.url = f"s3://{BUCKET}"
-    with mount.guarded():
-        try:
-            yield mount.start()
-            mount.stop()
-        finally:
-            mount.clean_up()
+def mount(bucket: Any, tmp_path: Path) -> Iterator[Mount]:
+    with remote_mount(tmp_path, bucket.meta.endpoint_url, BUCKET) as mount:
+        yield mount
 
 
 def uploads(bucket: Any) -> list[str]:
@@ -75,10 +63,7 @@ def test_a_mount_that_was_killed_while_it_wrote_leaves_no_upload_to_the_next_one
     assert "Aborted 1 uploads" in mount.log.read_text()
 
 
-def test_a_service_that_heeds_no_conditions_is_mounted_only_by_who_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
+def test_a_service_that_heeds_no_conditions_is_mounted_only_by_who_says_so(isolated: None, tmp_path: Path) -> None:
     with rclone(tmp_path) as service:
         where = ["--endpoint-url", service.url]
         assert s3mount("mb", "s3://bucket", *where).returncode == 0

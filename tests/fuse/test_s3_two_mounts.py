@@ -10,18 +10,17 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from s3mount.model import MiB
 from tests.fuse.mounting import Mount
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.fuse.remote import boto, remote_mount
+from tests.server.serving import served
 from tests.wire.front import Front
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -54,35 +53,16 @@ class Shared:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("shared")
-    with pytest.MonkeyPatch.context() as patch, served(folder) as server, Front(f"{server.host}:{server.port}") as front:
-        for name, value in alone(XDG_CACHE_HOME=str(folder / "cache")).items():
-            if name.startswith(("AWS_", "XDG_")):
-                patch.setenv(name, value)
-        direct = boto3.client(
-            "s3",
-            endpoint_url=server.url,
-            config=Config(s3={"addressing_style": "path"}),
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            region_name="us-east-1",
-        )
+    with served(folder) as server, Front(server.url) as front, closing(boto(server.url)) as direct, ExitStack() as mounts:
         direct.create_bucket(Bucket=BUCKET)
-        mounts = []
-        try:
-            for name, ttl in (("one", TTL_S), ("other", TTL_S), ("eager", 0)):
-                patch.setenv("XDG_STATE_HOME", str(folder / name / "state"))
-                mount = Mount(folder / name, "--endpoint-url", front.url, "--metadata-ttl", str(ttl))
-                mount.url = f"s3://{BUCKET}"
-                # What somebody replaced is refused, and told in the log.
-                mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
-                mounts.append(mount.start())
-            yield Shared(front, direct, *mounts)
-            for mount in mounts:
-                mount.stop()
-        finally:
-            for mount in mounts:
-                mount.clean_up()
-            direct.close()
+
+        def mounted(name: str, ttl: float) -> Mount:
+            mount = mounts.enter_context(remote_mount(folder / name, front.url, BUCKET, f"--metadata-ttl={ttl}"))
+            # What somebody replaced is refused, and told in the log.
+            mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
+            return mount
+
+        yield Shared(front, direct, mounted("one", TTL_S), mounted("other", TTL_S), mounted("eager", 0))
 
 
 @pytest.fixture
@@ -290,26 +270,17 @@ def test_the_page_cache_is_kept_while_the_object_is_the_same_and_dropped_when_it
 # -- versions -----------------------------------------------------------------------------------
 
 
-def test_in_a_bucket_with_versions_commits_renames_and_unlinks_make_versions_and_markers(
-    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_bucket_with_versions_commits_renames_and_unlinks_make_versions_and_markers(shared: Shared, tmp_path: Path) -> None:
     bucket = "versioned"
     shared.direct.create_bucket(Bucket=bucket)
     shared.direct.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    mount = Mount(tmp_path / "versioned", "--endpoint-url", shared.front.url)
-    mount.url = f"s3://{bucket}"
-    try:
-        mount.start()
+    with remote_mount(tmp_path, shared.front.url, bucket) as mount:
         (mount.path / "file").write_bytes(b"1")
         (mount.path / "file").write_bytes(b"2")
         with (mount.path / "file").open("rb", buffering=0) as held:
             (mount.path / "file").rename(mount.path / "moved")
             (mount.path / "moved").unlink()
             assert held.read() == b"2"
-        mount.stop()
-    finally:
-        mount.clean_up()
     kept = shared.direct.list_object_versions(Bucket=bucket)
     assert [entry["Key"] for entry in kept["Versions"]] == ["file", "file", "moved"]
     assert sorted(entry["Key"] for entry in kept["DeleteMarkers"] if entry["IsLatest"]) == ["file", "moved"]

@@ -12,13 +12,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.fuse.mounting import Mount
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.fuse.remote import boto, remote_mount
+from tests.server.serving import served
 from tests.wire.front import Counted, Front
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -39,21 +37,9 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         yield front
 
 
-def boto(front: Front) -> Any:
-    """Another client of the bucket."""
-    return boto3.client(
-        "s3",
-        endpoint_url=front.url,
-        config=Config(s3={"addressing_style": "path"}),
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-        region_name="us-east-1",
-    )
-
-
 @pytest.fixture(scope="module")
 def bucket(front: Front) -> Iterator[Any]:
-    client = boto(front)
+    client = boto(front.url)
     client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="known.txt", Body=b"x", ContentType="image/x-own")
     for how, size in product(CHANGES, SIZES):
@@ -66,19 +52,8 @@ def bucket(front: Front) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def mount(front: Front, bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    folder = tmp_path_factory.mktemp("mounted")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in alone(XDG_CACHE_HOME=str(folder / "cache")).items():
-            if name.startswith(("AWS_", "XDG_")):
-                patch.setenv(name, value)
-        mount = Mount(folder, "--endpoint-url", front.url)
-        mount.url = f"s3://{BUCKET}"
-        with mount.guarded():
-            try:
-                yield mount.start()
-                mount.stop()
-            finally:
-                mount.clean_up()
+    with remote_mount(tmp_path_factory.mktemp("mounted"), front.url, BUCKET) as mount:
+        yield mount
 
 
 @pytest.fixture
@@ -291,34 +266,26 @@ def _put_big(bucket: Any, number: int) -> None:
 
 def test_a_large_directory_is_renamed_at_once_and_a_kill_in_between_is_made_good(front: Front, bucket: Any, tmp_path: Path) -> None:
     """The round trip is 30 ms, so that 1200 copies and deletions take two seconds at least."""
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool:
         list(pool.map(partial(_put_big, bucket), range(MANY)))
-        for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-            if name.startswith(("AWS_", "XDG_")):
-                patch.setenv(name, value)
-        mount = Mount(tmp_path, "--endpoint-url", front.url)
-        mount.url = f"s3://{BUCKET}"
-        front.set(latency_s=0.030)
-        try:
-            with mount.guarded():
-                mount.start()
-                front.reset()
-                os.rename(mount.path / "big", mount.path / "huge")
-                assert front.counts()["COPY"].requests < MANY
-                assert sorted(os.listdir(mount.path / "huge"))[::1000] == ["0000", "1000"]
-                assert (mount.path / "huge/0001").read_bytes() == b"0001"
-                assert not (mount.path / "big").exists()
-                (mount.path / "huge/0002").write_bytes(b"new")
-                assert front.counts()["COPY"].requests < MANY, "else this was too slow to show anything"
-                mount.kill()
-                front.set(latency_s=0.0)
-                mount.start()
-                assert len(os.listdir(mount.path / "huge")) == MANY
-                assert (mount.path / "huge/0002").read_bytes() == b"new"
-                assert not (mount.path / "big").exists()
-                mount.stop()
-        finally:
-            mount.clean_up()
+    front.set(latency_s=0.030)
+    try:
+        with remote_mount(tmp_path, front.url, BUCKET) as mount:
+            front.reset()
+            os.rename(mount.path / "big", mount.path / "huge")
+            assert front.counts()["COPY"].requests < MANY
+            assert sorted(os.listdir(mount.path / "huge"))[::1000] == ["0000", "1000"]
+            assert (mount.path / "huge/0001").read_bytes() == b"0001"
+            assert not (mount.path / "big").exists()
+            (mount.path / "huge/0002").write_bytes(b"new")
+            assert front.counts()["COPY"].requests < MANY, "else this was too slow to show anything"
+            mount.kill()
             front.set(latency_s=0.0)
+            mount.start()
+            assert len(os.listdir(mount.path / "huge")) == MANY
+            assert (mount.path / "huge/0002").read_bytes() == b"new"
+            assert not (mount.path / "big").exists()
+    finally:
+        front.set(latency_s=0.0)
     pages = bucket.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="big/")
     assert [page["KeyCount"] for page in pages] == [0]

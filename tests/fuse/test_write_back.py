@@ -10,13 +10,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.fuse.mounting import Mount
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.fuse.remote import boto, bucket_name, remote, remote_mount
+from tests.server.serving import served
 from tests.wire.faults import Rule
 from tests.wire.front import Front
 
@@ -41,14 +39,7 @@ class Bucket:
 
     def __init__(self, front: Front, name: str) -> None:
         self.name = name
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=front.url,
-            config=Config(s3={"addressing_style": "path"}),
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            region_name="us-east-1",
-        )
+        self._client = boto(front.url)
         self._client.create_bucket(Bucket=name)
 
     def close(self) -> None:
@@ -77,26 +68,16 @@ class Bucket:
 def bucket(front: Front, request: pytest.FixtureRequest) -> Iterator[Bucket]:
     front.spoil()
     front.set(latency_s=0.0)
-    bucket = Bucket(front, request.node.name.replace("_", "-")[5:55].strip("-"))
+    bucket = Bucket(front, bucket_name(request))
     yield bucket
     front.spoil()
     bucket.close()
 
 
 @pytest.fixture
-def mount(front: Front, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path, "--endpoint-url", front.url, "--write-back")
-    mount.url = f"s3://{bucket.name}"
-    with mount.guarded():
-        try:
-            yield mount.start()
-            if mount.process.poll() is None:
-                mount.stop()
-        finally:
-            mount.clean_up()
+def mount(front: Front, bucket: Bucket, tmp_path: Path) -> Iterator[Mount]:
+    with remote_mount(tmp_path, front.url, bucket.name, "--write-back") as mount:
+        yield mount
 
 
 @pytest.fixture
@@ -227,18 +208,12 @@ def test_what_the_store_refuses_is_told_by_fsync_and_kept(mount: Mount, bucket: 
 
 
 def test_a_second_mount_of_the_bucket_does_without_write_back(mount: Mount, bucket: Bucket, front: Front, tmp_path: Path) -> None:
-    other = Mount(tmp_path / "other", "--endpoint-url", front.url, "--write-back")
-    other.url = mount.url
+    other = remote(tmp_path / "other", front.url, bucket.name, "--write-back")
     other.expected = ["Another mount of .* has --write-back already"]
-    with other.guarded():
-        try:
-            other.start()
-            (other.path / "b").write_bytes(b"at once")
-            assert bucket.get("b") == b"at once"
-            (mount.path / "a").write_bytes(b"later")
-            other.stop()
-        finally:
-            other.clean_up()
+    with other.running():
+        (other.path / "b").write_bytes(b"at once")
+        assert bucket.get("b") == b"at once"
+        (mount.path / "a").write_bytes(b"later")
     mount.stop()
     assert bucket.keys() == ["a", "b"]
 
