@@ -43,6 +43,7 @@ from s3mount.fs.options import FsOptions
 from s3mount.fuse import mountpoint, runtime, tuning, utab
 from s3mount.fuse.control import Answer, Control, path_in
 from s3mount.fuse.handshake import Handshake, can_shake_hands
+from s3mount.fuse.intake import MOMENT_S, Intake, in_place_of_trio
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
 from s3mount.fuse.occupied import occupied
@@ -166,7 +167,8 @@ class Mount:
                     loop.start_soon(self._announce)
                     if handshake is not None:
                         loop.start_soon(handshake.finish)
-                    await _main_loop()
+                    with in_place_of_trio(Intake(moment_s=MOMENT_S if fs.is_near else 0.0)):
+                        await _main_loop()
             finally:
                 _close(invalidator, handshake, mountpoint_left=None if self._detached else options.mountpoint)
 

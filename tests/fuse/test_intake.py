@@ -1,0 +1,230 @@
+"""Which task reads the next request. The device is a socket that keeps messages apart; pyfuse3's loop is the few lines of `Loop`."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+
+from s3mount.fuse.intake import Intake, in_place_of_trio
+
+Handler = Callable[[bytes], Awaitable[None]]
+
+ENDLESS_S = 3600.0
+
+
+class Loop:
+    """Tasks that read and serve as pyfuse3's do. `kernel` is the other end of the device."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.kernel, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.device.setblocking(False)
+        self.intake = intake
+        self.served: list[tuple[str, bytes]] = []
+
+    async def run(self, tasks: int, handler: Handler) -> None:
+        async with pyfuse3.trio.open_nursery() as nursery:  # type: ignore[attr-defined]
+            for number in range(tasks):
+                nursery.start_soon(self.serve, handler, name=f"task {number}")
+
+    async def serve(self, handler: Handler) -> None:
+        """One task's work."""
+        lowlevel = pyfuse3.trio.lowlevel  # type: ignore[attr-defined]
+        while True:
+            try:
+                async with pyfuse3.trio.Lock():  # type: ignore[attr-defined]
+                    await lowlevel.wait_readable(self.device.fileno())
+            except trio.ClosedResourceError:
+                return
+            message = self.device.recv(100)  # BlockingIOError: somebody was told of a request that is not there
+            self.served.append((lowlevel.current_task().name, message))
+            await handler(message)
+
+    def send(self, *messages: bytes) -> None:
+        for message in messages:
+            self.kernel.send(message)
+
+    def end(self) -> None:
+        pyfuse3.trio.lowlevel.notify_closing(self.device.fileno())  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self.kernel.close()
+        self.device.close()
+
+
+MakeLoop = Callable[..., Loop]
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts the event loop's rounds."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def made() -> Iterator[MakeLoop]:
+    """Makes a loop whose intake stands in the place of trio."""
+
+    def make(*, moment_s: float = 0.0, turn_s: float = ENDLESS_S) -> Loop:
+        loop = Loop(Intake(moment_s=moment_s, turn_s=turn_s))
+        stack.enter_context(in_place_of_trio(loop.intake))
+        stack.callback(loop.close)
+        return loop
+
+    with ExitStack() as stack:
+        yield make
+    assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+
+
+async def ending(loop: Loop, message: bytes) -> None:
+    if message == b"end":
+        loop.end()
+
+
+def test_pyfuse3_has_the_door() -> None:
+    assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+
+
+async def test_requests_that_wait_for_nothing_are_served_in_one_round_of_the_loop(made: MakeLoop) -> None:
+    loop, rounds, seen = made(), Rounds(), list[int]()
+    trio.lowlevel.add_instrument(rounds)
+
+    async def handler(message: bytes) -> None:
+        seen.append(rounds.count)
+        await ending(loop, message)
+
+    loop.send(b"a", b"b", b"c", b"end")
+    await loop.run(3, handler)
+    trio.lowlevel.remove_instrument(rounds)
+    assert [message for _, message in loop.served] == [b"a", b"b", b"c", b"end"]
+    assert len({name for name, _ in loop.served}) == 1
+    assert len(set(seen)) == 1
+
+
+async def test_a_request_that_comes_in_a_moment_needs_no_round_either(made: MakeLoop) -> None:
+    loop, rounds, seen = made(moment_s=ENDLESS_S), Rounds(), list[int]()
+    trio.lowlevel.add_instrument(rounds)
+
+    async def handler(message: bytes) -> None:
+        seen.append(rounds.count)
+        if len(seen) == 1:
+            await trio.lowlevel.checkpoint()
+            trio.lowlevel.start_thread_soon(lambda: loop.send(b"end"), lambda _: None)
+            seen[0] = rounds.count
+        await ending(loop, message)
+
+    loop.send(b"a")
+    await loop.run(1, handler)
+    trio.lowlevel.remove_instrument(rounds)
+    assert len(set(seen)) == 1
+
+
+async def test_others_get_their_turn_however_many_requests_there_are(made: MakeLoop) -> None:
+    loop, rounds, seen = made(turn_s=0.0), Rounds(), list[int]()
+    trio.lowlevel.add_instrument(rounds)
+
+    async def handler(message: bytes) -> None:
+        seen.append(rounds.count)
+        await ending(loop, message)
+
+    loop.send(b"a", b"b", b"c", b"end")
+    await loop.run(2, handler)
+    trio.lowlevel.remove_instrument(rounds)
+    assert len(seen) == 4
+    assert seen == sorted(set(seen))
+
+
+async def test_while_one_waits_another_one_reads(made: MakeLoop) -> None:
+    loop, there = made(), trio.Event()
+
+    async def handler(message: bytes) -> None:
+        if message == b"waits":
+            await there.wait()
+            loop.end()
+        else:
+            there.set()
+
+    loop.send(b"waits", b"helps")
+    await loop.run(2, handler)
+    assert [message for _, message in loop.served] == [b"waits", b"helps"]
+    assert len({name for name, _ in loop.served}) == 2
+
+
+async def test_what_a_request_waits_for_is_not_held_up_by_a_wait_for_the_next_one(made: MakeLoop) -> None:
+    loop = made(moment_s=ENDLESS_S)
+
+    async def handler(message: bytes) -> None:
+        if message == b"a":
+            for _ in range(3):
+                await trio.to_thread.run_sync(int)
+            loop.send(b"end")
+        await ending(loop, message)
+
+    loop.send(b"a")
+    with trio.fail_after(60):
+        await loop.run(3, handler)
+    assert [message for _, message in loop.served] == [b"a", b"end"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_each_request_is_read_once_whoever_waits_for_what(made: MakeLoop, seed: int) -> None:
+    loop, chance, sent = made(turn_s=0.0001), random.Random(seed), [b"%d" % number for number in range(100)]
+
+    async def handler(message: bytes) -> None:
+        for _ in range(chance.choice((0, 0, 1, 2, 7))):
+            await trio.lowlevel.checkpoint()
+        if len(loop.served) == len(sent):
+            loop.end()
+
+    async def feed() -> None:
+        for message in sent:
+            loop.send(message)
+            for _ in range(chance.choice((0, 0, 1, 5))):
+                await trio.lowlevel.checkpoint()
+                loop.intake.check()
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            nursery.start_soon(loop.run, 4, handler)
+    assert [message for _, message in loop.served] == sent
+
+
+async def test_when_the_one_who_listens_is_cancelled_another_one_does(made: MakeLoop) -> None:
+    loop, scope = made(), trio.CancelScope()
+
+    async def listens() -> None:
+        with scope:
+            await pyfuse3.trio.lowlevel.wait_readable(loop.device.fileno())  # type: ignore[attr-defined]
+
+    async with pyfuse3.trio.open_nursery() as nursery:  # type: ignore[attr-defined]
+        nursery.start_soon(listens, name="listens")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(loop.serve, partial(ending, loop), name="idle")
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        loop.intake.check()
+        loop.send(b"end")
+    assert loop.served == [("idle", b"end")]
+
+
+async def test_idle_tasks_can_be_cancelled(made: MakeLoop) -> None:
+    loop = made()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loop.run, 3, partial(ending, loop))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    loop.intake.check()
