@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from s3mount.fs.attrs import Defaults, decode
 from s3mount.fuse import mountpoint
 from s3mount.model import MiB
 from tests.fuse.conftest import AS_ROOT
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, s3mount
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
 from tests.server.serving import environment as alone
-from tests.soak.insistent import Insistent, Weather
+from tests.soak.crowd import PLACES, Crowd
+from tests.soak.insistent import NOTE, Insistent, Note, Weather
 from tests.wire.faults import DENIED, INTERNAL_ERROR, SLOW_DOWN, Rule
 from tests.wire.front import Front
 
@@ -36,6 +39,8 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 BUCKET = "soaked"
 APPLICATIONS = 4
+# Files of the directory that is renamed behind its users' backs, and up to how many are renamed before their eyes: (soak, short).
+CROWDS = {True: (1100, 1000), False: (130, 100)}
 SMALL_STAGING = Path(__file__).parent / "small_staging.py"
 STAGING_BYTES = 96 * MiB
 MUTATIONS = ("PUT", "COPY", "DELETE", "DeleteObjects", "UploadPart", "UploadPartCopy", "Complete")
@@ -54,6 +59,7 @@ class Scene:
     mount: Mount
     staging: Path
     late: bool
+    crowd: Mapping[str, bytes]
     weather: Weather = field(default_factory=Weather)
     tally: Counter[str] = field(default_factory=Counter)
     foreign: Mapping[str, tuple[str, object]] = field(default_factory=dict)
@@ -64,6 +70,8 @@ class Scene:
         for number in range(APPLICATIONS):
             for key in (f"app-{number}/not yours", f"app-{number}x", f"app-{number}/one-more", "top"):
                 self.direct.put_object(Bucket=BUCKET, Key=key, Body=key.encode() * 100)
+        with ThreadPoolExecutor(APPLICATIONS) as pool:
+            list(pool.map(lambda name: self.direct.put_object(Bucket=BUCKET, Key=f"crowd/{name}", Body=self.crowd[name]), self.crowd))
         self.foreign = self.seen_of_others()
         self.upload = self.direct.create_multipart_upload(Bucket=BUCKET, Key="app-0/file-0")["UploadId"]
 
@@ -76,19 +84,22 @@ class Scene:
         pages = self.direct.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [entry["Key"] for page in pages for entry in page.get("Contents", ())]
 
-    def body(self, key: str) -> bytes | None:
+    def body(self, key: str) -> tuple[bytes | None, Note | None]:
         try:
-            found: bytes = self.direct.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+            found = self.direct.get_object(Bucket=BUCKET, Key=key)
         except self.direct.exceptions.NoSuchKey:
-            return None
-        return found
+            return None, None
+        said = decode(found["Metadata"], directory=False, mtime_ns=0, defaults=Defaults(0o644, 0o755, 0, 0))
+        value = said.xattrs.get(NOTE.encode())
+        return found["Body"].read(), None if value is None else Note(said.mode & 0o7777, value)
 
-    def require_stored(self, application: str, name: str, content: bytes | None) -> None:
+    def require_stored(self, application: str, name: str, content: bytes | None, note: Note | None) -> None:
         """An acknowledged change is in the bucket now, not soon; but soon with --write-back."""
         if self.late:
             return
-        found = self.body(f"{application}/{name}")
+        found, said = self.body(f"{application}/{name}")
         assert found == content, f"{application}/{name} was acknowledged and is not in the bucket: {difference(found, content)}"
+        assert said == note, f"{application}/{name} was acknowledged as {note}; the bucket says {said}"
 
     # -- weather --------------------------------------------------------------------------
 
@@ -151,8 +162,9 @@ class Scene:
         expected = {f"{one.home.name}/{name}": content for one in applications for name, content in one.world.items()}
         ours = {key for key in self.objects() if not key.endswith("/")} - set(self.foreign)
         assert ours - {f"{one.home.name}/temporary" for one in applications} == set(expected), "names"
-        wrong = [key for key, content in expected.items() if self.body(key) != content]
-        assert not wrong, f"wrong content: {wrong}"
+        notes = {f"{one.home.name}/{name}": note for one in applications for name, note in one.notes.items()}
+        wrong = [key for key, content in expected.items() if self.body(key) != (content, notes.get(key))]
+        assert not wrong, f"wrong content, mode or attribute: {wrong}"
         assert self.seen_of_others() == self.foreign, "somebody else's objects were touched"
         uploads = [(entry["Key"], entry["UploadId"]) for entry in self.direct.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())]
         assert uploads == [("app-0/file-0", self.upload)], "uploads of ours are left, or somebody else's is gone"
@@ -188,7 +200,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
             monkeypatch.setenv(name, value)
     (tmp_path / "server").mkdir()
     with served(tmp_path / "server") as server, Front(f"{server.host}:{server.port}") as front, small_disk(tmp_path / "staging") as staging:
+        crowd, at_once = CROWDS[request.node.get_closest_marker("soak") is not None]
         monkeypatch.setenv("STAGING", str(staging))
+        monkeypatch.setenv("ANSWER_KEYS", str(at_once))
         direct = boto3.client(
             "s3",
             endpoint_url=server.url,
@@ -203,7 +217,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
         mount.url = f"s3://{BUCKET}"
         # It may complain of the weather as it likes, but not of itself.
         mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
-        scene = Scene(front, direct, mount, staging, late="--write-back" in options)
+        files = {f"{PLACES[0]}/{number:04}": f"file {number} of many".encode() for number in range(crowd)}
+        scene = Scene(front, direct, mount, staging, late="--write-back" in options, crowd=files)
         scene.settle()
         try:
             mount.start()
@@ -215,23 +230,26 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 def soak(scene: Scene, seconds: float, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
     end = time.monotonic() + seconds
+    top = scene.mount.path
     applications = [
-        Insistent(
-            scene.mount.path / f"app-{number}",
-            seed * 100 + number,
-            scene.weather,
-            lambda name, content, application=f"app-{number}": scene.require_stored(application, name, content),  # type: ignore[misc]
-        )
-        for number in range(APPLICATIONS)
+        Insistent(top / name, seed * 100 + number, scene.weather, partial(scene.require_stored, name))
+        for number, name in enumerate(f"app-{number}" for number in range(APPLICATIONS))
     ]
+    told = partial(scene.require_stored, "crowd")
+    applications.append(Crowd(top / "crowd", seed * 100 + APPLICATIONS, scene.weather, told, dict(scene.crowd)))
     watchdog = threading.Timer(seconds + 300, scene.mount.clean_up)
     watchdog.start()
     try:
-        with ThreadPoolExecutor(APPLICATIONS) as pool:
+        with ThreadPoolExecutor(len(applications)) as pool:
             lives = [pool.submit(one.live, lambda: time.monotonic() > end) for one in applications]
             weather(scene, end, seed, lambda: any(life.done() for life in lives))
             for life in lives:
                 life.result()
+    except BaseException:
+        with capfd.disabled():
+            print(state_of(scene))  # noqa: T201 (what it is for)
+        raise
+    else:
         # The next mount finishes what the crashes interrupted, and takes away what they left.
         scene.mount.again()
         scene.mount.stop()
@@ -263,6 +281,12 @@ def report(scene: Scene, applications: list[Insistent], seed: int) -> None:
     print(f"\nSOAK_SEED={seed}")  # noqa: T201 (what it is for)
     for title, counts in (("faults", scene.tally), ("applications", told)):
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))  # noqa: T201
+
+
+def state_of(scene: Scene) -> str:
+    """How full its staging folder is, and what the mount says of itself, for whoever looks into a failure."""
+    room = os.statvfs(scene.staging)
+    return f"staging: {room.f_bavail * room.f_frsize} bytes free\n{s3mount('status', scene.mount.path).stdout}"
 
 
 def chosen_seed(default: int) -> int:
