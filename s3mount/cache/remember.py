@@ -40,7 +40,7 @@ from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, is_text, place_behind
 from s3mount.cache.watched import GONE, WatchedPin
-from s3mount.model import NO_METADATA, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.model import NO_METADATA, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin
 from s3mount.store.rules import not_found
 from s3mount.store.wrap.base import Wrapper
@@ -225,9 +225,11 @@ class Remembering(Wrapper):
         with self._changing(key):
             return self._made(await self.inner.set_aspect(key, name, value, if_match=if_match, file_id=file_id))
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         with self._changing(target):
-            return self._made(await self.inner.copy(source, target, if_match=if_match, commit=commit))
+            return self._made(await self.inner.copy(source, target, if_match=if_match, commit=commit, condition=condition))
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         with self._changing(upload.key):

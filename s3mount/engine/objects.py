@@ -28,6 +28,7 @@ from s3mount.errors import Corrupt, InvalidName, TooLarge
 from s3mount.model import (
     OBJECT_BYTES,
     Absent,
+    Condition,
     Content,
     ETag,
     Found,
@@ -265,13 +266,14 @@ class Objects(Core):
         version_id: str | None = None,
         if_match: ETag | None = None,
         how: How | None = None,
+        condition: Condition = None,
         etag: str | None = None,
         durable: bool = True,
     ) -> ObjectInfo:
         """Make *target* a second object with the same content, without copying bytes.
 
         With *version_id* that version is copied. With *how* its metadata and type are replaced (its extra is copied where *how* carries),
-        else they are copied.
+        else they are copied, under *condition*.
         Raises NotFound, PreconditionFailed (*if_match* speaks of the source, the condition of the target), AlreadyExists.
         """
         raw = key_bytes(target)
@@ -281,7 +283,9 @@ class Objects(Core):
             if if_match is not None and found.etag != if_match:
                 raise changed(source)
             where = queries.require_bucket(tx.db, target_bucket or bucket).id
-            manner = _manner_of(found) if how is None else replace(how, extra=found.extra) if how.carries else how
+            manner = (
+                replace(_manner_of(found), condition=condition) if how is None else replace(how, extra=found.extra) if how.carries else how
+            )
             name, file = self.target(tx, where, raw, manner)
             tag = etag or self.new_etag()
             tx.ops.append(_write(where, name, file, found.file_id, found.etag, found.size, tag, tx.time_ns, manner, ()))

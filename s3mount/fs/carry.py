@@ -9,6 +9,7 @@ Must not know: what POSIX allows, inodes (who copies tells them through *copied*
 
 M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
 M2  A copy is undone only in the version that we made.
+M4  A tree is copied only to where nothing is; what somebody else has put there meanwhile stays, and the rename fails.
 M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
     What a later record names is its alone, be it finished or not.
 """
@@ -17,16 +18,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from s3mount.errors import NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
+from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
-from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import Commit, ObjectStore
+from s3mount.model import Absent, Condition, ETag, Key, ObjectInfo
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 
 T = TypeVar("T")
 
@@ -54,14 +56,14 @@ class Carrier:
         self._journal = Journal(folder) if folder is not None else None
 
     async def carry(self, moves: Sequence[Move], copied: Copied, *, replaces: bool) -> None:
-        """Do *moves*, the last one last to go; *replaces*: there are targets already, which cannot be had back.
+        """Do *moves*, the last one last to go; *replaces*: there may be targets already, which cannot be had back.
 
-        Raises StoreError: then nothing was moved, or all is there under both names.
+        Raises StoreError: then nothing was moved, or all is there under both names. AlreadyExists unless it *replaces*.
         """
         record = await self._begun(moves)
         copies: dict[int, ObjectInfo] = {}
         try:
-            await self._copy_all(moves, copies, record)
+            await self._copy_all(moves, copies, record, replaces=replaces)
         except BaseException:
             with trio.move_on_after(UNDO_SECONDS, shield=True):
                 if not replaces:
@@ -111,10 +113,11 @@ class Carrier:
         if record is not None:
             await trio.to_thread.run_sync(record.done)
 
-    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ObjectInfo], record: Record | None) -> None:
+    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ObjectInfo], record: Record | None, *, replaces: bool) -> None:
         async def copy(number: int) -> None:
             move = moves[number]
-            info = await self._store.copy(move.source, move.target, if_match=move.etag, commit=self._described(move))
+            condition = None if replaces else self._absent
+            info = await copy_to(self._store, move, self._described(move), condition)
             copies[number] = info
             if record is not None:
                 record.copied(number, info.etag)
@@ -143,12 +146,19 @@ class Carrier:
     def _guard(self, etag: ETag) -> ETag | None:
         return etag if self._store.capabilities.conditional_put else None
 
+    @property
+    def _absent(self) -> Condition:
+        return Absent() if self._store.capabilities.conditional_put else None
+
     async def _finish(self, record: Record, number: int) -> None:
         move, copied = record.moves[number], record.copies.get(number)
         step = decide(move, source=await self._head(move.source), target=await self._head(move.target), copied=copied)
         if step is Step.COPY:
-            info = await self._store.copy(move.source, move.target, if_match=move.etag)
-            record.copied(number, info.etag)
+            try:
+                info = await copy_to(self._store, move, None, self._absent)
+                record.copied(number, info.etag)
+            except AlreadyExists:
+                step = Step.LEAVE_BOTH
         if step in (Step.COPY, Step.DELETE_SOURCE):
             await self._delete_source(record.moves, record, number)
         elif step is Step.LEAVE_BOTH:
@@ -159,6 +169,31 @@ class Carrier:
             return await self._store.head(key)
         except NotFound:
             return None
+
+
+async def copy_to(store: ObjectStore, move: Move, commit: Commit | None, condition: Condition) -> ObjectInfo:
+    """Copy as *move* says, under *condition*; *commit*: what the copy says of itself. Raises as `ObjectStore.copy`.
+
+    A refusal may be the echo of the copy's own success, whose reply was lost.
+    """
+    described = commit and replace(commit, condition=condition)
+    try:
+        return await store.copy(move.source, move.target, if_match=move.etag, commit=described, condition=condition)
+    except AlreadyExists:
+        if (copy := await _copy_of(store, move)) is None:
+            raise
+        return copy
+
+
+async def _copy_of(store: ObjectStore, move: Move) -> ObjectInfo | None:
+    """The object under the target if it is a copy of the source: of the same commit, or, where that has no id, just like it."""
+    try:
+        source, target = await store.head(move.source), await store.head(move.target)
+    except NotFound:
+        return None
+    ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]
+    same = ids[0] == ids[1] and source.size == target.size and (ids[0] is not None or source.etag == target.etag)
+    return target if same and source.etag == move.etag else None
 
 
 async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:

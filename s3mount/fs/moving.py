@@ -10,7 +10,8 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
     syncing      `settle` has everything below a prefix arrive, with or without a background
     again        a rename of what is still on its way takes the legs over that wait, from where they lie
 
-What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again.
+What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again, and
+so is what cannot arrive because somebody else has put something there.
 What a crash leaves is finished by the next mount (see carry), the latest rename first: a key that two records name is where the later one
 took it from.
 
@@ -30,11 +31,11 @@ from typing import Protocol
 
 import trio
 
-from s3mount.errors import NotFound, PreconditionFailed, S3MountError, Unavailable
-from s3mount.fs.carry import AT_ONCE, each
+from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, Unavailable
+from s3mount.fs.carry import AT_ONCE, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
-from s3mount.model import ByteRange, Content, ETag, Found, Key, Matches, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Matches, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin
 from s3mount.store.aspects import URL
 from s3mount.store.wrap.base import Wrapper
@@ -223,11 +224,14 @@ class Moving(Wrapper):
     async def _copy(self, leg: Leg) -> None:
         described = self._passengers.described(leg.target, leg.etag) if self._passengers else None
         try:
-            copy = await self.inner.copy(leg.source, leg.target, if_match=leg.etag, commit=described)
+            copy = await copy_to(self.inner, Move(leg.source, leg.target, leg.etag), described, self._absent)
         except GONE:
             log.warning("%r was replaced or removed by somebody else while it was renamed: it stays there", leg.source)
-            self._over(leg)
-            self.overlay.put(leg.source)
+            self._stays(leg)
+            return
+        except AlreadyExists:
+            log.warning("%r was made by somebody else while %r was renamed to it: that stays where it is", leg.target, leg.source)
+            self._stays(leg)
             return
         batch, number = self._batches[leg]
         batch.note(number, copy.etag)
@@ -236,6 +240,15 @@ class Moving(Wrapper):
             self._alias(leg.target, leg.etag, copy.etag)
         if self._passengers is not None:
             await self._passengers.arrived(leg.target, leg.etag, copy)
+
+    def _stays(self, leg: Leg) -> None:
+        """It is seen where it lies again."""
+        self._over(leg)
+        self.overlay.put(leg.source)
+
+    @property
+    def _absent(self) -> Condition:
+        return Absent() if self.capabilities.conditional_put else None
 
     async def _delete(self, leg: Leg) -> None:
         try:
@@ -277,10 +290,11 @@ class Moving(Wrapper):
         return copy if etag == former else etag
 
     def _commit(self, key: Key, commit: Commit) -> Commit:
-        condition, former = commit.condition, commit.former
-        if isinstance(condition, Matches):
-            condition = Matches(self._etag(key, condition.etag))
-        return replace(commit, condition=condition, former=former and self._known(key, former))
+        former = commit.former
+        return replace(commit, condition=self._condition(key, commit.condition), former=former and self._known(key, former))
+
+    def _condition(self, key: Key, condition: Condition) -> Condition:
+        return Matches(self._etag(key, condition.etag)) if isinstance(condition, Matches) else condition
 
     # -- looking ----------------------------------------------------------------------
 
@@ -405,11 +419,16 @@ class Moving(Wrapper):
         etag = self._etag(key, if_match)
         return await self._put(key, lambda: self.inner.set_aspect(key, name, value, if_match=etag, file_id=file_id))
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         await self.clear(source, target)
         etag = if_match and self._etag(source, if_match)
         return await self._put(
-            target, lambda: self.inner.copy(source, target, if_match=etag, commit=commit and self._commit(target, commit))
+            target,
+            lambda: self.inner.copy(
+                source, target, if_match=etag, commit=commit and self._commit(target, commit), condition=self._condition(target, condition)
+            ),
         )
 
     async def delete(self, key: Key, *, if_match: ETag | None = None) -> None:

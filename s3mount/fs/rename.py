@@ -175,7 +175,7 @@ class Renames:
                 await self._store.rename(source, target, replace=replace)
             else:
                 move = Move(source, target, etag)
-                await self._carrier.carry([move], self._copied, replaces=True)
+                await self._carrier.carry([move], self._copied, replaces=replace)
         except AlreadyExists:
             self._volume.changes.note(target)
             raise Exists("The name is taken.") from None
@@ -230,7 +230,7 @@ class Renames:
         else:
             self._entries.require_storable(after, directory=True)
         self._require_room(before.stem, after.stem)
-        await self._carry_prefix(before.stem, after.stem, replace=replace)
+        await self._carry_prefix(before.stem, after.stem, after, replace=replace)
         if after.exists:
             self._entries.removed_directory(after.stem)
         self._renamed_prefix({before.stem: after.stem})
@@ -241,12 +241,12 @@ class Renames:
         for key in [*self._volume.inodes.below(source), *self._volume.fresh_below(source)]:
             self._volume.require_key(target + key[len(source) :])
 
-    async def _carry_prefix(self, source: str, target: str, *, replace: bool) -> None:
+    async def _carry_prefix(self, source: str, target: str, replaced: Sight, *, replace: bool) -> None:
         try:
             if self._volume.can.atomic_rename:
                 await self._store.rename_prefix(source, target, replace=replace)
             else:
-                await self._copy_prefix(source, target)
+                await self._copy_prefix(source, target, replaced)
         except AlreadyExists:
             self._volume.changes.note_all()
             raise (NotEmpty("The target is not empty.") if replace else Exists("The name is taken.")) from None
@@ -256,8 +256,8 @@ class Renames:
             if source not in self._volume.kept:
                 raise NoEntry("There is no such name.") from None
 
-    async def _copy_prefix(self, source: str, target: str) -> None:
-        """Carry all, the marker last; many in the background. A marker that *target* had is replaced, or goes."""
+    async def _copy_prefix(self, source: str, target: str, replaced: Sight) -> None:
+        """Carry all, the marker last; many in the background. The marker of an empty directory that is *replaced* goes first."""
         infos: list[ObjectInfo] = []
         after = ""
         while True:
@@ -270,8 +270,8 @@ class Renames:
             raise NotFound("Nothing lies there.")
         for info in infos:
             self._volume.require_key(target + info.key[len(source) :])
-        if infos[0].key != source:
-            await self._store.delete(Key(target))
+        if replaced.marker is not None:
+            await self._store.delete(Key(target), if_match=replaced.marker.etag if self._volume.can.conditional_put else None)
         moving = self._volume.moving
         if moving is not None and moving.running and len(infos) > ANSWER_KEYS:
             await moving.begin(source, target, infos)

@@ -278,10 +278,13 @@ class ObjectStore(Protocol):
         """Up to 1000 keys; the ones that could not be deleted come back with their reasons."""
         ...
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         """Make *target* a second object with the same content; with *commit* its metadata and type are replaced, else copied.
 
-        Raises NotFound, PreconditionFailed (*if_match* speaks of the source, the commit's condition of the target), AlreadyExists.
+        *if_match* speaks of the source; the commit's condition, or *condition* where there is no commit, of the target.
+        Raises NotFound, PreconditionFailed, AlreadyExists.
         """
         ...
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
 from s3mount.errors import NotFound, Unsupported, UsageError
-from s3mount.model import NO_METADATA, Changed, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
+from s3mount.model import NO_METADATA, Changed, Condition, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
 from s3mount.store.api import PAGE_KEYS, Commit, ObjectStore, Pin
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
@@ -122,7 +122,9 @@ class Plain(Protocol):
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page: ...
 
     @abstractmethod
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo: ...
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo: ...
 
     @abstractmethod
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin: ...

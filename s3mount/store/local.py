@@ -42,6 +42,7 @@ from s3mount.errors import NoSpace, OutcomeUnknown, StoreError, Unsupported
 from s3mount.model import (
     ByteRange,
     Changed,
+    Condition,
     Content,
     ETag,
     Found,
@@ -238,9 +239,11 @@ class LocalStore(Plain):
         failed = await self._change(self._engine.delete_many, keys)
         return [Failure(each.key, each.error) for each in failed]
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         how = None if commit is None else _how(commit)
-        return await self._commit(self._engine.copy, source, target, if_match=if_match, how=how)
+        return await self._commit(self._engine.copy, source, target, if_match=if_match, how=how, condition=condition)
 
     # -- names ------------------------------------------------------------------------
 

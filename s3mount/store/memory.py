@@ -29,6 +29,7 @@ from s3mount.model import (
     OBJECT_BYTES,
     Absent,
     ByteRange,
+    Condition,
     Content,
     ETag,
     Found,
@@ -165,11 +166,13 @@ class MemoryStore(Plain):
             self.bucket.unbind(key)
         return []
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         await trio.lowlevel.checkpoint()
         file = self._matching(source, if_match)
         if commit is None:
-            commit = Commit(metadata=file.metadata, content_type=file.content_type, storage_class=file.storage_class)
+            commit = Commit(condition=condition, metadata=file.metadata, content_type=file.content_type, storage_class=file.storage_class)
         return self._commit(target, commit, lambda: file.blob)
 
     # -- names ------------------------------------------------------------------------

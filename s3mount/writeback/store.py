@@ -287,7 +287,9 @@ class WriteBack(Shown):
                 nursery.start_soon(delete, key)
         return failures
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         newest = self._pending.chains.newest(source)
         if newest is not None:
             if newest.record.op is Op.DELETE:
@@ -295,19 +297,21 @@ class WriteBack(Shown):
             judge(source, newest, None if if_match is None else Matches(if_match))
             if not newest.record.keeps:
                 try:
-                    return await self._copy_pending(newest, target, commit)
+                    return await self._copy_pending(newest, target, commit, condition)
                 except NotFound:
                     pass  # it arrived meanwhile
         etag = await self._settled(source, if_match)
         await self.sync(target)
-        info = await self.inner.copy(source, target, if_match=etag, commit=commit)
+        info = await self.inner.copy(source, target, if_match=etag, commit=commit, condition=condition)
         self._pending.overlay.alias(target, None, None)
         return info
 
-    async def _copy_pending(self, entry: Entry, target: Key, commit: Commit | None) -> ObjectInfo:
+    async def _copy_pending(self, entry: Entry, target: Key, commit: Commit | None, condition: Condition) -> ObjectInfo:
         """A second record over the same bodies."""
         former = entry.record
-        commit = commit or Commit(metadata=former.metadata, content_type=former.content_type, storage_class=former.storage_class)
+        commit = commit or Commit(
+            condition=condition, metadata=former.metadata, content_type=former.content_type, storage_class=former.storage_class
+        )
         record = self._record(target, replace(commit, commit_id=commit.commit_id or secrets.token_hex(16)), former.size, former.pieces)
         async with self._pending.turn(target):
             record = replace(record, condition=self._translated(target, record.condition))

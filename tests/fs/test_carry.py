@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, Unavailable
+from s3mount.errors import AccessDenied, AlreadyExists, Unavailable
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
@@ -268,3 +268,32 @@ async def test_a_record_of_a_mount_that_lives_is_left_alone(tmp_path: Path) -> N
     record.leave()
     await Carrier(store, tmp_path).recover()
     assert await keys_of(store) == sorted(move.target for move in moves)
+
+
+async def test_a_tree_is_not_copied_over_what_somebody_else_has_put_there(tmp_path: Path) -> None:
+    store = MemoryStore(LIKE_S3)
+    moves = await filled(store, 3)
+    await store.another().put(Key("b/001"), b"theirs")
+    with pytest.raises(AlreadyExists):
+        await Carrier(store, tmp_path).carry(moves, nothing, replaces=False)
+    assert await keys_of(store) == [*sorted(move.source for move in moves), "b/001"]
+    assert await read(store, Key("b/001")) == b"theirs"
+    assert is_empty(tmp_path)
+
+
+async def test_what_comes_between_is_not_copied_over_by_whoever_finishes_a_rename(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore(LIKE_S3)
+    moves = await filled(store, 3)
+    Journal(tmp_path).begin(moves).leave()
+
+    class Late(Wrapper):
+        async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+            if op.verb == "copy" and op.key == "b/001":
+                await store.another().put(Key("b/001"), b"theirs")
+            return await call()
+
+    await Carrier(Late(store), tmp_path).recover()
+    assert await read(store, Key("b/001")) == b"theirs"
+    assert await read(store, Key("a/001")) == b"001"
+    assert "both are left" in caplog.text
+    assert is_empty(tmp_path)

@@ -21,7 +21,7 @@ from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
 from s3mount.fs.moving import RETRY_S
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay
-from s3mount.model import ETag, Key, Metadata, ObjectInfo, Page
+from s3mount.model import Condition, ETag, Key, Metadata, ObjectInfo, Page
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
@@ -354,6 +354,38 @@ async def test_what_somebody_else_wrote_meanwhile_stays_where_it_is(
         assert "it stays there" in caplog.text
 
 
+async def test_what_somebody_else_put_under_the_new_name_meanwhile_is_not_copied_over(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rigged() as rig:
+        await rig.mount.rename("d", "e")
+        await rig.store.another().put(Key("e/050"), b"theirs")
+        await rig.arrive()
+        assert await body(rig.store, "e/050") == b"theirs"
+        assert await body(rig.store, "d/050") == b"050"
+        assert await rig.mount.read("e/050") == b"theirs"
+        assert await rig.mount.read("d/050") == b"050"
+        assert await rig.mount.names("d") == ["050"]
+        assert "that stays where it is" in caplog.text
+
+
+async def test_a_copy_whose_reply_was_lost_is_not_taken_for_somebody_elses(autojump_clock: trio.testing.MockClock) -> None:
+    lost: list[str] = []
+
+    def faults(op: Op) -> Fault | None:
+        if op.verb != "copy" or op.key in lost:
+            return None
+        lost.append(op.key)
+        return lost_reply()
+
+    async with rigged(faults=faults, store=SameTags(LIKE_S3)) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await trio.sleep(4 * RETRY_S)
+        assert await rig.mount.names("e") == NAMES
+        assert not [key for key in await keys_of(rig.store) if key.startswith("d/")]
+
+
 async def test_a_rename_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     folder.write_text("in the way")
@@ -443,8 +475,10 @@ class Dying(Wrapper):
 class SameTags(MemoryStore):
     """As S3 with objects that were uploaded in one piece: a copy has the ETag of its source."""
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
-        await super().copy(source, target, if_match=if_match, commit=commit)
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
+        await super().copy(source, target, if_match=if_match, commit=commit, condition=condition)
         self.bucket.keys[target].etag = self.bucket.keys[source].etag
         return await self.head(target)
 

@@ -119,7 +119,6 @@ IN_ORDER = "it takes the parts of an upload in their order, once, and all of the
 MOTO_LACKS = {
     "a_listing_goes_on_behind_any_text": NO_ECHO,
     "any_text_is_a_key": "it has no key with a line break",
-    "a_copy_is_refused_by_either_condition": NO_CONDITION,
     "the_condition_is_judged_at_completion": NO_CONDITION,
     "a_completion_that_names_wrong_parts_is_refused_and_may_be_mended": "it completes parts in any order",
     "an_aborted_upload_is_over": "it answers 500 for an upload that is over",

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from s3mount.errors import UsageError
+from s3mount.errors import AlreadyExists, UsageError
+from s3mount.model import Absent, Key
+from s3mount.store.api import Commit
 from s3mount.store.s3.conditions import is_known, require_judged
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import open_s3
@@ -94,6 +96,53 @@ async def test_who_does_not_judge_is_refused_with_the_way_out(judge: Callable[[s
             await require_judged(store, "", endpoint=url)
         await store.aclose()
     assert service.keys == set()
+
+
+class Copies:
+    """A service that judges conditions of copies, or reads over them, or has no such thing."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+        self.keys = {"/bucket/a/source", "/bucket/a/taken"}
+        self.requests: list[Request] = []
+
+    def answer(self, request: Request) -> Reply:
+        there = request.target in self.keys
+        if request.method == "HEAD":
+            return Reply(200, b"", HEADERS) if there else Reply(404)
+        if request.method == "DELETE":
+            self.keys.discard(request.target)
+            return Reply(204)
+        conditional = {"if-match", "if-none-match"} & set(request.headers)
+        if conditional and self.said == "unsupported":
+            return refusal(501, "NotImplemented")
+        if conditional and self.said == "judged" and (there or "if-match" in request.headers):
+            return DIFFERS
+        self.keys.add(request.target)
+        return Reply(200, b"<CopyObjectResult><ETag>&quot;c&quot;</ETag></CopyObjectResult>", HEADERS)
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"{request.method} {request.target.partition('.s3mount-probe')[0]}" for request in self.requests]
+
+
+@pytest.mark.parametrize("said", ["judged", "read over", "unsupported"])
+async def test_a_copy_comes_over_nothing_whether_or_not_the_service_judges_that(said: str) -> None:
+    service = Copies(said)
+    with canned(service.answer) as (url, service.requests):
+        store = await open_s3(S3Options(endpoint=url), "bucket", policy=Policy(base=0.001, budget=0.0))
+        try:
+            with pytest.raises(AlreadyExists):
+                await store.copy(Key("a/source"), Key("a/taken"), condition=Absent())
+            await store.copy(Key("a/source"), Key("a/new"), condition=Absent())
+            with pytest.raises(AlreadyExists):
+                await store.copy(Key("a/source"), Key("a/taken"), commit=Commit(condition=Absent()))
+        finally:
+            await store.aclose()
+    assert service.keys == {"/bucket/a/source", "/bucket/a/taken", "/bucket/a/new"}
+    probes = [line for line in service.lines if line.endswith("/a/")]
+    assert probes == ["PUT /bucket/a/", "DELETE /bucket/a/"][: 2 if said == "read over" else 1], "it is asked once"
+    assert service.lines.count("PUT /bucket/a/taken") == (2 if said == "judged" else 0)
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,13 @@ async def a_copy_is_refused_by_either_condition(store: ObjectStore) -> None:
         await store.copy(K, Key("target"), commit=Commit(condition=Absent()))
     with pytest.raises(PreconditionFailed):
         await store.copy(K, Key("target"), commit=Commit(condition=Matches(OTHER)))
+    with pytest.raises(AlreadyExists):
+        await store.copy(K, Key("target"), condition=Absent())
+    with pytest.raises(PreconditionFailed):
+        await store.copy(K, Key("target"), condition=Matches(OTHER))
     assert await read(store, Key("target")) == b"old"
+    await store.copy(K, Key("another"), condition=Absent())
+    assert await read(store, Key("another")) == b"data"
     await store.copy(K, Key("target"), commit=Commit(condition=Matches(target.etag)))
     assert await read(store, Key("target")) == b"data"
 

@@ -12,6 +12,7 @@ S2  What takes several requests (`adopt`, `find`, large copies) repeats each of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from s3mount.model import (
     OBJECT_BYTES,
     ByteRange,
     Changed,
+    Condition,
     Content,
     ETag,
     Found,
@@ -47,6 +49,7 @@ from s3mount.store.s3.begun import Ledger
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body
 from s3mount.store.s3.client import Answer, Client, open_client
+from s3mount.store.s3.copying import Copying
 from s3mount.store.s3.headers import CONTENT_HEADERS, info_of
 from s3mount.store.s3.inheriting import Inheriting
 from s3mount.store.s3.lean.lane import Lane
@@ -109,6 +112,7 @@ class S3Store:
         self._keeping: set[str] = set()
         self._deletes_many = True
         self._multipart = Multipart(self._requests, self._checksums, Ledger(begun))
+        self._copying = Copying(self._requests, self._reading, endpoint=client.endpoint)
         self._patient = Retrying(self, policy)
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
 
@@ -269,19 +273,27 @@ class S3Store:
         refusal = Refusal(200, entry.get("Code", ""), entry.get("Message", ""))
         return Failure(Key(entry["Key"]), error_of(refusal, self._requests.asked(entry["Key"])))
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         require_key(target, KEY_BYTES)
         info, more = await self._seen(source, if_match)
-        return await self._copy(info, target, commit, more)
+        return await self._copy(info, target, commit, more, condition=condition)
 
-    async def _copy(self, source: ObjectInfo, target: Key, commit: Commit | None, more: dict[str, str]) -> ObjectInfo:
+    async def _copy(
+        self, source: ObjectInfo, target: Key, commit: Commit | None, more: dict[str, str], *, condition: Condition = None
+    ) -> ObjectInfo:
         """Have *source* copied; with *commit*, its metadata and type and the content headers *more* replace the source's."""
+        aim = commit or replace(commit_of(source), condition=condition)
         if source.size > COPY_BYTES:
-            return await self._uploading.copy(source, target, commit or commit_of(source))
+            return await self._uploading.copy(source, target, aim)
         self._made.forget(target)
-        asked = {"MetadataDirective": "REPLACE", **self._requests.conditions(commit), **more} if commit else {}
+        conditions = await self._copying.conditions(source, target, aim.condition)
+        asked = {"MetadataDirective": "REPLACE", **more} if commit else {}
         described = self._requests.described(commit) if commit else given(StorageClass=unusual(source.storage_class))
-        answer = await self._requests.mutate("copy_object", target, commit, **self._requests.source(source), **asked, **described)
+        answer = await self._requests.mutate(
+            "copy_object", target, aim, **self._requests.source(source), **conditions, **asked, **described
+        )
         if "ETag" not in answer.get("CopyObjectResult", {}):
             return await self.head(target)
         info = copied(source, target, answer, commit)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from s3mount.model import (
     ByteRange,
     Changed,
+    Condition,
     Content,
     ETag,
     Found,
@@ -194,9 +195,11 @@ class Wrapper:
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[Failure]:
         return await self.around(Op("delete_many"), lambda: self.inner.delete_many(keys))
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
         op = Op("copy", target, committed(commit) if commit else None)
-        return await self.around(op, lambda: self.inner.copy(source, target, if_match=if_match, commit=commit))
+        return await self.around(op, lambda: self.inner.copy(source, target, if_match=if_match, commit=commit, condition=condition))
 
     # -- names ------------------------------------------------------------------------
 

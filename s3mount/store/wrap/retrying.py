@@ -35,7 +35,7 @@ from s3mount.errors import (
     TimedOut,
     Unavailable,
 )
-from s3mount.model import Content, ETag, Key, ObjectInfo, Part, Upload
+from s3mount.model import Condition, Content, ETag, Key, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.wrap.base import Op, Wrapper, committed
 
@@ -129,8 +129,10 @@ class Retrying(Wrapper):
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         return await super().adopt(key, content, identified(commit))
 
-    async def copy(self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None) -> ObjectInfo:
-        return await super().copy(source, target, if_match=if_match, commit=commit and identified(commit))
+    async def copy(
+        self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
+    ) -> ObjectInfo:
+        return await super().copy(source, target, if_match=if_match, commit=commit and identified(commit), condition=condition)
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         commit = identified(commit)
