@@ -1,6 +1,6 @@
 """Reading directories: any size, in pages, stable while entries come and go.
 
-Owns: open directories, positions in them, and entries offered to the kernel but not yet accepted.
+Owns: open directories, positions in them, and how entries are offered to the kernel.
 Must not know: how pages become entries (see listing), the kernel's buffers.
 
 An entry's position is its number in the order in which this handle first told it. What is remembered of a directory being read: the last
@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import AsyncGenerator, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 
 from s3mount.errors import BadHandle, Invalid
-from s3mount.fs.inodes import DirInode, FileInode, Inode
+from s3mount.fs.inodes import DirInode, FileInode
 from s3mount.fs.listing import END, Extras, Listed, Mark, Merge, Sort, moved
 from s3mount.fs.namespace import Namespace, Sight, live_attr
-from s3mount.fs.options import DirEntry
-from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import Attr, ObjectInfo, Page, cheap_value
+from s3mount.fs.volume import Volume, directory_attr
+from s3mount.model import Attr, ObjectInfo, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,13 @@ class DirHandle:
             self.stem = new
 
 
-@cheap_value
-class Offer:
-    """What a number stands for that was told to the kernel, and that it may accept; whether that lasts."""
+Offer = tuple[Attr, FileInode | DirInode]
+"""What the kernel is told of an entry, and its inode, which need not be in the table yet."""
 
-    directory: str | None
-    key: str
-    info: ObjectInfo | None
-    lasts: bool = False
+Take = Callable[[bytes, Attr, int], bool]
+"""Told an entry's name, its attributes, and behind which position reading goes on; whether it is accepted."""
+
+POSITION = itemgetter(0)
 
 
 class Directories:
@@ -91,7 +91,6 @@ class Directories:
         self._namespace = namespace
         self._handles: dict[int, DirHandle] = {}
         self._numbers = itertools.count(1)
-        self._offers: dict[int, Offer] = {}
 
     def open(self, inode: DirInode) -> int:
         fh = next(self._numbers)
@@ -116,9 +115,9 @@ class Directories:
 
     # -- telling ----------------------------------------------------------------------
 
-    async def read(self, fh: int, start: int) -> AsyncGenerator[DirEntry, None]:
-        """Entries behind the position *start*."""
-        handle = self._handle(fh)
+    async def read(self, fh: int, start: int, take: Take) -> None:
+        """Offer entries behind the position *start* until one is not accepted. Each that is has been looked up once more."""
+        handle, inodes, accepted = self._handle(fh), self._volume.inodes, 0
         if start == 0:
             handle.rewind()
         while not handle.inode.gone:
@@ -126,24 +125,24 @@ class Directories:
             for position, listed in self._behind(handle, start):
                 told, start = True, position
                 lasts = self._namespace.lasts(handle.inode, listed.name)
-                offered = self._listed(listed, then, lasts=lasts) or await self._looked_up(handle.inode, listed, lasts=lasts)
-                if offered is None:
+                offer = self._listed(listed, then, lasts=lasts) or await self._looked_up(handle.inode, listed, lasts=lasts)
+                if offer is None:
                     continue
-                attr, self._offers[attr.ino] = offered
-                try:
-                    yield DirEntry(listed.name, attr, position)
-                finally:
-                    self._offers.pop(attr.ino, None)
+                attr, inode = offer
+                if not take(listed.name, attr, position):
+                    return self._namespace.expel(accepted)
+                if inodes.find(attr.ino) is None:
+                    inodes.add(inode)
+                inode.lookups += 1
+                accepted += 1
             if not told and not await self._next_window(handle, start):
-                return
+                break
+        self._namespace.expel(accepted)
 
-    def _behind(self, handle: DirHandle, start: int) -> Iterator[tuple[int, Listed]]:
+    def _behind(self, handle: DirHandle, start: int) -> Iterable[tuple[int, Listed]]:
         """The window's entries behind *start*, if the window begins there."""
         entries = handle.window.entries
-        if entries and entries[0][0] <= start + 1:
-            skip = next((at for at, (position, _) in enumerate(entries) if position > start), len(entries))
-            return iter(entries[skip:])
-        return iter(())
+        return entries[bisect_right(entries, start, key=POSITION) :] if entries and entries[0][0] <= start + 1 else ()
 
     async def _next_window(self, handle: DirHandle, start: int) -> bool:
         """Load the page that holds the entry behind *start*; False at the end."""
@@ -200,16 +199,16 @@ class Directories:
 
     # -- one entry --------------------------------------------------------------------
 
-    def _listed(self, listed: Listed, then: int, *, lasts: bool) -> tuple[Attr, Offer] | None:
+    def _listed(self, listed: Listed, then: int, *, lasts: bool) -> Offer | None:
         """The entry as the listing told it, where that said all there is to say, and still holds."""
-        info = listed.info
-        if info is None or info.metadata is None or listed.key in self._volume.fresh or self._volume.changes.since(listed.key, then):
+        info, volume = listed.info, self._volume
+        if info is None or info.metadata is None or listed.key in volume.fresh or volume.changes.since(listed.key, then):
             return None
-        if self._volume.gate.is_away(listed.key):
+        if volume.gate.is_away(listed.key):
             return None
         return self._file(listed.key, info, lasts=lasts)
 
-    async def _looked_up(self, directory: DirInode, listed: Listed, *, lasts: bool) -> tuple[Attr, Offer] | None:
+    async def _looked_up(self, directory: DirInode, listed: Listed, *, lasts: bool) -> Offer | None:
         """The entry as it is now; None where it is gone."""
         if not listed.name:
             return None
@@ -218,52 +217,30 @@ class Directories:
         except Invalid:
             return None
 
-    def _sighted(self, sight: Sight, *, lasts: bool) -> tuple[Attr, Offer] | None:
+    def _sighted(self, sight: Sight, *, lasts: bool) -> Offer | None:
         if sight.directory:
             return self._directory(sight.stem, sight.marker, lasts=lasts)
         if sight.fresh is not None and sight.fresh.live is not None:
-            return live_attr(sight.fresh, sight.fresh.live), Offer(None, sight.key, None)
+            return live_attr(sight.fresh, sight.fresh.live), sight.fresh
         return None if sight.object is None else self._file(sight.key, sight.object, lasts=lasts)
 
-    def _file(self, key: str, info: ObjectInfo, *, lasts: bool) -> tuple[Attr, Offer]:
+    def _file(self, key: str, info: ObjectInfo, *, lasts: bool) -> Offer:
         known = self._namespace.known_file(key, info)
         lasts = lasts and info.links == 1
-        offer = Offer(None, key, info, lasts)
         if known is not None:
-            return self._namespace.file_attr(known, info, lasting=lasts), offer
-        number = self._namespace.file_number(key, info)
-        attributes = self._volume.file_attributes(info)
-        return attr_of(number, attributes, size=info.size, nlink=info.links, lasting=lasts), offer
+            return self._namespace.file_attr(known, info, lasting=lasts), known
+        file = FileInode(self._namespace.file_number(key, info), key, etag=info.etag, file_id=info.file_id)
+        file.saw(info)
+        file.sure = lasts
+        return self._volume.file_attr(file.ino, info, lasting=lasts), file
 
-    def _directory(self, stem: str, marker: ObjectInfo | None, *, lasts: bool) -> tuple[Attr, Offer]:
-        offer = Offer(stem, stem, marker)
+    def _directory(self, stem: str, marker: ObjectInfo | None, *, lasts: bool) -> Offer:
         if self._volume.inodes.directory_at(stem) is not None:
-            return directory_attr(self._namespace.directory_inode(stem, marker), lasting=lasts), offer
-        inode = DirInode(self._namespace.directory_number(stem, marker), stem, self._volume.directory_attributes(marker), marked=False)
-        return directory_attr(inode, lasting=lasts), offer
-
-    def remember(self, ino: int) -> None:
-        """The kernel has accepted the entry that was offered under *ino*: one lookup more."""
-        offer = self._offers.get(ino)
-        inode: Inode | None = self._volume.inodes.find(ino)
-        if inode is None and offer is not None:
-            inode = self._take_up(ino, offer)
-        if inode is not None:
-            self._volume.inodes.remember(inode)
-            self._namespace.expel()
-
-    def _take_up(self, ino: int, offer: Offer) -> Inode | None:
-        inodes = self._volume.inodes
-        if offer.directory is not None:
-            attributes = self._volume.directory_attributes(offer.info)
-            inodes.add(directory := DirInode(ino, offer.directory, attributes, marked=offer.info is not None))
-            return directory
-        if offer.info is None:
-            return None
-        inodes.add(file := FileInode(ino, offer.key, etag=offer.info.etag, file_id=offer.info.file_id))
-        file.saw(offer.info)
-        file.sure = offer.lasts
-        return file
+            known = self._namespace.directory_inode(stem, marker)
+            return directory_attr(known, lasting=lasts), known
+        attributes = self._volume.directory_attributes(marker)
+        inode = DirInode(self._namespace.directory_number(stem, marker), stem, attributes, marked=marker is not None)
+        return directory_attr(inode, lasting=lasts), inode
 
     def check(self) -> None:
         for handle in self._handles.values():

@@ -21,13 +21,13 @@ from __future__ import annotations
 import logging
 import stat
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
 from s3mount.errors import Invalid, OutcomeUnknown, S3MountError, Throttled, TimedOut, Unavailable
 from s3mount.fs.attrs import AttrChange
-from s3mount.fs.dirs import Directories
+from s3mount.fs.dirs import Directories, Take
 from s3mount.fs.entries import TARGET_BYTES, Entries
 from s3mount.fs.files import Files
 from s3mount.fs.following import Following
@@ -35,7 +35,7 @@ from s3mount.fs.inodes import ROOT, DirInode, FileInode
 from s3mount.fs.kept import Outstanding
 from s3mount.fs.metadata import Metadata
 from s3mount.fs.namespace import Namespace
-from s3mount.fs.options import DirEntry, FsOptions, Invalidate, Opened
+from s3mount.fs.options import FsOptions, Invalidate, Opened
 from s3mount.fs.rename import End, Renames
 from s3mount.fs.volume import Volume
 from s3mount.model import SOMEBODY, Attr, ByteRange, Caller, Key, Space
@@ -183,13 +183,12 @@ class Filesystem:
     async def opendir(self, ino: int) -> int:
         return self._directories.open(self._directory(ino))
 
-    def readdir(self, fh: int, start_id: int) -> AsyncGenerator[DirEntry, None]:
-        """Entries behind *start_id* (0: from the beginning, seen anew), without "." and ".."."""
-        return self._directories.read(fh, start_id)
+    async def readdir(self, fh: int, start_id: int, take: Take) -> None:
+        """Offer *take* the entries behind *start_id* (0: from the beginning, seen anew), without "." and "..", until it refuses one.
 
-    def remember(self, ino: int) -> None:
-        """The kernel has accepted the entry that `readdir` just told: one lookup more."""
-        self._directories.remember(ino)
+        Those accepted have one lookup more. *take* gets name, attributes, and the id behind which reading goes on: 1 or more, below 2**62.
+        """
+        await self._directories.read(fh, start_id, take)
 
     async def releasedir(self, fh: int) -> None:
         self._directories.release(fh)

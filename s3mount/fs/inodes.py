@@ -48,8 +48,8 @@ NO_KEYS: frozenset[str] = frozenset()
 
 # How many inodes the kernel is asked to forget before it has forgotten any: the questions wait in a queue, a few hundred bytes each.
 ASKED = 1024
-# How often we look in vain before we ask for others: two rounds of questions.
-PATIENCE = 2048
+# For how many we look in vain before we ask for others: four rounds of questions.
+PATIENCE = 4096
 
 
 class Standing(Enum):
@@ -230,7 +230,7 @@ class Inodes:
         Directories are among them only where they are more than the limit by themselves.
         The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
         """
-        if len(self._by_ino) <= self._limit or self._is_waiting():
+        if len(self._by_ino) <= self._limit or self._is_waiting(count):
             return []
         found: list[Inode] = []
         for _ in range(8 * count):
@@ -253,13 +253,13 @@ class Inodes:
             return False
         return not (inode.handles or inode.touched_ns or inode.gone)
 
-    def _is_waiting(self) -> bool:
+    def _is_waiting(self, count: int) -> bool:
         """Whether the kernel has been asked to forget enough for now. What it does not forget after long is given up: somebody uses it."""
         if len(self._asked) < ASKED:
             self._patience = PATIENCE
             return False
-        self._patience -= 1
-        if not self._patience:
+        self._patience -= count
+        if self._patience <= 0:
             self._asked.clear()
         return True
 

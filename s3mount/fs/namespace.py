@@ -199,12 +199,12 @@ class Namespace:
         said = meaning(directory.key, name)
         return sight if (said.kind, said.key) == (sight.kind, sight.key) else None
 
-    def expel(self) -> None:
-        """Ask the kernel to forget a few cold inodes when there are too many: more than come in, so that the table shrinks."""
+    def expel(self, count: int = 1) -> None:
+        """*count* inodes came in: ask the kernel to forget twice as many cold ones when there are too many."""
         invalidate = self._volume.invalidate
-        if invalidate is None:
+        if invalidate is None or not count:
             return
-        for inode in self._inodes.cold(2):
+        for inode in self._inodes.cold(2 * count):
             place = self.place_of(inode) if isinstance(inode, FileInode) else self._place_if_empty(inode)
             if place is not None:
                 invalidate.entry(*place)
@@ -299,9 +299,8 @@ class Namespace:
     def file_attr(self, inode: FileInode, info: ObjectInfo, *, lasting: bool = False) -> Attr:
         if inode.live is not None:
             return live_attr(inode, inode.live)
-        attributes = self._volume.file_attributes(info)
         inode.sure = lasting = lasting and info.links == 1
-        return attr_of(inode.ino, attributes, size=info.size, nlink=info.links, lasting=lasting)
+        return self._volume.file_attr(inode.ino, info, lasting=lasting)
 
     async def current(self, inode: FileInode) -> ObjectInfo | None:
         """The object of *inode* as it is now, None where there is none to be compared (new, or nameless and held). Raises Stale."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from s3mount.fs.kept import Keep
-from s3mount.model import KEY_BYTES, Attr
+from s3mount.model import KEY_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +59,6 @@ class Opened:
 
     fh: int
     keep_cache: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DirEntry:
-    """One entry of a listing. Reading goes on behind it with `next_id`, which is 1 or more and less than 2**62."""
-
-    name: bytes
-    attr: Attr
-    next_id: int
 
 
 class Invalidate(Protocol):

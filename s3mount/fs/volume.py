@@ -13,6 +13,7 @@ Only this mount knows of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from stat import S_IFREG
 
 import trio
 
@@ -97,6 +98,13 @@ class Volume:
 
     def file_attributes(self, info: ObjectInfo) -> Attributes:
         return decode(info.metadata or NO_METADATA, directory=False, mtime_ns=info.mtime_ns, defaults=self.defaults)
+
+    def file_attr(self, ino: int, info: ObjectInfo, *, lasting: bool) -> Attr:
+        """What stat shows of the object *info* under the number *ino*."""
+        if info.metadata:
+            return attr_of(ino, self.file_attributes(info), size=info.size, nlink=info.links, lasting=lasting)
+        given, moment = self.defaults, info.mtime_ns
+        return Attr(ino, S_IFREG | given.file_mode, info.links, given.uid, given.gid, 0, info.size, moment, moment, moment, lasting)
 
     def marker_commit(self, inode: DirInode, metadata: Metadata) -> Commit:
         """How a marker is made for a directory that somebody sees: it keeps its number."""

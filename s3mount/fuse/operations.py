@@ -21,7 +21,6 @@ import errno
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -33,7 +32,7 @@ from s3mount.errors import AlreadyExists, FsError, InvalidName, NoEntry, NotFoun
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
 from s3mount.fuse.deadline import strictly_within, within
-from s3mount.model import Caller
+from s3mount.model import Attr, Caller
 
 log = logging.getLogger(__name__)
 
@@ -332,12 +331,12 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         if not self._list_dots(fh, start_id, token):
             return
-        async with aclosing(self._fs.readdir(fh, max(start_id - DOTS, 0))) as entries:
-            async for entry in entries:
-                told = to_entry(entry.attr, ttl_s=self._ttl_s)
-                if not pyfuse3.readdir_reply(token, entry.name, told, entry.next_id + DOTS):
-                    return
-                self._fs.remember(entry.attr.ino)
+        ttl_s = self._ttl_s
+
+        def take(name: bytes, attr: Attr, next_id: int) -> bool:
+            return pyfuse3.readdir_reply(token, name, to_entry(attr, ttl_s=ttl_s), next_id + DOTS)
+
+        await self._fs.readdir(fh, max(start_id - DOTS, 0), take)
 
     def _list_dots(self, fh: int, start_id: int, token: ReaddirToken) -> bool:
         entry = dot_entry(self._listed[fh])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import Filesystem
-from s3mount.fs.options import DirEntry, FsOptions
+from s3mount.fs.options import FsOptions
 from s3mount.model import Attr, Caller, Key
 from s3mount.store.api import ObjectStore
 from s3mount.store.memory import MemoryStore
@@ -20,6 +21,36 @@ from s3mount.store.memory import MemoryStore
 ME = Caller(uid=1000, gid=1000, pid=1, umask=0o022)
 SUPERUSER = Caller(uid=0, gid=0)
 RW = os.O_RDWR
+
+
+class DirEntry(NamedTuple):
+    """One entry of a listing. Reading goes on behind it with `next_id`."""
+
+    name: bytes
+    attr: Attr
+    next_id: int
+
+
+async def accepted(fs: Filesystem, fh: int, start: int = 0, count: int | None = None) -> list[DirEntry]:
+    """As one READDIR request of the kernel: it takes *count* entries (None: all) and gives the next one back. Each has one lookup more."""
+    entries: list[DirEntry] = []
+
+    def take(name: bytes, attr: Attr, next_id: int) -> bool:
+        if len(entries) == count:
+            return False
+        entries.append(DirEntry(name, attr, next_id))
+        return True
+
+    await fs.readdir(fh, start, take)
+    return entries
+
+
+async def told(fs: Filesystem, fh: int, start: int = 0, count: int | None = None) -> list[DirEntry]:
+    """As `accepted`, and nothing of it is looked up afterwards."""
+    entries = await accepted(fs, fh, start, count)
+    for entry in entries:
+        fs.forget(entry.attr.ino, 1)
+    return entries
 
 
 class Mounted:
@@ -97,8 +128,7 @@ class Mounted:
     async def entries(self, path: str | bytes = "") -> list[DirEntry]:
         async with self.at(path) as ino:
             fh = await self.fs.opendir(ino)
-            async with aclosing(self.fs.readdir(fh, 0)) as entries:
-                found = [entry async for entry in entries]
+            found = await told(self.fs, fh)
             await self.fs.releasedir(fh)
             return found
 

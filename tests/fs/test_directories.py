@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import aclosing
 
 import pytest
 
-from s3mount.fs.options import DirEntry
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from tests.fs.mounted import Mounted
+from tests.fs.mounted import Mounted, accepted, told
 
 
 @pytest.fixture
@@ -30,20 +28,9 @@ async def fill(store: MemoryStore, count: int, prefix: str = "") -> list[bytes]:
     return [name.encode() for name in names]
 
 
-async def take(mount: Mounted, fh: int, start: int, count: int) -> list[DirEntry]:
-    """As one READDIR request of the kernel: it takes *count* entries and gives the next one back."""
-    taken: list[DirEntry] = []
-    async with aclosing(mount.fs.readdir(fh, start)) as entries:
-        async for entry in entries:
-            if len(taken) == count:
-                break
-            taken.append(entry)
-    return taken
-
-
 async def take_all(mount: Mounted, fh: int, start: int = 0, count: int = 300) -> list[bytes]:
     names: list[bytes] = []
-    while taken := await take(mount, fh, start, count):
+    while taken := await told(mount.fs, fh, start, count):
         names += [entry.name for entry in taken]
         start = taken[-1].next_id
     return names
@@ -63,7 +50,7 @@ async def test_deleting_while_reading_loses_nothing(mount: Mounted, store: Memor
     names = await fill(store, 2500)
     fh = await mount.fs.opendir(mount.fs.ROOT)
     seen, start = [], 0
-    while taken := await take(mount, fh, start, 100):
+    while taken := await told(mount.fs, fh, start, 100):
         for entry in taken:
             seen.append(entry.name)
             await mount.unlink(entry.name)
@@ -76,7 +63,7 @@ async def test_deleting_while_reading_loses_nothing(mount: Mounted, store: Memor
 async def test_a_seek_backwards_finds_the_same_positions_although_entries_went_and_came(mount: Mounted, store: MemoryStore) -> None:
     names = await fill(store, 2300)
     fh = await mount.fs.opendir(mount.fs.ROOT)
-    positions = {entry.name: entry.next_id for entry in await take(mount, fh, 0, 5000)}
+    positions = {entry.name: entry.next_id for entry in await told(mount.fs, fh, 0, 5000)}
     for name in names[::7]:
         await mount.unlink(name)
     for number in range(0, 2300, 11):
@@ -101,7 +88,7 @@ async def test_what_is_committed_or_unlinked_while_it_is_read_is_told_once_or_no
     await fill(store, 10)
     new = await mount.create("00005.new")
     fh = await mount.fs.opendir(mount.fs.ROOT)
-    first = await take(mount, fh, 0, 2)
+    first = await told(mount.fs, fh, 0, 2)
     await mount.close(new)
     await mount.unlink("00007")
     rest = await take_all(mount, fh, first[-1].next_id)
@@ -114,7 +101,7 @@ async def test_a_directory_renamed_while_it_is_read_goes_on(mount: Mounted, stor
     names = await fill(store, 2100, "d/")
     ino = await mount.ino("d")
     fh = await mount.fs.opendir(ino)
-    first = await take(mount, fh, 0, 500)
+    first = await told(mount.fs, fh, 0, 500)
     await mount.rename("d", "e")
     seen = [entry.name for entry in first] + await take_all(mount, fh, 500)
     assert seen == names
@@ -122,23 +109,20 @@ async def test_a_directory_renamed_while_it_is_read_goes_on(mount: Mounted, stor
     mount.forget(ino)
 
 
-async def test_remembered_entries_hold_a_lookup_and_the_others_do_not(mount: Mounted, store: MemoryStore) -> None:
+async def test_accepted_entries_hold_a_lookup_and_the_others_do_not(mount: Mounted, store: MemoryStore) -> None:
     await fill(store, 5)
     await mount.mkdir("d")
     fh = await mount.fs.opendir(mount.fs.ROOT)
-    accepted: list[int] = []
-    async with aclosing(mount.fs.readdir(fh, 0)) as entries:
-        async for entry in entries:
-            if entry.name in (b"00001", b"d"):
-                mount.fs.remember(entry.attr.ino)
-                accepted.append(entry.attr.ino)
+    numbers = [entry.attr.ino for entry in await accepted(mount.fs, fh, count=2)]
     await mount.fs.releasedir(fh)
     mount.fs.check()
-    assert [(await mount.fs.getattr(ino)).ino for ino in accepted] == accepted
-    assert (await mount.stat("00001")).ino == accepted[0]
-    for ino in accepted:
+    assert [(await mount.fs.getattr(ino)).ino for ino in numbers] == numbers
+    assert (await mount.stat("00001")).ino == numbers[1]
+    assert len(mount.fs._inodes) == 3
+    for ino in numbers:
         mount.fs.forget(ino, 1)
     mount.fs.check()
+    assert len(mount.fs._inodes) == 1
 
 
 async def test_entries_carry_their_attributes_on_stores_whose_listings_do_not() -> None:
@@ -179,15 +163,15 @@ async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
     held = await mount.open("d/00000")
     numbers: dict[bytes, int] = {}
     fh = await mount.fs.opendir(directory)
-    async with aclosing(mount.fs.readdir(fh, 0)) as entries:
-        async for entry in entries:
-            mount.fs.remember(entry.attr.ino)
-            numbers[entry.name] = entry.attr.ino
-            for parent, name in kernel.asked:
-                assert parent == directory
-                mount.fs.forget(numbers.pop(name), 1)
-            kernel.asked.clear()
-            assert len(mount.fs._inodes) <= 104
+    start = 0
+    while entries := await accepted(mount.fs, fh, start, 20):
+        start = entries[-1].next_id
+        numbers |= {entry.name: entry.attr.ino for entry in entries}
+        assert len(mount.fs._inodes) <= 100 + 20 + 2
+        for parent, name in kernel.asked:
+            assert parent == directory
+            mount.fs.forget(numbers.pop(name), 1)
+        kernel.asked.clear()
     assert b"00000" in numbers
     await mount.fs.releasedir(fh)
     await mount.close(held)

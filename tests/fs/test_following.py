@@ -11,7 +11,7 @@ import os
 import random
 import stat
 from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from s3mount.store.api import Capabilities
 from s3mount.store.local import LocalStore
 from s3mount.store.memory import MemoryStore
 from s3mount.store.wrap.base import Wrapper
-from tests.fs.mounted import ME
+from tests.fs.mounted import ME, accepted, told
 
 BUCKET = "bucket"
 DIRECTORY = {"mode": str(stat.S_IFDIR | 0o755)}
@@ -99,14 +99,11 @@ class Kernel:
     async def list(self, path: str) -> list[bytes]:
         ino = (await self.stat(path)).ino
         fh = await self.fs.opendir(ino)
-        names = []
-        async with aclosing(self.fs.readdir(fh, 0)) as entries:
-            async for entry in entries:
-                self.fs.remember(entry.attr.ino)
-                self.believe(ino, entry.name, entry.attr)
-                names.append(entry.name)
+        entries = await accepted(self.fs, fh)
+        for entry in entries:
+            self.believe(ino, entry.name, entry.attr)
         await self.fs.releasedir(fh)
-        return names
+        return [entry.name for entry in entries]
 
 
 class Pair:
@@ -267,16 +264,16 @@ async def test_a_listing_that_was_under_way_tells_nothing_that_lasts_and_is_over
         pair.put(f"d/{number:02}")
     directory = (await pair.kernel.stat("d")).ino
     fh = await pair.fs.opendir(directory)
-    async with aclosing(pair.fs.readdir(fh, 0)) as entries:
-        assert (await anext(entries)).name == b"00"
-        pair.put("d/15")
-        pair.remove("d/16")
-        await pair.hear()
-        told = {entry.name: entry.attr async for entry in entries}
+    (first,) = await told(pair.fs, fh, count=1)
+    assert first.name == b"00"
+    pair.put("d/15")
+    pair.remove("d/16")
+    await pair.hear()
+    rest = {entry.name: entry.attr for entry in await told(pair.fs, fh, first.next_id)}
     truth = await pair.true("d/15")
     assert truth is not None
-    assert told[b"15"].size == truth.size
-    assert b"16" not in told
+    assert rest[b"15"].size == truth.size
+    assert b"16" not in rest
     await pair.fs.releasedir(fh)
 
 
