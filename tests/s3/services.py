@@ -125,6 +125,7 @@ MOTO_LACKS = {
     "a_completed_upload_is_over": "it answers 500 for an upload that is over",
     "uploads_under_way_are_listed": "it does not sort them",
     "the_last_of_many_writers_is_there_whole": "it fails now and then when many write one key",
+    "a_get_is_whole_while_others_write": "it answers 500 now and then when a key is read while it is written",
 }
 RCLONE_LACKS = {
     **dict.fromkeys(

@@ -6,6 +6,7 @@ The store is Retrying over S3Store, the server ours; every fault is injected by 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,12 +60,13 @@ def wire(shared: Fronted) -> Iterator[Fronted]:
     shared.well()
 
 
-async def opened(wire: Fronted, monkeypatch: pytest.MonkeyPatch, policy: Policy, *, lane: str = "client") -> ObjectStore:
+async def opened(wire: Fronted, monkeypatch: pytest.MonkeyPatch, policy: Policy, *, lane: str = "client", **patience: float) -> ObjectStore:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    options = replace(wire.options, **patience)  # type: ignore[arg-type]
     if lane == "client":
-        return Retrying(S3Store(await open_client(wire.options), BUCKET, policy=policy), policy)
-    return Retrying(await open_s3(wire.options, BUCKET, policy=policy), policy)
+        return Retrying(S3Store(await open_client(options), BUCKET, policy=policy), policy)
+    return Retrying(await open_s3(options, BUCKET, policy=policy), policy)
 
 
 @pytest.fixture
@@ -304,9 +306,11 @@ async def test_a_body_is_refused_before_it_has_left(wire: Fronted, changed: Obje
     assert wire.body(NEW) == LARGE
 
 
-async def test_a_put_on_a_slow_line_takes_its_time(wire: Fronted, changed: ObjectStore) -> None:
-    """Three seconds of body, where an answer may take 0.6: that time begins when the body is there."""
-    wire.front.set(rate=1e6)
-    await changed.put(NEW, LARGE)
+@pytest.mark.parametrize("lane", ["lane", "client"])
+async def test_a_put_on_a_slow_line_takes_its_time(wire: Fronted, monkeypatch: pytest.MonkeyPatch, lane: str) -> None:
+    """Three seconds of body, where an answer may take 1.5: that time begins when the body is there."""
+    async with aclosing(await opened(wire, monkeypatch, POLICY, lane=lane, first_byte_s=1.5, stall_s=1.5)) as changed:
+        wire.front.set(rate=1e6)
+        await changed.put(NEW, LARGE)
     assert wire.front.counts()["PUT"].requests == 1
     assert wire.body(NEW) == LARGE
