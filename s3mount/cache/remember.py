@@ -41,7 +41,7 @@ from s3mount.cache.tasks import Background
 from s3mount.cache.texts import END, is_text, place_behind
 from s3mount.cache.watched import GONE, WatchedPin
 from s3mount.model import NO_METADATA, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
-from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin
+from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.rules import not_found
 from s3mount.store.wrap.base import Wrapper
 
@@ -247,6 +247,13 @@ class Remembering(Wrapper):
             for key in keys:
                 self.tables.changed(key, Mark.UNKNOWN if key in failed else Mark.ABSENT)
             return failures
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        with self._changing(*(key for move in moves for key in (move.source.key, move.target))):
+            made = [self._made(info) for info in await self.inner.relocate(moves)]
+            for move in moves:
+                self.tables.changed(move.source.key, Mark.ABSENT)
+            return made
 
     # -- names: of stores that can do that, more may change than one would name ----------------
 

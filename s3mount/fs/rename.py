@@ -10,14 +10,16 @@ Must not know: handles, how a store carries a rename out.
     attributes that wait to be  ride with the copy, where a rename is one
     saved
 
-The gate holds commits below both names meanwhile, and waits for those under way. Where the store cannot rename (no `atomic_rename`) keys
-are carried over (see carry): none is ever lost, but others see the steps.
+The gate holds commits below both names meanwhile, and waits for those under way. A store that commits later moves many keys at once
+(`relocate`), each as a version of its own. Where the store can do neither, keys are carried over (see carry): none is ever lost, but others
+see the steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replace_in
 
 from s3mount.errors import (
     AlreadyExists,
@@ -43,7 +45,8 @@ from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
 from s3mount.fs.volume import Volume
 from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import Commit
+from s3mount.store.api import Commit, Relocation
+from s3mount.store.aspects import whole
 
 # renameat2(2)
 NOREPLACE = 1
@@ -153,7 +156,7 @@ class Renames:
         source, target = before.object.key, Key(after.key)
         self._namespace.known_file(source, before.object)
         replaced = await self._set_aside(after)
-        await self._carry_file(source, target, before.object.etag, replace=replace)
+        await self._carry_file(before.object, target, after.object, replace=replace)
         self._renamed_file(source, target, replaced, after)
         if replaced is not None and replaced.live is not None:
             await self._files.release_reservation(replaced.live)
@@ -169,12 +172,15 @@ class Renames:
         await self._entries.localise(inode)
         return inode
 
-    async def _carry_file(self, source: Key, target: Key, etag: ETag, *, replace: bool) -> None:
+    async def _carry_file(self, info: ObjectInfo, target: Key, replaced: ObjectInfo | None, *, replace: bool) -> None:
+        source = info.key
         try:
             if self._volume.can.atomic_rename:
                 await self._store.rename(source, target, replace=replace)
+            elif self._volume.can.relocate:
+                await self._relocate({target: info}, replaced, replace=replace)
             else:
-                move = Move(source, target, etag)
+                move = Move(source, target, info.etag)
                 await self._carrier.carry([move], self._copied, replaces=replace)
         except AlreadyExists:
             self._volume.changes.note(target)
@@ -182,6 +188,17 @@ class Renames:
         except NotFound:
             self._volume.changes.note(source)
             raise NoEntry("There is no such name.") from None
+
+    async def _relocate(self, sources: Mapping[Key, ObjectInfo], replaced: ObjectInfo | None = None, *, replace: bool = False) -> None:
+        """Have *sources* under these keys, all at once. Raises NotFound, PreconditionFailed."""
+        condition = None if replace else self._volume.absent
+        moves = [
+            Relocation(source=await whole(self._store, info), target=target, condition=condition, replaced=replaced)
+            for target, info in sources.items()
+        ]
+        moves = [replace_in(move, commit=self.described(move.source.key, move.source.etag)) for move in moves]
+        for move, copy in zip(moves, await self._store.relocate(moves), strict=True):
+            await self.arrived(move.source.key, move.source.etag, copy)
 
     def described(self, key: Key, etag: ETag) -> Commit | None:
         """What the copy of *key* is to say of itself, where the inode has attributes that its object lacks."""
@@ -276,6 +293,8 @@ class Renames:
         if moving is not None and moving.running and len(infos) > ANSWER_KEYS:
             await moving.begin(source, target, infos)
             self._volume.kept.add(source[: source.rfind("/", 0, len(source) - 1) + 1])
+        elif self._volume.can.relocate:
+            await self._relocate({Key(target + info.key[len(source) :]): info for info in infos})
         else:
             moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag) for info in reversed(infos)]
             await self._carrier.carry(moves, self._copied, replaces=False)

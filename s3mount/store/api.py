@@ -131,11 +131,15 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relocation:
-    """The version *source* shall be called *target*; *commit* and what it replaces: as for `copy`. *replaced*: what is there now."""
+    """The version *source* shall be called *target*; *commit* (but for its condition) and *condition*: as for `copy`.
+
+    *replaced*: what is there now.
+    """
 
     source: ObjectInfo
     target: Key
     commit: Commit | None = None
+    condition: Condition = None
     replaced: ObjectInfo | None = None
 
 

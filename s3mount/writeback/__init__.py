@@ -13,6 +13,7 @@
     chains              pure: the changes of each key, which is sent next, which condition it carries; the states of a change
     overlay             pure: what is pending, laid over listings; versions of ours under their local ETags
     pending             the three in step
+    relocating          pure: what renames make of what is pending
     pins                reading what is pending, and going over to the store
     sender              the background: when, in which batches, what an answer means
     shown, store        the verbs of the protocol

@@ -20,14 +20,19 @@ been sent: a change that replaces it takes that over.
     removal, unsent that of the removal                              the same
     sending         behind it: an edit of it matches what it makes   behind it
 
+A copy of what lies under another key (`Record.reads`) is sent when that version is in the store, and before anything that replaces it:
+the version decides, so nobody need remember which came first. A copy is not replaced by a new content but followed by it, where the chain
+has room: it has what no content can say (tags). Nobody is let in who would wait for himself by way of others (`circular`).
+
 Invariants (`check`):
 Q1  A chain has one or two entries; only the last may be HELD, only the first SENDING or in doubt.
 Q2  Ids rise along a chain.
+Q3  `_readers` are the entries that read another key, by that key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -77,6 +82,7 @@ class Chains:
 
     def __init__(self) -> None:
         self._by_key: dict[str, list[Entry]] = {}
+        self._readers: dict[str, list[Entry]] = {}
         self._count = 0
 
     def __repr__(self) -> str:
@@ -95,10 +101,70 @@ class Chains:
         chain = self._by_key.get(key)
         return chain[-1] if chain else None
 
-    def is_first(self, entry: Entry) -> bool:
-        """Whether nothing of its key is to be sent before *entry*, which is pending."""
+    def is_next(self, entry: Entry) -> bool:
+        """Whether *entry* is pending and nothing is to be sent before it."""
         chain = self._by_key.get(entry.record.key)
-        return chain is not None and chain[0] is entry
+        return chain is not None and chain[0] is entry and not self._held_up(entry)
+
+    def _held_up(self, entry: Entry) -> bool:
+        return bool(self._readers) and any(True for _ in self._before(entry))
+
+    def _before(self, entry: Entry) -> Iterator[Entry]:
+        """Changes of other keys that are to be sent before *entry*."""
+        record = entry.record
+        if record.reads and record.base is not None:
+            yield from (maker for maker in self.of(record.reads) if maker.record.op is Op.PUT and maker.record.etag == record.base.etag)
+        for reader in self._readers.get(record.key, ()):
+            if reader.record.base is not None and reader.record.base.etag != record.etag:
+                yield reader
+
+    def with_those_before(self, entries: Sequence[Entry]) -> list[Entry]:
+        """*entries*, and all that is to be sent before they can be."""
+        if not self._readers:
+            return list(entries)
+        found: dict[Entry, None] = dict.fromkeys(entries)
+        waiting = list(entries)
+        while waiting:
+            for before in (*self._before(entry := waiting.pop()), *self.of(entry.record.key)):
+                if before not in found:
+                    found[before] = None
+                    waiting.append(before)
+        return list(found)
+
+    def circular(self, target: str, reads: str) -> bool:
+        """Whether a copy under *target* of what lies under *reads* would wait for itself."""
+        seen: set[str] = set()
+        waiting = [reads]
+        while waiting:
+            key = waiting.pop()
+            if key == target:
+                return True
+            if key not in seen:
+                seen.add(key)
+                waiting += [entry.record.reads for entry in self.of(key) if entry.record.reads]
+        return False
+
+    def behind(self, record: Record) -> list[Entry]:
+        """What may be sent now that *record* is pending no more: of other keys."""
+        if not self._readers and not record.reads:
+            return []
+        return [*self._readers.get(record.key, ()), *self.of(record.reads)[:1]]
+
+    def rewrite(self, entry: Entry, record: Record) -> None:
+        """*entry*, which is pending, says *record* from here on."""
+        self._reads_no_more(entry)
+        entry.record = record
+        self._reads(entry)
+
+    def _reads(self, entry: Entry) -> None:
+        if entry.record.reads:
+            self._readers.setdefault(entry.record.reads, []).append(entry)
+
+    def _reads_no_more(self, entry: Entry) -> None:
+        if key := entry.record.reads:
+            self._readers[key].remove(entry)
+            if not self._readers[key]:
+                del self._readers[key]
 
     def successor(self, entry: Entry) -> Entry | None:
         chain = self._by_key.get(entry.record.key, [])
@@ -109,16 +175,19 @@ class Chains:
         chain = self._by_key.setdefault(entry.record.key, [])
         if replaces is not None:
             chain.remove(replaces)
+            self._reads_no_more(replaces)
             entry.since = min(entry.since, replaces.since)
             entry.latest = replaces.latest
         entry.latest = min(entry.latest, entry.due + LATEST_S)
         entry.due = min(entry.due, entry.latest)
         chain.append(entry)
+        self._reads(entry)
         self._count += replaces is None
 
     def remove(self, entry: Entry) -> None:
         chain = self._by_key[entry.record.key]
         chain.remove(entry)
+        self._reads_no_more(entry)
         self._count -= 1
         if not chain:
             del self._by_key[entry.record.key]
@@ -134,12 +203,16 @@ class Chains:
 
     def check(self) -> None:
         assert self._count == sum(map(len, self._by_key.values())), "Q1"
+        assert all(entry in self.of(entry.record.key) for readers in self._readers.values() for entry in readers), "Q3"
         for key, chain in self._by_key.items():
             assert 1 <= len(chain) <= 2, f"Q1 {key}"
             assert all(entry.record.key == key for entry in chain), f"Q1 {key}"
             for entry in chain[1:]:
                 assert entry.phase is not Phase.SENDING, f"Q1 {key}"
                 assert chain[0].phase is not Phase.HELD, f"Q1 {key}"
+            assert [entry for entry in chain if entry.record.reads] == [
+                entry for entry in chain if entry in self._readers.get(entry.record.reads, ())
+            ], f"Q3 {key}"
             ids = [entry.record.id for entry in chain]
             assert ids == sorted(set(ids)), f"Q2 {key}"
 

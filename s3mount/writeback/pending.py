@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -31,6 +31,16 @@ from s3mount.writeback.together import Together
 MEMORY = 64 * MiB
 # Changes without such a pause between them are one burst.
 PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change of several: *record*, to be sent when it is *due*, in place of *replaced*. No record: *replaced* leaves nothing to do."""
+
+    record: Record | None
+    replaced: Entry | None = None
+    due: float = 0.0
+    bodies: Mapping[str, bytes | int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -102,7 +112,7 @@ class Pending:
 
     # -- entering (within the key's turn) -------------------------------------------------
 
-    async def put(self, record: Record, bodies: Mapping[str, bytes | int], *, due: float) -> ObjectInfo:
+    async def put(self, record: Record, bodies: Mapping[str, bytes | int], *, due: float, synced: bool = True) -> ObjectInfo:
         """Enter a new version. Raises as `ObjectStore.put` for what is pending, NoSpace, Unavailable."""
         newest = self.chains.newest(record.key)
         judge(record.key, newest, record.condition)
@@ -110,14 +120,11 @@ class Pending:
             raise changed(record.key)
         if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
             raise changed(record.key)
-        replaced = self._hold(newest)
-        record = replace(record, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
+        replaced = replaced_by_put(newest, self.chains)
+        record = self.dated(record)
         if replaced is not None:
-            record = _over(record, replaced.record)
-        entry = await self._enter(record, bodies, replaced, due=due, synced=True)
-        if replaced is not None:
-            self.remember(entry, replaced.data)
-        self.remember(entry, bodies)
+            record = over(record, replaced.record)
+        await self.enter([Step(record, replaced, due, bodies)], synced=synced)
         return record.info
 
     async def remove(self, key: Key, condition: Condition, *, due: float) -> None:
@@ -126,47 +133,63 @@ class Pending:
         if newest is not None and newest.record.op is Op.DELETE:
             return
         judge(key, newest, condition)
+        await self.enter([self.removal(key, condition, due=due)], synced=False)
+
+    def removal(self, key: Key, condition: Condition, *, due: float) -> Step:
+        """What is to be done so that *key*, which is there and under which *condition* holds, goes."""
+        newest = self.chains.newest(key)
         if newest is not None and self.chains.vanishes(newest):
-            return await self._vanish(newest)
-        replaced = self._hold(newest)
+            return Step(None, newest)
+        replaced = newest if newest is not None and newest.replaceable else None
         if replaced is not None:
             condition = replaced.record.condition if isinstance(replaced.record.condition, Matches) else None
-        record = Record(key=key, op=Op.DELETE, condition=condition, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
-        await self._enter(record, {}, replaced, due=due, synced=False)
-        return None
+        return Step(self.dated(Record(key=key, op=Op.DELETE, condition=condition)), replaced, due)
+
+    def dated(self, record: Record) -> Record:
+        """*record*, entered now."""
+        return replace(record, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
 
     async def amend(self, entry: Entry, record: Record) -> ObjectInfo:
         """Have *entry*, which may be replaced, say *record* from here on: the same content, otherwise described."""
-        self._hold(entry)
+        entry.phase = Phase.HELD
         try:
-            await self.together.commit([Amend(record)])
-            entry.record = record
+            await self.together.commit([Amend(record)], synced=False)
+            self.chains.rewrite(entry, record)
         finally:
             self._let_go(entry)
         self.overlay.lay(record.key, record.info)
         return record.info
 
-    def _hold(self, newest: Entry | None) -> Entry | None:
-        if newest is None or not newest.replaceable:
-            return None
-        newest.phase = Phase.HELD
-        return newest
-
     def _let_go(self, entry: Entry) -> None:
         entry.phase = Phase.WAITING
         self.offered(entry)
 
-    async def _enter(self, record: Record, bodies: Mapping[str, bytes | int], replaced: Entry | None, *, due: float, synced: bool) -> Entry:
+    async def enter(self, steps: Sequence[Step], *, synced: bool) -> None:
+        """Carry out all of *steps* or none; what they replace is replaceable. Raises NoSpace, Unavailable; NotFound: bytes are gone."""
+        held = [step.replaced for step in steps if step.replaced is not None]
+        for entry in held:
+            entry.phase = Phase.HELD
+        left = [Leave(tuple(entry.record.id for entry in held))] if held else []
+        changes = [Enter(step.record, step.bodies) for step in steps if step.record is not None]
         try:
-            gone = (replaced.record.id,) if replaced is not None else ()
-            (number,) = await self.together.commit([Enter(record, bodies, gone)], synced=synced)
+            numbers = iter(await self.together.commit([*changes, *left], synced=synced))
         except BaseException:
-            if replaced is not None:
-                self._let_go(replaced)
+            for entry in held:
+                self._let_go(entry)
             raise
-        self.refused.pop(record.key, None)
+        for step in steps:
+            if step.record is not None:
+                self._entered(step, next(numbers))
+            elif step.replaced is not None:
+                self._vanished(step.replaced)
+
+    def _entered(self, step: Step, number: int) -> None:
+        assert step.record is not None
+        self.refused.pop(step.record.key, None)
         self._noted(trio.current_time())
-        return self._took(Entry(replace(record, id=number), due, number), replaced)
+        data = {} if step.replaced is None else step.replaced.data
+        entry = self._took(Entry(replace(step.record, id=number), step.due, number), step.replaced)
+        self.remember(entry, {**data, **step.bodies})
 
     def _noted(self, now: float) -> None:
         if now - self.last_entered > PAUSE_S:
@@ -182,22 +205,28 @@ class Pending:
         self.bytes += record.size
         self.overlay.lay(record.key, record.info if record.op is Op.PUT else None)
         self.offered(entry)
+        if replaced is not None:
+            self._offer_behind(replaced.record)
         return entry
 
-    async def _vanish(self, entry: Entry) -> None:
-        self._hold(entry)
-        try:
-            await self.together.commit([Leave((entry.record.id,))], synced=False)
-        except BaseException:
-            self._let_go(entry)
-            raise
+    def _vanished(self, entry: Entry) -> None:
+        key = entry.record.key
+        self._gone(entry)
+        if self.chains.newest(key) is None:
+            self.overlay.lift(key)
+        else:
+            self.overlay.lay(key, None)
+        self.moved.unpark_all()
+
+    def _gone(self, entry: Entry) -> None:
+        """*entry* is pending no more: others may go."""
         self._drop(entry)
         self.chains.remove(entry)
-        if self.chains.newest(entry.record.key) is None:
-            self.overlay.lift(entry.record.key)
-        else:
-            self.overlay.lay(entry.record.key, None)
-        self.moved.unpark_all()
+        self._offer_behind(entry.record)
+
+    def _offer_behind(self, record: Record) -> None:
+        for other in self.chains.behind(record):
+            self.offered(other)
 
     def _drop(self, entry: Entry) -> None:
         self.bytes -= entry.record.size
@@ -209,8 +238,7 @@ class Pending:
         """*entry*'s change is in the store, as *stored*."""
         record = entry.record
         successor = self.chains.successor(entry)
-        self._drop(entry)
-        self.chains.remove(entry)
+        self._gone(entry)
         shown = replace(record.info, version_id=stored.version_id) if record.op is Op.PUT and stored is not None else None
         etag = stored.etag if stored is not None else None
         if successor is None:
@@ -237,14 +265,13 @@ class Pending:
             after = successor.record
             vanished = after.op is Op.DELETE and after.condition == Matches(entry.record.etag)
             if not vanished:
-                record = replace(_over(after, entry.record), condition=_inherited(after, entry.record))
+                record = replace(over(after, entry.record), condition=_inherited(after, entry.record))
                 await self.together.commit([Amend(record), Leave((entry.record.id,))])
-                successor.record = record
+                self.chains.rewrite(successor, record)
         finally:
             successor.phase = Phase.WAITING
-        self._drop(entry)
         successor.since = min(successor.since, entry.since)
-        self.chains.remove(entry)
+        self._gone(entry)
         if vanished:
             await self.arrived(successor, None)
             await self._leave(entry.record.id)
@@ -273,8 +300,7 @@ class Pending:
             updated_ns=self._clock_ns(),
         )
         await self.together.commit([Amend(record)])
-        self._drop(entry)
-        self.chains.remove(entry)
+        self._gone(entry)
         self.overlay.lift(record.key)
         self.refused[record.key] = error
         self._never_were.add(record.etag)
@@ -383,7 +409,15 @@ def _stood_on(record: Record) -> set[ETag]:
     return base | {record.condition.etag} if isinstance(record.condition, Matches) else base
 
 
-def _over(record: Record, replaced: Record) -> Record:
+def replaced_by_put(newest: Entry | None, chains: Chains) -> Entry | None:
+    """What a new content takes the place of."""
+    if newest is None or not newest.replaceable:
+        return None
+    followed = newest.record.reads and newest.record.is_base_again and len(chains.of(newest.record.key)) == 1
+    return None if followed else newest
+
+
+def over(record: Record, replaced: Record) -> Record:
     """*record*, which takes the place of *replaced* before that was sent."""
     if record.keeps and record.base is not None and record.base.etag == replaced.etag:
         pieces = compose(record.pieces, replaced.pieces)

@@ -5,7 +5,8 @@ Must not know: files, SQLite, stores. Pure.
 
 A content is a list of pieces without gap or overlap, as in `model.Content`, but what was staged there lies in a *body* here: a file of the
 journal's folder, or bytes within the journal, under a name of its own. `Kept` pieces are those of the base: a version in the store, or
-(by its local ETag) the change before this one.
+(by its local ETag) the change before this one. A base under another key makes the record a *reader* of that key: it is a copy of what lies
+there, whole or with edits, and what replaces that must wait until it is made.
 """
 
 from __future__ import annotations
@@ -92,6 +93,16 @@ class Record:
         return any(isinstance(piece, Kept) for piece in self.pieces)
 
     @property
+    def reads(self) -> str:
+        """The other key of whose version this one is made; "" for none."""
+        return self.base.key if self.base is not None and self.base.key != self.key else ""
+
+    @property
+    def is_base_again(self) -> bool:
+        """Whether it has the bytes of its base and no others: a copy, or the same object described anew."""
+        return self.base is not None and self.base.size == self.size and self.pieces == whole_of(self.size)
+
+    @property
     def info(self) -> ObjectInfo:
         """What is shown of the version that this record makes."""
         return ObjectInfo(
@@ -103,6 +114,11 @@ class Record:
             self.storage_class,
             {**self.metadata, COMMIT_ID: self.commit_id},
         )
+
+
+def whole_of(size: int) -> tuple[Piece, ...]:
+    """All of a base of *size* bytes."""
+    return (Kept(0, size),) if size else ()
 
 
 def is_local(etag: ETag) -> bool:

@@ -23,6 +23,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -40,7 +41,7 @@ from s3mount.errors import (
     Unavailable,
     Unsupported,
 )
-from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.bodies import read_all
@@ -120,7 +121,7 @@ class Sender:
 
     def hurry(self, entries: Sequence[Entry]) -> None:
         """Somebody waits for *entries*."""
-        for entry in entries:
+        for entry in self._pending.chains.with_those_before(entries):
             if entry.phase is not Phase.SENDING and not entry.hurried:
                 entry.hurried = True
                 self._urgent.append(entry)
@@ -130,7 +131,7 @@ class Sender:
         heapq.heappush(self._heap, (entry.due, next(self._numbers), entry))
 
     def _is_ready(self, entry: Entry) -> bool:
-        return entry.phase is Phase.WAITING and self._pending.chains.is_first(entry)
+        return entry.phase is Phase.WAITING and self._pending.chains.is_next(entry)
 
     # -- the task -------------------------------------------------------------------------
 
@@ -286,8 +287,8 @@ class Sender:
             commit_id=record.commit_id,
             former=self._former(record),
         )
-        if _is_description(record):
-            return await self._describe(record, commit.condition)
+        if record.is_base_again:
+            return await (self._copy(record, commit) if record.reads else self._describe(record, commit.condition))
         bodies = await self._pending.bodies_of(entry)
         try:
             if record.size <= INLINE_BYTES and not record.keeps:
@@ -305,12 +306,18 @@ class Sender:
         etag = condition.etag if isinstance(condition, Matches) else base.etag
         return await self._inner.update(record.key, {**record.metadata, COMMIT_ID: record.commit_id}, if_match=etag)
 
+    async def _copy(self, record: Record, commit: Commit) -> ObjectInfo:
+        """The base's bytes under another key."""
+        base = await self._base(record)
+        assert base is not None
+        return await self._inner.copy(Key(record.reads), record.key, if_match=base.etag, commit=replace(commit, former=None))
+
     async def _condition(self, record: Record) -> Condition:
         condition = record.condition
         if not self._inner.capabilities.conditional_put:
             return None
         if isinstance(condition, Matches) and is_local(condition.etag):
-            return Matches((await self._real(record, condition.etag)).etag)
+            return Matches((await self._real(record.key, condition.etag)).etag)
         return condition
 
     def _former(self, record: Record) -> ObjectInfo | None:
@@ -323,16 +330,16 @@ class Sender:
     async def _base(self, record: Record) -> ObjectInfo | None:
         """The version in the store that *record* keeps something of."""
         base = record.base
-        return await self._real(record, base.etag) if base is not None and is_local(base.etag) else base
+        return await self._real(base.key, base.etag) if base is not None and is_local(base.etag) else base
 
-    async def _real(self, record: Record, etag: ETag) -> ObjectInfo:
-        """Our version *etag*, as the store calls it. Raises PreconditionFailed where it is another one by now."""
+    async def _real(self, key: Key, etag: ETag) -> ObjectInfo:
+        """Our version *etag* of *key*, as the store calls it. Raises PreconditionFailed where it is another one by now."""
         try:
-            info = await self._inner.head(record.key)
+            info = await self._inner.head(key)
         except NotFound:
-            raise changed(record.key) from None
+            raise changed(key) from None
         if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
-            raise changed(record.key)
+            raise changed(key)
         return info
 
     # -- removals ---------------------------------------------------------------------------
@@ -357,10 +364,6 @@ class Sender:
                 await self._arrived(entry, None)
             else:
                 await self._again(entry, failure)
-
-
-def _is_description(record: Record) -> bool:
-    return record.base is not None and record.base.size == record.size and record.pieces == (Kept(0, record.size),)
 
 
 def _piece(piece: Piece | Stored, bodies: dict[str, Body]) -> Piece:

@@ -147,9 +147,9 @@ class Shown(Wrapper):
 
         async def base() -> Pin:
             assert record.base is not None
-            if (pin := await self._pin_former(record.key, record.base)) is not None:
+            if (pin := await self._pin_former(record.base.key, record.base)) is not None:
                 return pin
-            return await self.pin(record.key, known=record.base)
+            return await self.pin(record.base.key, known=record.base)
 
         async def moved() -> Pin | None:
             return await self._pin_former(record.key, record.info)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +31,13 @@ from s3mount.model import (
     StagedBytes,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore
+from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore, Relocation
 from s3mount.store.rules import DELETE_KEYS, not_found, require_key, require_metadata
 from s3mount.writeback.chains import Entry, judge
 from s3mount.writeback.journal import INLINE_BYTES, Journal
 from s3mount.writeback.pending import Pending, fresh_name
 from s3mount.writeback.records import Op, Piece, Record, Stored, is_local
+from s3mount.writeback.relocating import plan, require_apart, require_version
 from s3mount.writeback.sender import GATHER_S, SETTLE_S, Sender
 from s3mount.writeback.shown import Shown
 
@@ -79,6 +81,7 @@ class WriteBack(Shown):
         return replace(
             self.inner.capabilities,
             atomic_rename=False,
+            relocate=True,
             links=False,
             part_copy=True,
             adopt=True,
@@ -321,6 +324,48 @@ class WriteBack(Shown):
                 self._pending.remember(made, entry.data)
             return info
 
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        require_apart(moves)
+        for move in moves:
+            require_key(move.target)
+        keys = sorted({key for move in moves for key in (move.source.key, move.target)})
+        while True:
+            stored = await self._stored([move.source for move in moves])
+            async with AsyncExitStack() as turns:
+                for key in keys:
+                    await turns.enter_async_context(self._pending.turn(key))
+                now = trio.current_time()
+                made = plan(self._pending, moves, stored, due=now + SETTLE_S, gone=now + GATHER_S)
+                if not made.before:
+                    await self._pending.enter(made.steps, synced=True)
+                    return made.infos
+            await self.arrival([entry for key in made.before for entry in self._pending.chains.of(key)])
+
+    async def _stored(self, infos: Sequence[ObjectInfo]) -> dict[Key, ObjectInfo]:
+        """Those of *infos* that are in the store, as that calls them, with all that it says of them."""
+        found: dict[Key, ObjectInfo] = {}
+        failures: list[StoreError] = []
+
+        async def look(info: ObjectInfo) -> None:
+            try:
+                found[info.key] = await self._as_there(info)
+            except StoreError as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for info in infos:
+                if self._pending.chains.newest(info.key) is None:
+                    nursery.start_soon(look, info)
+        if failures:
+            raise failures[0]
+        return found
+
+    async def _as_there(self, info: ObjectInfo) -> ObjectInfo:
+        if is_local(info.etag):
+            real = await self._real(info.key, info.etag)
+            return replace(real if info.metadata is None else info, etag=real.etag)
+        return info if info.metadata is not None else require_version(await self.inner.head(info.key), info)
+
     # -- multipart: nobody who commits late needs it ---------------------------------------
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
@@ -363,12 +408,13 @@ class WriteBack(Shown):
                 continue
             if self._closed:
                 raise Unavailable(f"{keys[-1]!r} is not in the bucket yet; the next mount with --write-back sends it.")
+            needed = pending.chains.with_those_before(left)
             if pending.failures > failures:
-                self._raise_failed(keys, failures)
-            self._sender.hurry([entry for entry in left if not entry.failed and not entry.hurried])
+                self._raise_failed({*keys, *(entry.record.key for entry in needed)}, failures)
+            self._sender.hurry([entry for entry in needed if not entry.failed and not entry.hurried])
             await pending.moved.park()
 
-    def _raise_failed(self, keys: Sequence[str], since: int) -> None:
+    def _raise_failed(self, keys: Collection[str], since: int) -> None:
         for key in keys:
             for entry in self._pending.chains.of(key):
                 if entry.failed > since and entry.error is not None:
