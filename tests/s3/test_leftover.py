@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,11 +186,47 @@ async def test_what_cannot_be_settled_now_is_settled_by_the_next_mount(wire: Fro
             await store.create_upload(K)
         assert len(uploads(wire)) == len(files(tmp_path)) == 1
         assert await store.sweep() == 0
-        wire.front.spoil()
+    wire.front.spoil()
     async with opened(wire, tmp_path) as store:
         assert await store.sweep() == 1
     assert uploads(wire) == set()
     assert files(tmp_path) == []
+
+
+async def test_creations_whose_replies_were_lost_one_after_the_other_leave_no_upload(
+    wire: Fronted, tmp_path: Path, expect_logs: ExpectLogs
+) -> None:
+    """Regression: when the second was looked for, two looked alike, and both stayed for ever."""
+    expect_logs("the next mount looks again")
+    twice = replace(LOST_REPLY, times=2)
+    async with opened(wire, tmp_path) as store:
+        wire.front.spoil(twice, Rule("answer", kinds=("other", "LIST"), status=503))
+        with pytest.raises(OutcomeUnknown):
+            await store.create_upload(K)
+        wire.front.spoil(LOST_REPLY)
+        with pytest.raises(OutcomeUnknown):
+            await store.create_upload(K)
+        assert (uploads(wire), files(tmp_path)) == (set(), [])
+        wire.front.spoil(twice, Rule("answer", kinds=("other", "LIST"), status=503))
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknown):
+                await store.create_upload(K)
+        assert len(uploads(wire)) == 2
+        wire.front.spoil()
+    assert (uploads(wire), files(tmp_path)) == (set(), []), "they are looked for once more at the end"
+
+
+async def test_what_another_process_is_just_asking_for_is_not_what_was_lost(wire: Fronted, tmp_path: Path) -> None:
+    theirs = Ledger(tmp_path / "uploads").begin(K)
+    begun = foreign(wire)
+    async with opened(wire, tmp_path) as store:
+        wire.front.spoil(LOST_REPLY)
+        with pytest.raises(OutcomeUnknown):
+            await store.create_upload(K)
+        theirs.named(begun)
+        assert len(uploads(wire)) == 2
+    assert uploads(wire) == {begun}
+    theirs.leave()
 
 
 async def test_what_was_killed_before_it_heard_the_name_is_found_by_its_time(wire: Fronted, tmp_path: Path) -> None:

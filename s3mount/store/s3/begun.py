@@ -95,9 +95,15 @@ class Ledger:
         """The ids of all uploads in the folder, of whichever process."""
         return {begun.upload_id for path in self._files() if (begun := _read(path, None)) and begun.upload_id}
 
-    def left_over(self) -> Iterator[Begun]:
-        """What nobody works on any more, each locked for us."""
+    def nameless(self, key: Key) -> int:
+        """How many uploads of *key* have been asked for, by whichever process, and got no id yet."""
+        return sum((begun := _read(path, None)) is not None and _is_nameless(begun, key) for path in self._files())
+
+    def left_over(self, nameless: Key | None = None) -> Iterator[Begun]:
+        """What nobody works on any more, each locked for us; only those of key *nameless* that have no id, if it is given."""
         for path in self._files():
+            if nameless is not None and not ((said := _read(path, None)) and _is_nameless(said, nameless)):
+                continue
             try:
                 ours = held.hold(path)
             except OSError:
@@ -124,6 +130,10 @@ def _read(path: Path, ours: Held | None) -> Begun | None:
     except (OSError, ValueError, IndexError, TypeError):
         return None
     return Begun(ours, Key(key), int(sent_ns), upload_id) if said == FORMAT else None
+
+
+def _is_nameless(begun: Begun, key: Key) -> bool:
+    return begun.key == key and begun.upload_id is None
 
 
 def _line(value: object) -> bytes:

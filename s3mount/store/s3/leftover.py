@@ -4,10 +4,11 @@ Owns: which uploads are ours to abort, and aborting them.
 Must not know: what they were for.
 
 L1  An upload whose id was written down by a process that is no more is ours: it is aborted.
-L2  One that was asked for, and whose id nobody told, is looked for among the uploads of its key: ours is the only one that was begun when
-    we asked, that no process of this machine knows, and that has no part (ours cannot get any). Where two look like that, neither is
-    touched.
-L3  What cannot be settled now (no answer) stays written down, for the next mount.
+L2  One that was asked for, and whose id nobody told, is looked for among the uploads of its key: those that were begun when we asked, that
+    no process of this machine knows, and that have no part (ours cannot get any). Where more look like that than we have asked for in vain,
+    none is touched.
+L3  What cannot be settled now (no answer, or another process of this machine is just asking for one of the same key) stays written down:
+    for the end of this mount, or for the next one.
 """
 
 from __future__ import annotations
@@ -47,16 +48,19 @@ class Leftover:
         self._client = client
         self._bucket = bucket
         self._ledger = ledger
+        self._doubtful = False
 
     async def sweep(self) -> int:
         """Abort what dead processes have left; how many. Sends nothing where nothing was left. Raises nothing of the store's."""
-        left = list(self._ledger.left_over())
+        left: dict[tuple[Key, str | None], list[Begun]] = {}
+        for begun in self._ledger.left_over():
+            left.setdefault((begun.key, begun.upload_id), []).append(begun)
         counts: list[int] = []
         with trio.move_on_after(SWEEP_S) as scope:
-            counts = await together([partial(self._settle, begun) for begun in left], at_once=AT_ONCE)
+            counts = await together([partial(self._settle, alike) for alike in left.values()], at_once=AT_ONCE)
         if scope.cancelled_caught:
-            for begun in left:
-                begun.leave()
+            for alike in left.values():
+                _leave(alike)
         if count := sum(counts):
             logger.info("Aborted %d uploads to %s that were never completed", count, self._bucket)
         return count
@@ -68,23 +72,37 @@ class Leftover:
         """
         if not self._ledger.kept:
             return
+        self._doubtful = True
         with trio.move_on_after(LOST_S, shield=True):
-            await self._settle(begun)
+            await self._settle([begun, *self._ledger.left_over(begun.key)])
 
-    async def _settle(self, begun: Begun) -> int:
+    async def end(self) -> None:
+        """Look once more for what could not be settled when it was lost, for at most LOST_S. As `sweep`, but not to be cancelled."""
+        if self._doubtful:
+            self._doubtful = False
+            with trio.move_on_after(LOST_S, shield=True):
+                await self.sweep()
+
+    async def _settle(self, alike: Sequence[Begun]) -> int:
+        """Abort what became of *alike*: all of one key, and of one id or none."""
+        key, upload_id = alike[0].key, alike[0].upload_id
         try:
-            upload_id = begun.upload_id or await self._found(begun)
-            if upload_id:
-                await self._abort(begun.key, upload_id)
+            ids = [upload_id] if upload_id else await self._found(key, alike)
+            for one in ids or ():
+                await self._abort(key, one)
         except S3MountError as error:
-            logger.warning("An upload of %r may have been left in the bucket, the next mount looks again: %s", begun.key, error)
-            begun.leave()
+            logger.warning("An upload of %r may have been left in the bucket, the next mount looks again: %s", key, error)
+            _leave(alike)
             return 0
         except BaseException:
-            begun.leave()
+            _leave(alike)
             raise
-        begun.done()
-        return 1 if upload_id else 0
+        if ids is None:
+            _leave(alike)
+            return 0
+        for begun in alike:
+            begun.done()
+        return len(ids)
 
     async def _abort(self, key: Key, upload_id: str) -> None:
         asked = Asked(bucket=self._bucket, key=key, mutates=True)
@@ -93,17 +111,20 @@ class Leftover:
         except NoSuchUpload:
             pass
 
-    async def _found(self, begun: Begun) -> str | None:
-        """The id of what was begun without our hearing of it; None where it cannot be told from others, or never was."""
-        uploads, ahead_ns = await self._of_key(begun.key)
-        known = self._ledger.known()
+    async def _found(self, key: Key, asked: Sequence[Begun]) -> Sequence[str] | None:
+        """The ids of what became of *asked*: none where they cannot be told from others; None: look again later."""
+        uploads, ahead_ns = await self._of_key(key)
+        known, others = self._ledger.known(), self._ledger.nameless(key) - len(asked)
+        times = [begun.sent_ns + ahead_ns for begun in asked]
         alike = [
             upload
             for upload in uploads
-            if upload.upload_id not in known and -BEFORE_NS <= upload.started_ns - (begun.sent_ns + ahead_ns) <= AFTER_NS
+            if upload.upload_id not in known and any(-BEFORE_NS <= upload.started_ns - time_ns <= AFTER_NS for time_ns in times)
         ]
         bare = [upload.upload_id for upload in alike if not await self._has_parts(upload)]
-        return bare[0] if len(bare) == 1 else None
+        if bare and others > 0:
+            return None
+        return bare if len(bare) <= len(asked) else []
 
     async def _of_key(self, key: Key) -> tuple[Sequence[Upload], int]:
         """The uploads of *key*, and by how much the service's clock is ahead of ours. A page of 1000 holds those of any one key."""
@@ -119,3 +140,8 @@ class Leftover:
         except NoSuchUpload:
             return True
         return bool(answer.get("Parts"))
+
+
+def _leave(alike: Sequence[Begun]) -> None:
+    for begun in alike:
+        begun.leave()

@@ -147,6 +147,10 @@ class Multipart:
         """As `Leftover.sweep`."""
         return await self._leftover.sweep()
 
+    async def end(self) -> None:
+        """As `Leftover.end`."""
+        await self._leftover.end()
+
     def close(self) -> None:
         """Leave what is under way to the next mount. Idempotent."""
         for under in self._begun.values():

@@ -375,6 +375,7 @@ class S3Store:
         return Space(CAPACITY, CAPACITY)
 
     async def aclose(self) -> None:
+        await self._multipart.end()
         self._multipart.close()
         await self._reading.aclose()
         await self.client.aclose()
