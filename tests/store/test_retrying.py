@@ -179,6 +179,26 @@ async def test_giving_up_in_doubt_does_not_promise_that_nothing_happened(autojum
     assert isinstance(caught.value.__cause__, Unavailable)
 
 
+@pytest.mark.parametrize("error", [AccessDenied("a"), NoSpace("n"), Corrupt("c")])
+async def test_what_refuses_to_say_more_while_in_doubt_does_not_promise_it_either(error: StoreError, autojump_clock: MockClock) -> None:
+    house = House()
+    house.script.add("put", lost_reply())
+    house.add("head", error)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await house.store.put(K, b"data")
+    assert caught.value.__cause__ is error
+    assert await read(house.memory, K) == b"data"
+
+
+async def test_a_copy_that_is_refused_when_it_is_repeated_may_have_happened(autojump_clock: MockClock) -> None:
+    house = House()
+    await house.memory.put(K, b"data")
+    house.script.add("copy", lost_reply(), Fault(before=AccessDenied("revoked")))
+    with pytest.raises(OutcomeUnknown):
+        await house.store.copy(K, Key("b"))
+    assert await read(house.memory, Key("b")) == b"data"
+
+
 async def test_giving_up_without_doubt_promises_it(autojump_clock: MockClock) -> None:
     house = House()
     house.add("put", *[Throttled("t")] * 1000)

@@ -9,7 +9,8 @@ R3  The budget runs from the first failure, not from the start: a long upload th
 R4  After TimedOut or OutcomeUnknown a mutation is in doubt. One that leaves a proof (its commit id, its metadata) is looked for before each
     repetition; found, it is done. One that leaves none is repeated only if that does no harm, else the caller gets OutcomeUnknown.
 R5  A refusal while in doubt (condition failed, upload over) may be the echo of the mutation's own success: look once more, then pass it on.
-R6  A mutation given up while in doubt raises OutcomeUnknown or TimedOut, never an error that promises that nothing happened (C2).
+R6  A mutation given up while in doubt, or refused for another reason than R5's (rights were revoked meanwhile), raises OutcomeUnknown or
+    TimedOut, never an error that promises that nothing happened (C2).
 R7  What a store gave up that repeats by itself (the parts of an upload) is not begun again: such an error says `given_up`.
 """
 
@@ -101,6 +102,10 @@ class Retrying(Wrapper):
                 if not in_doubt or refused:
                     raise
                 refused = True
+            except StoreError as error:
+                if not in_doubt:
+                    raise
+                raise _unknown(op) from error
 
     async def _proven(self, op: Op, proof: Callable[[ObjectInfo], bool]) -> ObjectInfo | None:
         try:
@@ -114,9 +119,7 @@ class Retrying(Wrapper):
         if delay is None or (in_doubt and op.once):
             error.given_up = True
             if in_doubt and not isinstance(error, DOUBTFUL):
-                doubt = OutcomeUnknown(f"Whether {op.verb} of {op.key!r} happened could not be found out.")
-                doubt.given_up = True
-                raise doubt from error
+                raise _unknown(op) from error
             raise error
         logger.debug("%s of %r: %s; next attempt in %.2f s", op.verb, op.key, error, delay)
         await trio.sleep(delay)
@@ -149,6 +152,12 @@ class Retrying(Wrapper):
     async def abort_upload(self, upload: Upload) -> None:
         await super().abort_upload(upload)
         self._proofs.pop(upload.upload_id, None)
+
+
+def _unknown(op: Op) -> OutcomeUnknown:
+    doubt = OutcomeUnknown(f"Whether {op.verb} of {op.key!r} happened could not be found out.")
+    doubt.given_up = True
+    return doubt
 
 
 def identified(commit: Commit) -> Commit:
