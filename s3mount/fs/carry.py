@@ -28,7 +28,7 @@ import trio
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import Absent, Condition, ETag, Key, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
 
 T = TypeVar("T")
 
@@ -152,6 +152,8 @@ class Carrier:
 
     async def _finish(self, record: Record, number: int) -> None:
         move, copied = record.moves[number], record.copies.get(number)
+        if self._store.capabilities.relocate:
+            return await self._relocate(move) if copied is None else None
         step = decide(move, source=await self._head(move.source), target=await self._head(move.target), copied=copied)
         if step is Step.COPY:
             try:
@@ -163,6 +165,19 @@ class Carrier:
             await self._delete_source(record.moves, record, number)
         elif step is Step.LEAVE_BOTH:
             log.warning("%r was to be renamed to %r, which somebody else changed since: both are left", move.source, move.target)
+
+    async def _relocate(self, move: Move) -> None:
+        """One step, which was taken or not; the store knows a version also by what it was called before its commit arrived."""
+        source, target = await self._head(move.source), await self._head(move.target)
+        if source is None:
+            return
+        if target is not None:
+            log.warning("%r was to be renamed to %r, which somebody else changed since: both are left", move.source, move.target)
+            return
+        try:
+            await self._store.relocate([Relocation(source=replace(source, etag=move.etag), target=move.target, condition=self._absent)])
+        except (PreconditionFailed, NotFound):
+            log.info("%r was replaced or removed by somebody else while it was renamed", move.source)
 
     async def _head(self, key: Key) -> ObjectInfo | None:
         try:

@@ -36,7 +36,7 @@ from s3mount.fs.carry import AT_ONCE, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
 from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Matches, Metadata, ObjectInfo, Page, Part, Upload
-from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin
+from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import URL
 from s3mount.store.wrap.base import Wrapper
 
@@ -224,7 +224,7 @@ class Moving(Wrapper):
     async def _copy(self, leg: Leg) -> None:
         described = self._passengers.described(leg.target, leg.etag) if self._passengers else None
         try:
-            copy = await copy_to(self.inner, Move(leg.source, leg.target, leg.etag), described, self._absent)
+            copy = await self._sent(leg, described)
         except GONE:
             log.warning("%r was replaced or removed by somebody else while it was renamed: it stays there", leg.source)
             self._stays(leg)
@@ -234,12 +234,23 @@ class Moving(Wrapper):
             self._stays(leg)
             return
         batch, number = self._batches[leg]
-        batch.note(number, copy.etag)
+        if not self.capabilities.relocate:
+            batch.note(number, copy.etag)
         self.overlay.copied(leg, copy)
         if copy.etag != leg.etag:
             self._alias(leg.target, leg.etag, copy.etag)
         if self._passengers is not None:
             await self._passengers.arrived(leg.target, leg.etag, copy)
+        if self.capabilities.relocate:
+            self._over(leg)
+
+    async def _sent(self, leg: Leg, described: Commit | None) -> ObjectInfo:
+        """The copy of *leg*; a store that relocates has nothing left at its source then."""
+        if not self.capabilities.relocate:
+            return await copy_to(self.inner, Move(leg.source, leg.target, leg.etag), described, self._absent)
+        source = replace(leg.info, key=leg.source, etag=leg.etag)
+        (copy,) = await self.inner.relocate([Relocation(source=source, target=leg.target, commit=described, condition=self._absent)])
+        return copy
 
     def _stays(self, leg: Leg) -> None:
         """It is seen where it lies again."""
@@ -454,6 +465,17 @@ class Moving(Wrapper):
         for key in set(keys) - {failure.key for failure in failures}:
             self.overlay.removed(key)
         return failures
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        await self.clear(*(key for move in moves for key in (move.source.key, move.target)))
+        for move in moves:
+            self.overlay.put(move.target)
+        infos = await self.inner.relocate([replace(move, source=self._known(move.source.key, move.source)) for move in moves])
+        for move in moves:
+            self.overlay.removed(move.source.key)
+            self._aliases.pop(move.source.key, None)
+            self._aliases.pop(move.target, None)
+        return infos
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await self.clear(key)
