@@ -15,12 +15,12 @@ import itertools
 import json
 import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from s3mount.cache.texts import END
-from s3mount.model import ETag, Key, Metadata, ObjectInfo
+from s3mount.model import ETag, Key, Metadata, ObjectInfo, cheap_value
 
 
 class Mark(Enum):
@@ -37,6 +37,9 @@ Row = tuple[bytes, ObjectInfo | Mark]
 # The size that marks a common prefix.
 NO_SIZE = -1
 
+# Rows that are cheaper to make one by one.
+FEW = 8
+
 # What a leaf takes besides its columns (slots, arrays, bytes objects), and a row that is kept aside; measured with sys.getsizeof.
 LEAF_BYTES = 700
 ASIDE_BYTES = 120
@@ -46,8 +49,11 @@ ODD_BYTES = 700
 CONTENT_TYPE = "application/octet-stream"
 STORAGE_CLASS = "STANDARD"
 
+# What stands in the columns for a common prefix.
+NO_OBJECT = ObjectInfo(Key(""), NO_SIZE, ETag(""), 0, CONTENT_TYPE, STORAGE_CLASS)
 
-@dataclass(frozen=True, slots=True)
+
+@cheap_value
 class Asked:
     """When a request was sent: its number in the order of requests and changes, and the clock."""
 
@@ -84,30 +90,18 @@ class Leaf:
         self._blank = blank
         self._aside: dict[int, bytes] = {}
         self._odd: dict[int, ObjectInfo] = {}
-        texts: list[bytes] = []
-        etags: list[bytes] = []
-        sizes: list[int] = []
-        mtimes: list[int] = []
-        classes: list[str] = []
-        for text, value in rows:
-            texts.append(text)
-            if isinstance(value, ObjectInfo):
-                etags.append(value.etag.encode())
-                mtimes.append(value.mtime_ns)
-                classes.append(value.storage_class)
-                told = value.metadata is not None and blank is None
-                if told or value.content_type != CONTENT_TYPE or value.version_id or value.file_id:
-                    self._set_aside(len(sizes), value)
-                sizes.append(value.size)
-            else:
-                etags.append(b"")
-                mtimes.append(0)
-                classes.append(STORAGE_CLASS)
-                sizes.append(NO_SIZE)
-        self._sizes, self._mtimes = array("q", sizes), array("q", mtimes)
+        listed = list(rows)
+        infos = [value if isinstance(value, ObjectInfo) else NO_OBJECT for _, value in listed]
+        for at, info in enumerate(infos):
+            told = info.metadata is not None and blank is None and info is not NO_OBJECT
+            if told or info.content_type != CONTENT_TYPE or info.version_id or info.file_id:
+                self._set_aside(at, info)
+        texts, etags = [text for text, _ in listed], [info.etag.encode() for info in infos]
+        self._sizes, self._mtimes = array("q", [info.size for info in infos]), array("q", [info.mtime_ns for info in infos])
         self._text, self._ends = b"".join(texts), array("I", itertools.accumulate(map(len, texts)))
         self._etags, self._etag_ends = b"".join(etags), array("I", itertools.accumulate(map(len, etags)))
-        self._classes = None if all(kind == STORAGE_CLASS for kind in classes) else tuple(map(sys.intern, classes))
+        classes = [info.storage_class for info in infos]
+        self._classes = None if classes.count(STORAGE_CLASS) == len(classes) else tuple(map(sys.intern, classes))
 
     def _set_aside(self, at: int, info: ObjectInfo) -> None:
         if info.file_id or info.links != 1 or info.extra is not None:
@@ -171,15 +165,31 @@ class Leaf:
             key, size, etag, self._mtimes[at], content_type, kind, self._blank if metadata is None else metadata, version_id=version_id
         )
 
-    def rows(self, lo: bytes, hi: bytes = END) -> Iterator[Row]:
+    def rows(self, lo: bytes, hi: bytes = END) -> list[Row]:
         """Rows from *lo* to before *hi*."""
         first = self.at(lo) if lo > self.lo else 0
         last = len(self) if hi >= self.hi else self.at(hi)
-        start = self._ends[first - 1] if first else 0
-        for at in range(first, last):
-            end = self._ends[at]
-            yield self._text[start:end], self.value(at)
-            start = end
+        if last - first < FEW:
+            return [(self.text(at), self.value(at)) for at in range(first, last)]
+        return self._many(first, last)
+
+    def _many(self, first: int, last: int) -> list[Row]:
+        """The rows from *first* to before *last*: as if each were plain, and then those again that are not."""
+        stem, blank, some = self.stem, self._blank, slice(first, last)
+        texts, etags = _cut(self._text, self._ends, some), _cut(self._etags, self._etag_ends, some)
+        kinds = itertools.repeat(STORAGE_CLASS) if self._classes is None else self._classes[some]
+        columns = zip(texts, _decoded(texts), self._sizes[some], _decoded(etags), self._mtimes[some], kinds, strict=False)
+        rows: list[Row] = [
+            (text, ObjectInfo(Key(stem + name), size, ETag(etag), mtime_ns, CONTENT_TYPE, kind, blank))
+            for text, name, size, etag, mtime_ns, kind in columns
+        ]
+        odd = {*self._aside, *self._odd}
+        if NO_SIZE in self._sizes:
+            odd.update(at for at, size in enumerate(self._sizes) if size == NO_SIZE)
+        for at in odd:
+            if first <= at < last:
+                rows[at - first] = texts[at - first], self.value(at)
+        return rows
 
     # -- parts and changes ------------------------------------------------------------
 
@@ -209,3 +219,13 @@ def _text(row: Row) -> bytes:
 def _packed(info: ObjectInfo) -> bytes:
     metadata = None if info.metadata is None else dict(info.metadata)
     return json.dumps((info.content_type, info.version_id, metadata), separators=(",", ":")).encode()
+
+
+def _cut(joined: bytes, ends: array[int], some: slice) -> list[bytes]:
+    """Those pieces of *joined*, which end at *ends*."""
+    starts = [ends[some.start - 1] if some.start else 0, *ends[some]]
+    return [joined[start:end] for start, end in itertools.pairwise(starts)]
+
+
+def _decoded(texts: Iterable[bytes]) -> list[str]:
+    return [text.decode() for text in texts]

@@ -356,7 +356,7 @@ class Table:
         """The leaf's rows from *lo* to before *hi*, with what the notes say."""
         texts = self._order[bisect_left(self._order, lo) : bisect_left(self._order, hi)]
         if not texts:
-            return list(leaf.rows(lo, hi))
+            return leaf.rows(lo, hi)
         rows = dict(leaf.rows(lo, hi))
         rows.update((text, self._notes[text].value) for text in texts)
         return sorted(((t, v) for t, v in rows.items() if v is not Mark.ABSENT and v is not Mark.UNKNOWN), key=lambda row: row[0])

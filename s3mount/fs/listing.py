@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from operator import itemgetter
+from operator import itemgetter, lt
 
-from s3mount.fs.names import Shown, begun, meaning, name_in
+from s3mount.fs.names import Shown, begun, meaning, name_in, plain_names
 from s3mount.model import Key, ObjectInfo, Page, cheap_value
 
 # Behind every key: no UTF-8 text sorts after it.
@@ -105,7 +105,8 @@ class Merge:
         end = until if page.next is None else min(until, self._last_of(page))
         entries: list[Listed] = []
         held = self._held
-        for text, info, directory in self._items(page, extras, end):
+        items = () if self._feed_plain(page, extras, end, entries) else self._items(page, extras, end)
+        for text, info, directory in items:
             while held and held[-1][0] + "/" < text:
                 self._tell_object(*held.pop(), entries, shadowed=False)
             if directory:
@@ -116,6 +117,24 @@ class Merge:
             self._tell_object(*held.pop(), entries, shadowed=False)
         self._position = max(self._position, end)
         return entries
+
+    def _feed_plain(self, page: Page, extras: Extras, end: str, entries: list[Listed]) -> bool:
+        """Whether the page is of files alone that show as they are called, in that order: large directories are made of such."""
+        objects = page.objects[1:] if page.objects and page.objects[0].key == self._stem and not page.objects[0].size else page.objects
+        if page.prefixes or extras.files or extras.directories or len(objects) < 2:
+            return False
+        keys = [info.key for info in objects]
+        names = plain_names(self._stem, keys)
+        if names is None or keys[0] <= self._position or keys[-1] > end or not all(map(lt, [key + "/" for key in keys], keys[1:])):
+            return False
+        held = self._held
+        while held and held[-1][0] + "/" < keys[0]:
+            self._tell_object(*held.pop(), entries, shadowed=False)
+        if held:
+            return False
+        held.append((keys.pop(), objects[-1]))
+        entries += [Listed(name, Sort.FILE, key, info) for name, key, info in zip(names, keys, objects, strict=False)]
+        return True
 
     def _last_of(self, page: Page) -> str:
         ends = [self._position]

@@ -35,7 +35,7 @@ whoever has listed a tree may remove its directories first; listings then show t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -127,6 +127,17 @@ def name_in(stem: str, key: str, *, shadowed: bool = False) -> Shown | None:
             return Shown(name, continued=number < len(pieces))
         at = end
     return None
+
+
+def plain_names(stem: str, keys: Sequence[str]) -> list[bytes] | None:
+    """How *keys* show in *stem* where each shows as its component, as it is; None where perhaps one does not. In one go."""
+    if stem and stem[-1] != "/":
+        return None
+    start = len(stem)
+    components = [key[start:] for key in keys]
+    joined = "".join(components)
+    plain = MARKER not in joined and "\0" not in joined and max(map(len, components), default=0) <= NAME_BYTES // 4
+    return [component.encode() for component in components] if plain and not _WHOLE.keys() & components else None
 
 
 def place_of(key: str) -> tuple[str, bytes]:

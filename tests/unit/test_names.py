@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from s3mount.errors import Invalid, NameTooLong
-from s3mount.fs.names import MARKER, Kind, begun, meaning, name_in, place_of
+from s3mount.fs.names import MARKER, Kind, begun, meaning, name_in, place_of, plain_names
 
 M = MARKER
 
@@ -153,3 +153,16 @@ def test_a_pseudo_directory_refuses_names_that_are_no_tails() -> None:
         with pytest.raises(Invalid):
             meaning(stem, name)
     assert meaning(stem, b"k" * 10).key == "d/" + "k" * 261
+
+
+@given(st.sampled_from(["", "d/", "d/k", f"{M}/"]), st.lists(components, max_size=4))
+def test_names_made_in_one_go_are_those_made_one_by_one(stem: str, found: list[str]) -> None:
+    keys = [stem + component for component in found]
+    plain = plain_names(stem, keys)
+    assert plain is None or [(name, False) for name in plain] == [
+        (shown.name, shown.continued) for key in keys if (shown := name_in(stem, key))
+    ]
+
+
+def test_what_most_directories_hold_is_named_in_one_go() -> None:
+    assert plain_names("d/", ["d/a", "d/b.txt", "d/é"]) == [b"a", b"b.txt", "é".encode()]
