@@ -52,7 +52,7 @@ Metadata = Mapping[str, str]
 NO_METADATA: Metadata = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class ByteRange:
     """The bytes *start* to *stop* (exclusive) of a content; never empty, never negative."""
 
@@ -173,7 +173,7 @@ class StagedBytes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Kept:
     """The bytes that the base version has at the same place."""
 
@@ -181,7 +181,7 @@ class Kept:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Staged:
     """New bytes: `source` holds them from `position` on."""
 
@@ -191,7 +191,7 @@ class Staged:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Hole:
     """Zeros that nobody wrote."""
 
@@ -284,7 +284,7 @@ class Attr:
     """Whether others' changes of it are told: it may be believed until then."""
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Caller:
     """Who asks, as the kernel says: the identity for new files and for ownership rules."""
 

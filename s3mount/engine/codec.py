@@ -19,7 +19,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from s3mount.model import cheap_value
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,7 +36,7 @@ FRAME_BYTES = HEADER_BYTES + TRAILER_BYTES
 MAX_FRAME_BYTES = (1 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Encoded:
     """A frame ready to be written: *buffers* joined are its bytes."""
 
@@ -46,7 +47,7 @@ class Encoded:
     """Where the blobs begin, from the frame's first byte."""
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Frame:
     """A frame that was found whole. `payload` is a copy."""
 

@@ -18,7 +18,7 @@ from s3mount.engine.bodies import Bodies
 from s3mount.engine.codec import Buffer
 from s3mount.engine.disk import Disk
 from s3mount.engine.values import INLINE_BYTES
-from s3mount.model import Content, Hole, Kept, MiB, Staged, StagedBytes
+from s3mount.model import Content, Hole, Kept, MiB, Staged, StagedBytes, cheap_value
 
 # What is copied at once from a source into a staged file.
 COPY_BYTES = 1 * MiB
@@ -49,7 +49,7 @@ class Fresh:
     ours: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Laid:
     """*length* bytes of a content from *offset* on: those of `body` from `body_offset` on, or a hole (None)."""
 

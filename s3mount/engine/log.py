@@ -36,7 +36,7 @@ from s3mount.engine.layout import SEQ_DIGITS, Layout, publish
 from s3mount.engine.own import Own
 from s3mount.engine.segment import BEGINNING, Position, SegmentReader
 from s3mount.errors import FROM_OS, Corrupt, StoreError, Unavailable
-from s3mount.model import MiB
+from s3mount.model import MiB, cheap_value
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ SEGMENT_BYTES = 64 * MiB
 END = 0
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Appended:
     """Where a record went: its end, and (segment, offset) of each inline body."""
 
@@ -55,7 +55,7 @@ class Appended:
     inline: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Entry:
     """A record as it stands in the log. `inline_at` is (segment, offset) of its first inline body; the others follow without gap."""
 

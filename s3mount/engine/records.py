@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgpack
 
 from s3mount.errors import TooLarge
-from s3mount.model import METADATA_BYTES, NO_METADATA, Metadata
+from s3mount.model import METADATA_BYTES, NO_METADATA, Metadata, cheap_value
 
 # Bits of a made id that number things within one record: 16 million, more than fit into a frame.
 _MADE_BITS = 24
@@ -33,7 +33,7 @@ def made_id(seq: int, number: int) -> int:
 Piece = tuple[int, int, int | None, int]
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class NewBody:
     """A body that the record brings. `name` is its file's name in bodies/; "" where the bytes are in the record itself."""
 
@@ -62,7 +62,7 @@ class SetVersioning:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Write:
     """Give a file new content and attributes: put, adopt, edit and copy alike.
 
@@ -85,7 +85,7 @@ class Write:
     extra: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class SetMetadata:
     file: int
     metadata: bytes | None
@@ -106,7 +106,7 @@ class SetSetting:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Remove:
     """Remove what the keys name. `mark`: leave a delete marker also where a key names nothing, in a bucket that has such things."""
 
@@ -125,7 +125,7 @@ class RemoveVersion:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Rename:
     """`etag`: of the content that is renamed; "" in records that do not say. The target never gets an older content of the source."""
 
@@ -279,7 +279,7 @@ def _getter(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 _FIELDS = {kind: _getter(kind) for kind in _CODES}
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Record:
     """One transaction."""
 

@@ -7,17 +7,16 @@ Must not know: the other segments, what payloads mean, writing.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from s3mount.engine import codec
 from s3mount.engine.search import Found, Search
-from s3mount.model import KiB
+from s3mount.model import KiB, cheap_value
 
 # What a walk reads at once: a hundred thousand small records cost a few hundred calls, a catch-up with nothing new one short one.
 WINDOW_BYTES = 256 * KiB
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Position:
     """Just behind the record *seq*, in *segment* (its first record's number) at *offset*; *chain* is that record's checksum."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
+
+from s3mount.model import cheap_value
 
 # Spans per block: an edit copies a block, and a list of the blocks. One flat list of 40 000 took 900 microseconds to copy, these take 30.
 BLOCK = 256
@@ -18,7 +19,7 @@ BLOCK = 256
 _OFFSET = attrgetter("offset")
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class InBody:
     """At *offset* in the body *name*."""
 
@@ -26,7 +27,7 @@ class InBody:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class InLog:
     """At *offset* in the log segment *segment*."""
 
@@ -40,7 +41,7 @@ File = str | int
 """A body's name or a segment's number."""
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Span:
     """*length* bytes of the object from *offset* on stand at *place* (None: a hole, zeros)."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from s3mount.errors import StoreError
-from s3mount.model import NO_METADATA, Condition, Key, Metadata, ObjectInfo, Part, Upload
+from s3mount.model import NO_METADATA, Condition, Key, Metadata, ObjectInfo, Part, Upload, cheap_value
 
 Versioning = Literal["off", "enabled", "suspended"]
 
@@ -50,7 +50,7 @@ class How:
 PLAIN = How()
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class BucketInfo:
     name: str
     created_ns: int

@@ -48,7 +48,7 @@ _TIME = re.compile(r"([+-]?)(\d{1,15})(?:\.(\d{1,9})\d*)?$")
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)$")
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class AttrChange:
     """What setattr is to change; None leaves it alone. The type bits of `mode` do not count."""
 

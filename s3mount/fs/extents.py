@@ -26,10 +26,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, islice, pairwise
 from operator import attrgetter
+
+from s3mount.model import cheap_value
 
 # Extents per block: splicing that many costs less than a microsecond, and a million extents make 2000 blocks.
 BLOCK = 512
@@ -46,7 +47,7 @@ class Kind(Enum):
     HOLE = "hole"
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Extent:
     """The file's bytes *start* to *stop*, and where they are."""
 

@@ -16,7 +16,6 @@ it becomes a new inode: with its natural number (file id, else a hash of the key
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import trio
 
@@ -26,7 +25,7 @@ from s3mount.fs.live import Live
 from s3mount.fs.names import MARKER, Kind, Meaning, begun, meaning, name_in, place_of
 from s3mount.fs.occupied import Occupied
 from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import Attr, Found, Key, ObjectInfo, number_of
+from s3mount.model import Attr, Found, Key, ObjectInfo, cheap_value, number_of
 
 # Between the kernel's lookup of a name and the create that follows; other clients are not seen any later for it than by the kernel's cache.
 ABSENT_SECONDS = 0.05
@@ -35,7 +34,7 @@ ABSENT_SECONDS = 0.05
 MARK = MARKER.encode()
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Sight:
     """What stands under a name. At most one of `directory` and `is_file`; `stem` is the directory's, `key` the object's."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from s3mount.fs.kept import Keep
-from s3mount.model import KEY_BYTES
+from s3mount.model import KEY_BYTES, cheap_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class FsOptions:
             raise ValueError(f"a prefix ends with '/': {self.root!r}")
 
 
-@dataclass(frozen=True, slots=True)
+@cheap_value
 class Opened:
     """A handle, and whether the kernel may keep the pages it has of the inode."""
 
