@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.mounting import Mount
+from tests.fuse.programs import make_tree
 from tests.fuse.remote import isolate
 
 NewMount = Callable[..., Mount]
@@ -33,6 +34,12 @@ def here(mounted: Mount, request: pytest.FixtureRequest) -> Iterator[Path]:
     with mounted.guarded():
         folder.mkdir()
         yield folder
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree to copy; nobody changes it."""
+    return make_tree(tmp_path_factory.mktemp("tree") / "tree")
 
 
 @pytest.fixture

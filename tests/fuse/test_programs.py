@@ -5,74 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import environment
+from tests.fuse.programs import assert_edited, assert_same, build, build_again, edit_with_vim, fill_database, make_tree, needs, rows_in, run
 
 pytestmark = pytest.mark.fuse
-
-
-# No settings of this machine; no maintenance in the background, which newer versions begin after a commit and which keeps the mount busy.
-GIT_ALONE = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "maintenance.auto",
-    "GIT_CONFIG_VALUE_0": "false",
-}
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """What *command* printed; it must succeed."""
-    quiet = environment(HOME=str(cwd), PYTHONDONTWRITEBYTECODE="", **GIT_ALONE)
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, env=quiet)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def needs(*programs: str) -> pytest.MarkDecorator:
-    missing = [program for program in programs if shutil.which(program) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small tree with everything in it that archivers keep."""
-    top = tmp_path_factory.mktemp("tree") / "tree"
-    for n in range(60):
-        folder = top / f"folder {n % 6}" / f"sub{n % 3}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file {n}").write_bytes(os.urandom(n * 700))
-        os.utime(folder / f"file {n}", ns=(n * 10**9 + 1, n * 10**9 + 123_456_789))
-    (top / "link").symlink_to("folder 1/sub1")
-    (top / "hard").hardlink_to(top / "folder 0/sub0/file 0")
-    (top / "script").write_text("#!/bin/sh\n")
-    (top / "script").chmod(0o755)
-    (top / "private").mkdir(mode=0o700)
-    (top / "private/empty").touch(mode=0o600)
-    os.mkfifo(top / "fifo")
-    for name in ("fifo", "link"):  # rsync takes two times of one second for the same
-        os.utime(top / name, ns=(1, 987_654_321_012_345_678), follow_symlinks=False)
-    os.utime(top / "private", ns=(1, 987_654_321_012_345_678))
+    top = make_tree(tmp_path_factory.mktemp("tree") / "tree")
+    (top / "hard").hardlink_to(top / "script")
     return top
-
-
-def listing(top: Path) -> Sequence[str]:
-    return run("find", ".", "-printf", "%P %y %m %s %n %l %T@\\n", cwd=top).splitlines()
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Names, types, modes, sizes, link counts, targets and times; then every byte."""
-    lines = [sorted(line for line in listing(top) if " d " not in line) for top in (one, other)]
-    assert lines[0] == lines[1]
-    run("diff", "-r", "--no-dereference", one / "private", other / "private", cwd=one)
-    for n in range(6):
-        run("diff", "-r", one / f"folder {n}", other / f"folder {n}", cwd=one)
 
 
 def test_cp_keeps_everything(here: Path, tree: Path, tmp_path: Path) -> None:
@@ -109,6 +57,9 @@ def test_rsync_replaces_what_changed(here: Path, tmp_path: Path) -> None:
     assert (here / "copy/file").read_bytes() == (tmp_path / "source/file").read_bytes()
 
 
+CHANGED = "content/sub1 ü+%/file 1"
+
+
 @needs("git")
 def test_git_works_in_a_mount(here: Path, tree: Path, tmp_path: Path) -> None:
     run("git", "init", "-q", "repo", cwd=here)
@@ -118,13 +69,13 @@ def test_git_works_in_a_mount(here: Path, tree: Path, tmp_path: Path) -> None:
     run("git", "add", ".", cwd=repo)
     run("git", *identity, "commit", "-qm", "one", cwd=repo)
     assert run("git", "status", "--porcelain", cwd=repo) == ""
-    (repo / "content/sub1/file 1").write_text("changed")
+    (repo / CHANGED).write_text("changed")
     run("git", *identity, "commit", "-qam", "two", cwd=repo)
     run("git", "gc", "-q", cwd=repo)
     run("git", "clone", "-q", repo, tmp_path / "clone", cwd=here)
     run("git", "clone", "-q", tmp_path / "clone", here / "back", cwd=here)
     run("git", "fsck", "--strict", cwd=here / "back")
-    assert (here / "back/content/sub1/file 1").read_text() == "changed"
+    assert (here / "back" / CHANGED).read_text() == "changed"
     run("git", "checkout", "-q", "HEAD~", cwd=repo)
     assert run("git", "log", "--format=%s", "--all", cwd=repo).split() == ["two", "one"]
 
@@ -132,22 +83,9 @@ def test_git_works_in_a_mount(here: Path, tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_sqlite_keeps_its_data_in_both_journal_modes(new_mount: NewMount, mode: str) -> None:
     mount = new_mount()
-    file = mount.path / "data.db"
-    with sqlite3.connect(file) as base:
-        assert base.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
-        base.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT)")
-        for n in range(20):
-            with base:
-                base.executemany("INSERT INTO t(text) VALUES (?)", [(f"row {n} {m}" * 20,) for m in range(50)])
-        base.execute("DELETE FROM t WHERE n % 3 = 0")
-        base.commit()
-        base.execute("VACUUM")
-    base.close()
+    rows = fill_database(mount.path / "data.db", mode)
     mount.again()
-    base = sqlite3.connect(file)
-    assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert base.execute("SELECT count(*) FROM t").fetchone() == (667,)
-    base.close()
+    assert rows_in(mount.path / "data.db") == rows
 
 
 def test_sqlite_rolls_back_after_the_mount_was_killed(new_mount: NewMount) -> None:
@@ -179,11 +117,8 @@ def test_sed_edits_in_place(here: Path) -> None:
 @needs("vim")
 @pytest.mark.parametrize("backup", ["yes", "no", "auto"])
 def test_vim_saves(here: Path, backup: str) -> None:
-    (here / "file").write_text("one\n")
-    (here / "file").chmod(0o640)
-    run("vim", "-u", "NONE", "-es", "-c", f"set backup backupcopy={backup}", "-c", "normal otwo", "-c", "wq", "file", cwd=here)
-    assert (here / "file").read_text() == "one\ntwo\n"
-    assert (here / "file").stat().st_mode & 0o777 == 0o640
+    edit_with_vim(here, f"backupcopy={backup}")
+    assert_edited(here)
 
 
 def test_a_save_by_temporary_file_and_rename(here: Path) -> None:
@@ -204,22 +139,10 @@ def test_a_save_by_truncating(here: Path) -> None:
     assert (here / "file").read_text() == "new\n"
 
 
-@needs("make", "cc")
+@needs("make", "cc", "ar")
 def test_a_program_is_built_and_run(here: Path) -> None:
-    for n in range(4):
-        (here / f"part{n}.c").write_text(f'#include "all.h"\nint part{n}(void) {{ return {n}; }}\n')
-    (here / "all.h").write_text("\n".join(f"int part{n}(void);" for n in range(4)) + "\n")
-    (here / "main.c").write_text(
-        '#include <stdio.h>\n#include "all.h"\nint main(void) { printf("%d\\n", part0() + part1() + part2() + part3()); return 0; }\n'
-    )
-    objects = " ".join(["main.o", *(f"part{n}.o" for n in range(4))])
-    (here / "Makefile").write_text(f"prog: {objects}\n\tcc -o $@ $^\nlib.a: {objects}\n\tar rcs $@ $^\n%.o: %.c all.h\n\tcc -c -o $@ $<\n")
-    run("make", "-j3", "prog", "lib.a", cwd=here)
-    assert run(here / "prog", cwd=here) == "6\n"
-    assert "up to date" in run("make", "prog", cwd=here)
-    (here / "part2.c").write_text('#include "all.h"\nint part2(void) { return 40; }\n')
-    run("make", "prog", cwd=here)
-    assert run(here / "prog", cwd=here) == "44\n"
+    build(here)
+    build_again(here)
 
 
 def test_shell_redirections(here: Path) -> None:

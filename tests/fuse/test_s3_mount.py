@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from s3mount.cli.main import run as command_line
+from s3mount.model import MiB
 from tests.fuse.mounting import Mount
+from tests.fuse.programs import assert_same, run
 from tests.fuse.remote import bucket_name, remote_mount
-from tests.fuse.test_programs import assert_same, run
 from tests.s3.services import Service, ours
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
-
-MiB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +29,6 @@ def mount(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> I
     """A bucket of its own, mounted with the caches that one gets by default."""
     with remote_mount(tmp_path, service.url, bucket_name(request)) as mount:
         yield mount
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that S3 can keep of a tree: no hard links."""
-    top = tmp_path_factory.mktemp("tree") / "tree"
-    for n in range(40):
-        folder = top / f"folder {n % 6}" / f"sub{n % 2} ü+%"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file {n}").write_bytes(os.urandom(n * 700))
-        os.utime(folder / f"file {n}", ns=(n * 10**9 + 1, n * 10**9 + 123_456_789))
-    (top / "large").write_bytes(os.urandom(18 * MiB + 5))
-    (top / "link").symlink_to("folder 1")
-    (top / "script").write_text("#!/bin/sh\n")
-    (top / "script").chmod(0o755)
-    (top / "private").mkdir(mode=0o700)
-    (top / "private/empty").touch(mode=0o600)
-    os.mkfifo(top / "fifo")
-    return top
 
 
 def test_an_edit_of_a_large_file_is_an_edit_after_a_new_mount(mount: Mount) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import pytest
 
 from s3mount.model import MiB
 from tests.fuse.mounting import Mount
+from tests.fuse.programs import assert_edited, assert_same, build, build_again, edit_with_vim, fill_database, needs, rows_in, run
 from tests.fuse.remote import bucket_name, remote_mount
-from tests.fuse.test_programs import assert_same, needs, run
 from tests.s3.services import SERVICES, Service
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -54,27 +53,6 @@ def mount(served: tuple[str, Service], tmp_path: Path, request: pytest.FixtureRe
     unconditional = () if service.conditions else ("--last-writer-wins",)
     with remote_mount(tmp_path / "mounted", service.url, bucket_name(request), *unconditional) as mount:
         yield mount
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that S3 can keep of a tree: no hard links."""
-    top = tmp_path_factory.mktemp("tree") / "tree"
-    for n in range(40):
-        folder = top / f"folder {n % 6}" / f"sub{n % 2} ü+%"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file {n}").write_bytes(random.Random(n).randbytes(n * 700))
-        os.utime(folder / f"file {n}", ns=(n * 10**9 + 1, n * 10**9 + 123_456_789))
-    (top / "large").write_bytes(random.Random("large").randbytes(18 * MiB + 5))
-    (top / "link").symlink_to("folder 1")
-    (top / "script").write_text("#!/bin/sh\n")
-    (top / "script").chmod(0o755)
-    (top / "private").mkdir(mode=0o700)
-    (top / "private/empty").touch(mode=0o600)
-    os.mkfifo(top / "fifo")
-    for name in ("fifo", "link", "private"):
-        os.utime(top / name, ns=(1, 987_654_321_012_345_678), follow_symlinks=False)
-    return top
 
 
 def test_cp_keeps_a_tree(mount: Mount, tree: Path, tmp_path: Path) -> None:
@@ -147,35 +125,19 @@ def test_git_clones_commits_and_packs(mount: Mount, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_sqlite_keeps_what_it_committed(mount: Mount, journal: str) -> None:
-    file = mount.path / "base.db"
-    with sqlite3.connect(file) as base:
-        assert base.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)
-        base.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, text TEXT)")
-        for n in range(10):
-            with base:
-                base.executemany("INSERT INTO t(text) VALUES (?)", [(f"row {n} {m}" * 20,) for m in range(50)])
-        base.execute("DELETE FROM t WHERE n % 3 = 0")
-        base.commit()
-        base.execute("VACUUM")
-    base.close()
+    rows = fill_database(mount.path / "base.db", journal)
     mount.again()
-    base = sqlite3.connect(file)
-    assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert base.execute("SELECT count(*) FROM t").fetchone() == (334,)
-    base.close()
+    assert rows_in(mount.path / "base.db") == rows
 
 
 @needs("vim")
 @pytest.mark.parametrize("backup", ["yes", "no", "auto"])
 def test_vim_saves(mount: Mount, backup: str) -> None:
-    (mount.path / "file").write_text("one\n")
-    (mount.path / "file").chmod(0o640)
-    keep = ("-c", f"set backup backupskip= backupcopy={backup}")
-    run("vim", "-u", "NONE", "-es", *keep, "-c", "normal otwo", "-c", "wq", "file", cwd=mount.path)
+    edit_with_vim(mount.path, "backup", "backupskip=", f"backupcopy={backup}")
     mount.again()
     assert sorted(os.listdir(mount.path)) == ["file", "file~"]
-    assert ((mount.path / "file").read_text(), (mount.path / "file~").read_text()) == ("one\ntwo\n", "one\n")
-    assert (mount.path / "file").stat().st_mode & 0o777 == 0o640
+    assert_edited(mount.path)
+    assert (mount.path / "file~").read_text() == "one\n"
 
 
 def test_nano_saves(mount: Mount) -> None:
@@ -234,23 +196,9 @@ def test_pip_installs_into_an_environment_in_the_mount(mount: Mount, tmp_path: P
 
 @needs("make", "cc", "ar")
 def test_a_program_is_built_and_run(mount: Mount) -> None:
-    here = mount.path
-    for n in range(4):
-        (here / f"part{n}.c").write_text(f'#include "all.h"\nint part{n}(void) {{ return {n}; }}\n')
-    (here / "all.h").write_text("\n".join(f"int part{n}(void);" for n in range(4)) + "\n")
-    (here / "main.c").write_text(
-        '#include <stdio.h>\n#include "all.h"\nint main(void) { printf("%d\\n", part0() + part1() + part2() + part3()); return 0; }\n'
-    )
-    objects = " ".join(["main.o", *(f"part{n}.o" for n in range(4))])
-    (here / "Makefile").write_text(f"prog: {objects}\n\tcc -o $@ $^\nlib.a: {objects}\n\tar rcs $@ $^\n%.o: %.c all.h\n\tcc -c -o $@ $<\n")
-    run("make", "-j3", "prog", "lib.a", cwd=here)
-    assert run(here / "prog", cwd=here) == "6\n"
+    build(mount.path)
     mount.again()
-    assert "up to date" in run("make", "prog", cwd=here)
-    (here / "part2.c").write_text('#include "all.h"\nint part2(void) { return 40; }\n')
-    run("make", "prog", cwd=here)
-    assert run(here / "prog", cwd=here) == "44\n"
-    assert run("ar", "t", "lib.a", cwd=here).split() == objects.split()
+    build_again(mount.path)
 
 
 def test_shells_redirect_and_edit(mount: Mount) -> None:
