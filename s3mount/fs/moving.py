@@ -8,7 +8,8 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
     looking      a key that waits is asked for, and read, where it lies
     changing     a key goes the rest of its way first, by itself: so its version has the ETag of its copy, and conditions are translated
     syncing      `settle` has everything below a prefix arrive, with or without a background
-    again        a rename of what is still on its way takes the legs over that wait, from where they lie
+    again        a rename of what is still on its way takes the legs over that wait, from where they lie; what may have been copied arrives
+                 first
 
 What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again, and
 so is what cannot arrive because somebody else has put something there.
@@ -31,7 +32,7 @@ from typing import Protocol
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, Unavailable
+from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut, Unavailable
 from s3mount.fs.carry import AT_ONCE, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
@@ -52,6 +53,7 @@ RETRY_S = 5.0
 ALIASES = 10_000
 
 GONE = (PreconditionFailed, NotFound)
+DOUBTFUL = (OutcomeUnknown, TimedOut)
 
 
 class Passengers(Protocol):
@@ -117,7 +119,8 @@ class Moving(Wrapper):
         area, claimed = Area(source), dict[str, Leg]()
         try:
             await self._claim([info.key for info in infos], claimed)
-            await each([leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED], self._arrive)
+            begun = [leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED or leg.doubt]
+            await each(begun, self._arrive)
             ways |= claimed
             legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
             record = await self._written(legs)
@@ -130,12 +133,12 @@ class Moving(Wrapper):
         """Into *claimed*: the legs that are seen under *keys* and lie elsewhere, which nobody carries until they are freed."""
         busy = [leg for key in keys if (leg := self.overlay.waiting(key)) is not None and not self._claimed(leg, claimed)]
         for leg in busy:
-            while leg.state is State.WAITING and not self._claimed(leg, claimed):
+            while leg.state is State.WAITING and not leg.doubt and not self._claimed(leg, claimed):
                 assert leg.busy is not None
                 await leg.busy.wait()
 
     def _claimed(self, leg: Leg, claimed: dict[str, Leg]) -> bool:
-        if leg.busy is not None:
+        if leg.busy is not None or leg.doubt:
             return False
         leg.busy = trio.Event()
         claimed[leg.target] = leg
@@ -233,6 +236,9 @@ class Moving(Wrapper):
             log.warning("%r was made by somebody else while %r was renamed to it: that stays where it is", leg.target, leg.source)
             self._stays(leg)
             return
+        except DOUBTFUL:
+            leg.doubt = True
+            raise
         batch, number = self._batches[leg]
         if not self.capabilities.relocate:
             batch.note(number, copy.etag)

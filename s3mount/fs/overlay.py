@@ -49,15 +49,16 @@ class Area:
 
 
 class Leg:
-    """One key on its way. `info` is the source's, as it is seen under the target; `copy` what was made of it."""
+    """One key on its way. `info` is the source's, as it is seen under the target; `copy` what was made of it; `doubt`: it may be there."""
 
-    __slots__ = ("areas", "busy", "copy", "info", "source", "state")
+    __slots__ = ("areas", "busy", "copy", "doubt", "info", "source", "state")
 
     def __init__(self, source: Key, info: ObjectInfo, areas: tuple[Area, ...]) -> None:
         self.source = source
         self.info = info
         self.areas = areas
         self.copy: ObjectInfo | None = None
+        self.doubt = False
         self.state = State.WAITING
         self.busy: trio.Event | None = None
 

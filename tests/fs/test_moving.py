@@ -369,7 +369,9 @@ async def test_what_somebody_else_put_under_the_new_name_meanwhile_is_not_copied
         assert "that stays where it is" in caplog.text
 
 
-async def test_a_copy_whose_reply_was_lost_is_not_taken_for_somebody_elses(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_copy_whose_reply_was_lost_is_not_taken_for_somebody_elses(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     lost: list[str] = []
 
     def faults(op: Op) -> Fault | None:
@@ -384,6 +386,22 @@ async def test_a_copy_whose_reply_was_lost_is_not_taken_for_somebody_elses(autoj
         await trio.sleep(4 * RETRY_S)
         assert await rig.mount.names("e") == NAMES
         assert not [key for key in await keys_of(rig.store) if key.startswith("d/")]
+
+
+async def test_a_copy_whose_reply_was_lost_is_not_left_behind_by_another_rename(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first rename cannot tell whether there is a copy; the second must not forget that there may be."""
+    lost = [lost_reply()]
+
+    async with rigged(faults=lambda op: lost.pop() if op.verb == "copy" and lost else None, store=SameTags(LIKE_S3)) as rig:
+        await rig.mount.rename("d", "e")
+        rig.held.set()
+        await trio.sleep(RETRY_S / 2)
+        await rig.mount.rename("e", "f")
+        await rig.arrive()
+        assert await rig.mount.names("f") == NAMES
+        assert not [key for key in await keys_of(rig.store) if not key.startswith("f/")]
 
 
 async def test_a_rename_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
