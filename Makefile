@@ -8,8 +8,10 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 HELPERDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/sbin,$(PREFIX)/sbin)
 
-# What CI and developers agree on; more through the environment, as in PYTEST_ARGS='-k rename -x'.
-PYTEST = $(RUN) -m pytest $(PYTEST_ARGS)
+# What CI and developers agree on; more through the environment, as in PYTEST_ARGS='-k rename -x', or '-n 0 -s' to see one test at work.
+PYTEST = $(RUN) -m pytest
+# Most of a test with a mount is waiting for other processes, and each starts some: more than four at once would wait for one another.
+WORKERS = -n auto --maxprocesses=4 --dist worksteal
 
 # Folders without a fast test: make check does not even import what they need.
 ALL_SLOW = bench install server server_api
@@ -24,7 +26,7 @@ demo: setup ## make a bucket, mount it, work in it, and say how fast it was
 	@$(RUN) scripts/demo.py
 
 test: setup-test ## the whole test suite, real mounts included
-	$(PYTEST) -m "not soak"
+	$(PYTEST) $(WORKERS) -m "not soak" $(PYTEST_ARGS)
 
 check: setup-test ## format, lint, types, import arrows, fast tests: under a minute
 	$(RUN) -m ruff format --check --quiet $(PYTHON_FILES)
@@ -36,7 +38,7 @@ check-types: setup-test
 	$(RUN) -m mypy $(PYTHON_FILES)
 
 check-tests: setup-test
-	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" $(ALL_SLOW:%=--ignore=tests/%)
+	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
 
 fmt: setup-test ## format the code and mend what ruff can mend
 	$(RUN) -m ruff format $(PYTHON_FILES)
@@ -46,7 +48,7 @@ bench: setup-test ## print a mount's speed next to the bare directory's (BENCH_S
 	$(RUN) -m tests.bench
 
 soak: setup-test ## the random tests and bad weather, for minutes and with new seeds
-	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500
+	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500 $(PYTEST_ARGS)
 
 install: ## a self-contained installation with the mount(8) helpers (PREFIX, DESTDIR, HELPERDIR)
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' HELPERDIR='$(HELPERDIR)' scripts/install.sh install

@@ -1,11 +1,12 @@
 """The rules that tests/conftest.py lays on every test, tried on a small test file of its own.
 
-Owns: proof that a warning nobody announced fails a test.
+Owns: proof that a warning nobody announced fails a test, and that nobody overlooks that nothing could be mounted.
 Must not know: any part of s3mount.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +39,52 @@ def test_calm():
 """
 
 
+MOUNTING = """
+import pytest
+
+@pytest.mark.fuse
+def test_mounts():
+    pass
+
+@pytest.mark.fuse
+def test_mounts_again():
+    pass
+
+def test_calm():
+    pass
+"""
+
+
+def tried(folder: Path, tests: str, *options: str, **environment: str) -> str:
+    """What pytest printed of *tests* under our rules."""
+    (folder / "conftest.py").write_text(CONFTEST.read_text())
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = fuse: mounts")
+    (folder / "test_it.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *options, str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment})
+    return done.stdout
+
+
+def outcomes(printed: str, outcome: str) -> set[str]:
+    return {line.split("::")[1].split(" ")[0] for line in printed.splitlines() if line.startswith(f"{outcome} ")}
+
+
 @pytest.mark.slow
 def test_a_warning_in_the_log_fails_the_test_unless_it_was_announced(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
-    (tmp_path / "test_it.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    failed = {line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")}
-    assert failed == {"test_silent", "test_announced_another"}, done.stdout
-    assert done.stdout.count("unexpected in the log") >= len(failed)
+    printed = tried(tmp_path, TESTS)
+    failed = outcomes(printed, "FAILED")
+    assert failed == {"test_silent", "test_announced_another"}, printed
+    assert printed.count("unexpected in the log") >= len(failed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_where_nothing_can_be_mounted_one_line_says_so_and_ci_fails(tmp_path: Path, workers: str) -> None:
+    without = {"PATH": str(tmp_path)}
+    printed = tried(tmp_path, MOUNTING, "-n", workers, **without, CI="")
+    assert "2 mount tests skipped: " in printed
+    assert outcomes(printed, "PASSED") == {"test_calm"}
+    printed = tried(tmp_path, MOUNTING, "-n", workers, **without, CI="true")
+    assert "CI=true, and nothing can be mounted: " in printed
+    assert outcomes(printed, "ERROR") == {"test_mounts", "test_mounts_again"}
+    assert outcomes(printed, "PASSED") == {"test_calm"}
