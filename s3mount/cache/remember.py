@@ -38,7 +38,7 @@ from s3mount.cache.records import MemoryRecords
 from s3mount.cache.snapshot import Snapshot
 from s3mount.cache.tables import Tables
 from s3mount.cache.tasks import Background
-from s3mount.cache.texts import END, is_text, place_behind
+from s3mount.cache.texts import END, is_text, place_behind, stem_of, text_of
 from s3mount.cache.watched import GONE, WatchedPin
 from s3mount.model import NO_METADATA, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Capabilities, Commit, Failure, ObjectStore, Pin, Relocation
@@ -175,6 +175,15 @@ class Remembering(Wrapper):
     def made(self, info: ObjectInfo) -> None:
         """A version that this mount has made is called *info* in the store: remember that for those who will find it there."""
         self._attributes.shown(info)
+
+    def known(self, key: str, etag: ETag | None) -> ObjectInfo | None:
+        """What is remembered of *key*, however old, if it is version *etag* (None: whichever); asks nobody."""
+        table = self.tables.find(stem_of(key)) if is_text(key) else None
+        known = None if table is None else table.look(text_of(table.stem, key))
+        info = known.value if known is not None and isinstance(known.value, ObjectInfo) else None
+        if info is None or etag not in (None, info.etag):
+            return None
+        return info if self._full else replace(info, metadata=None)
 
     def forget(self, key: str) -> None:
         """What is remembered of *key* is wrong."""

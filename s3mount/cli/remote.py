@@ -167,7 +167,7 @@ async def _late(store: ObjectStore, cache: CacheOptions, folder: Path, url: str)
             await blocks.aclose()
         raise
     remembering = remembered_over(late, blocks, cache)
-    late.stored, late.forget = remembering.made, remembering.forget
+    late.listener.stored, late.listener.forget, late.listener.known = remembering.made, remembering.forget, remembering.known
     remembering.as_stored = late.as_stored
     return remembering
 

@@ -44,6 +44,19 @@ class Step:
 
 
 @dataclass(slots=True)
+class Listener:
+    """Who remembers what is shown, and is told where that changes without having asked.
+
+    `stored`: a version as the store calls it, once it is there. `forget`: a key of which the store says something else than what was shown.
+    `known`: asked what is remembered of a version (of the newest one for None), for nothing.
+    """
+
+    stored: Callable[[ObjectInfo], None] = lambda info: None
+    forget: Callable[[str], None] = lambda key: None
+    known: Callable[[str, ETag | None], ObjectInfo | None] = lambda key, etag: None
+
+
+@dataclass(slots=True)
 class _Turn:
     lock: trio.Lock
     wanted: int = 0
@@ -66,7 +79,7 @@ class Pending:
         self.bytes = 0
         self.moved = trio.lowlevel.ParkingLot()
         self.offered: Callable[[Entry], None] = lambda entry: None
-        self.forget: Callable[[str], None] = lambda key: None
+        self.listener = Listener()
         self._clock_ns = clock_ns
         self._turns: dict[str, _Turn] = {}
         self._memory = 0
@@ -143,7 +156,13 @@ class Pending:
         replaced = newest if newest is not None and newest.replaceable else None
         if replaced is not None:
             condition = replaced.record.condition if isinstance(replaced.record.condition, Matches) else None
-        return Step(self.dated(Record(key=key, op=Op.DELETE, condition=condition)), replaced, due)
+        former = replaced.record.former if replaced is not None else self._seen(key) if newest is None else ""
+        return Step(self.dated(Record(key=key, op=Op.DELETE, condition=condition, former=former)), replaced, due)
+
+    def _seen(self, key: Key) -> str:
+        """The version that is shown, as far as that is known: the store's word for it, or ours."""
+        known = self.listener.known(key, None)
+        return "" if known is None else self.overlay.real(key, known.etag) or known.etag
 
     def dated(self, record: Record) -> Record:
         """*record*, entered now."""
@@ -275,7 +294,7 @@ class Pending:
         if vanished:
             await self.arrived(successor, None)
             await self._leave(entry.record.id)
-            self.forget(entry.record.key)
+            self.listener.forget(entry.record.key)
         else:
             self.offered(successor)
             self.moved.unpark_all()
@@ -299,15 +318,31 @@ class Pending:
             error=type(error).__name__,
             updated_ns=self._clock_ns(),
         )
-        await self.together.commit([Amend(record)])
+        stays = self._removal_behind(record)
+        try:
+            await self.together.commit([Amend(record), *(Leave((removal.record.id,)) for removal in stays)])
+        except BaseException:
+            for removal in stays:
+                self._let_go(removal)
+            raise
         self._gone(entry)
+        for removal in stays:
+            self._vanished(removal)
+            self.listener.forget(removal.record.key)
         self.overlay.lift(record.key)
         self.refused[record.key] = error
         self._never_were.add(record.etag)
         self.failed_records += 1
         self.failures += 1
-        self.forget(record.key)
+        self.listener.forget(record.key)
         self.moved.unpark_all()
+
+    def _removal_behind(self, record: Record) -> list[Entry]:
+        """The removal of what *record* was to be a copy of, HELD: it is not to be carried out if there is no copy."""
+        waiting = [entry for entry in self.chains.of(record.reads)[:1] if entry.record.op is Op.DELETE and entry.phase is Phase.WAITING]
+        for entry in waiting:
+            entry.phase = Phase.HELD
+        return waiting
 
     async def tried(self, entry: Entry, error: StoreError, *, due: float) -> None:
         """*entry* was not sent, and is to be tried again when it is *due*."""
@@ -359,7 +394,7 @@ class Pending:
         await self.together.commit([Amend(again)])
         self._never_were.discard(again.etag)
         self._took(Entry(again, trio.current_time(), again.id, doubt=True))
-        self.forget(record.key)
+        self.listener.forget(record.key)
 
     # -- bodies ---------------------------------------------------------------------------
 

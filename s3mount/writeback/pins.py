@@ -17,7 +17,6 @@ import trio
 from s3mount.errors import NotFound, PreconditionFailed
 from s3mount.model import Hole, Kept, ObjectInfo
 from s3mount.store.api import Arrived, Pin
-from s3mount.store.rules import changed
 from s3mount.writeback.bodies import read_all
 from s3mount.writeback.records import Piece, Record, cut
 
@@ -35,9 +34,9 @@ class PendingPin:
         record: Record,
         bodies: Mapping[str, Body],
         pin_base: Callable[[], Awaitable[Pin]],
-        moved: Callable[[], Awaitable[Pin | None]],
+        moved: Callable[[], Awaitable[Pin]],
     ) -> None:
-        """*moved* pins the version in the store, where it is known to be there already."""
+        """*moved* pins the version in the store. Raises PreconditionFailed, NotFound where it is not there."""
         self.info: ObjectInfo = record.info
         self._pieces = record.pieces
         self._bodies = dict(bodies)
@@ -103,10 +102,7 @@ class PendingPin:
         await self._base.get_into(piece.offset, buffer)
 
     async def _go_there(self, offset: int, buffer: memoryview, arrived: Arrived | None) -> None:
-        there = self._there or await self._moved()
-        if there is None:
-            raise changed(self.info.key)
-        self._there = there
+        self._there = there = self._there or await self._moved()
         await there.get_into(offset, buffer, arrived=arrived)
 
     async def aclose(self) -> None:

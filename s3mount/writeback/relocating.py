@@ -91,6 +91,23 @@ def _record(move: Relocation, commit: Commit, **content: object) -> Record:
     )
 
 
+def described(there: ObjectInfo, metadata: Metadata) -> Record:
+    """What is *there*, with other metadata."""
+    return Record(
+        key=there.key,
+        op=Op.PUT,
+        condition=Matches(there.etag),
+        commit_id=secrets.token_hex(16),
+        size=there.size,
+        pieces=whole_of(there.size),
+        base=there,
+        metadata=metadata,
+        content_type=there.content_type,
+        storage_class=there.storage_class,
+        former=there.etag,
+    )
+
+
 def _placed(pending: Pending, record: Record, due: float) -> Step:
     after = pending.chains.newest(record.key)
     judge(record.key, after, record.condition)

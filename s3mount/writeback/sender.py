@@ -92,7 +92,6 @@ class Sender:
         self.last_error = ""
         self._said: object = None
         self._quiet_until = 0.0
-        self.stored: Callable[[ObjectInfo], None] = lambda info: None
         pending.offered = self.offer
 
     def start(self) -> None:
@@ -232,7 +231,7 @@ class Sender:
         self.sent += 1
         self.sent_bytes += entry.record.size
         if stored is not None:
-            self.stored(stored)
+            self._pending.listener.stored(stored)
         await self._pending.arrived(entry, stored)
 
     async def _again(self, entry: Entry, error: StoreError) -> None:
@@ -272,7 +271,7 @@ class Sender:
             info = await self._inner.head(record.key)
         except NotFound:
             return None
-        self._pending.forget(record.key)
+        self._pending.listener.forget(record.key)
         return info
 
     # -- bytes ----------------------------------------------------------------------------
@@ -350,7 +349,7 @@ class Sender:
             await self._inner.delete(entry.record.key, if_match=condition.etag if isinstance(condition, Matches) else None)
         except (PreconditionFailed, NotFound):
             log.info("%r was replaced by somebody else before its removal: it stays", entry.record.key)
-            self._pending.forget(entry.record.key)
+            self._pending.listener.forget(entry.record.key)
         await self._arrived(entry, None)
 
     async def _send_removals(self, batch: Sequence[Entry]) -> None:

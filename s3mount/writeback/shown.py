@@ -147,19 +147,20 @@ class Shown(Wrapper):
 
         async def base() -> Pin:
             assert record.base is not None
-            if (pin := await self._pin_former(record.base.key, record.base)) is not None:
-                return pin
-            return await self.pin(record.base.key, known=record.base)
+            there = record.base
+            if any(before.record.etag == there.etag for before in self._pending.chains.of(there.key)):
+                return await self.pin(there.key, known=there)
+            return await self._pin_former(there.key, there)
 
-        async def moved() -> Pin | None:
+        async def moved() -> Pin:
             return await self._pin_former(record.key, record.info)
 
         return PendingPin(record, bodies, base, moved)
 
-    async def _pin_former(self, key: Key, info: ObjectInfo) -> Pin | None:
-        """Our or the store's version *info*, if it is the store's current one, whatever is pending by now."""
-        etag = self._pending.overlay.real(key, info.etag) if is_local(info.etag) else info.etag
-        return None if etag is None else await self.inner.pin(key, known=replace(info, key=key, etag=etag))
+    async def _pin_former(self, key: Key, info: ObjectInfo) -> Pin:
+        """Our or the store's version *info*, if it is the store's current one, whatever is pending by now. Raises as `_real`."""
+        etag = (await self._real(key, info.etag)).etag if is_local(info.etag) else info.etag
+        return await self.inner.pin(key, known=replace(info, key=key, etag=etag))
 
     async def _pin_inner(self, key: Key, wanted: ETag | None, known: ObjectInfo | None) -> Pin:
         if wanted is None:

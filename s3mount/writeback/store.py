@@ -32,12 +32,12 @@ from s3mount.model import (
     Upload,
 )
 from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore, Relocation
-from s3mount.store.rules import DELETE_KEYS, not_found, require_key, require_metadata
+from s3mount.store.rules import DELETE_KEYS, changed, not_found, require_key, require_metadata
 from s3mount.writeback.chains import Entry, judge
 from s3mount.writeback.journal import INLINE_BYTES, Journal
-from s3mount.writeback.pending import Pending, fresh_name
+from s3mount.writeback.pending import Listener, Pending, fresh_name
 from s3mount.writeback.records import Op, Piece, Record, Stored, is_local
-from s3mount.writeback.relocating import plan, require_apart, require_version
+from s3mount.writeback.relocating import described, plan, require_apart, require_version, without_commit
 from s3mount.writeback.sender import GATHER_S, SETTLE_S, Sender
 from s3mount.writeback.shown import Shown
 
@@ -96,22 +96,9 @@ class WriteBack(Shown):
         return self._journal.staging
 
     @property
-    def stored(self) -> Callable[[ObjectInfo], None]:
-        """Told of each version as the store calls it, once it is there."""
-        return self._sender.stored
-
-    @stored.setter
-    def stored(self, tell: Callable[[ObjectInfo], None]) -> None:
-        self._sender.stored = tell
-
-    @property
-    def forget(self) -> Callable[[str], None]:
-        """Told of keys of which the store says something else than what was shown."""
-        return self._pending.forget
-
-    @forget.setter
-    def forget(self, tell: Callable[[str], None]) -> None:
-        self._pending.forget = tell
+    def listener(self) -> Listener:
+        """Whoever remembers what is shown sets what he wants to be told."""
+        return self._pending.listener
 
     def as_stored(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """*infos* as the store calls them, up to the first that it has not got."""
@@ -218,20 +205,38 @@ class WriteBack(Shown):
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         require_metadata(metadata, self.inner.capabilities.metadata_bytes)
-        async with self._pending.turn(key):
-            newest = self._pending.chains.newest(key)
-            if newest is not None and newest.record.op is Op.DELETE:
-                raise not_found(key)
-            if newest is not None:
-                judge(key, newest, None if if_match is None else Matches(if_match))
-                plain = {name: text for name, text in metadata.items() if name != COMMIT_ID}
-                if newest.replaceable:
-                    return await self._pending.amend(newest, replace(newest.record, metadata=plain))
-                return await self._describe(newest.record, plain)
-        etag = await self._settled(key, if_match)
-        info = await self.inner.update(key, metadata, if_match=etag)
-        self._pending.overlay.alias(key, None, None)
+        plain = without_commit(metadata)
+        while True:
+            there = None if self._pending.chains.newest(key) is not None else await self._there(key, if_match)
+            async with self._pending.turn(key):
+                newest = self._pending.chains.newest(key)
+                if newest is not None:
+                    return await self._update(newest, plain, if_match)
+                if there is not None:
+                    record = described(there, plain)
+                    return await self._pending.put(record, {}, due=trio.current_time() + SETTLE_S, synced=False)
+
+    async def _there(self, key: Key, etag: ETag | None) -> ObjectInfo:
+        """The version *etag* (None: the current one) in the store, as that calls it, with all that it says."""
+        known = None if etag is None or is_local(etag) else self._pending.listener.known(key, etag)
+        if known is not None and known.metadata is not None:
+            return known
+        if etag is not None and is_local(etag):
+            return await self._real(key, etag)
+        info = await self.inner.head(key)
+        if etag not in (None, info.etag):
+            raise changed(key)
         return info
+
+    async def _update(self, newest: Entry, metadata: Metadata, if_match: ETag | None) -> ObjectInfo:
+        """What is pending, otherwise described."""
+        key = newest.record.key
+        if newest.record.op is Op.DELETE:
+            raise not_found(key)
+        judge(key, newest, None if if_match is None else Matches(if_match))
+        if newest.replaceable:
+            return await self._pending.amend(newest, replace(newest.record, metadata=metadata))
+        return await self._describe(newest.record, metadata)
 
     async def _describe(self, former: Record, metadata: Metadata) -> ObjectInfo:
         """Behind *former*, which is being sent: the same bytes with other metadata. A small body is sent again, a large one is not."""

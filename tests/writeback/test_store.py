@@ -196,11 +196,20 @@ async def test_a_file_is_described_while_it_is_being_sent(clock: MockClock, stor
     assert plan.mutations() == ["put", "put", "adopt", "update"]
 
 
-async def test_what_is_in_the_store_is_described_there(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
+async def test_what_is_in_the_store_is_described_in_turn(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
+    """One copy onto itself for any number of changes, none of which asks the store."""
     info = await store.put(K, b"data")
     await store.sync()
-    updated = await store.update(K, {"m": "2"}, if_match=info.etag)
-    assert ((await bucket.head(K)).metadata, (await store.head(K)).etag) == ({"m": "2"}, updated.etag)
+    plan.seen.clear()
+    for mode in "234":
+        info = await store.update(K, {"m": mode}, if_match=info.etag)
+    assert plan.seen == []
+    assert (await store.head(K), await read(store, K)) == (info, b"data")
+    await store.sync()
+    assert (await bucket.head(K)).metadata == {"m": "4", COMMIT_ID: await commit_id(bucket, K)}
+    assert ((await store.head(K)).etag, plan.mutations()) == (info.etag, ["update"])
+    with pytest.raises(PreconditionFailed):
+        await store.update(K, {"m": "5"}, if_match=ETag("another"))
 
 
 async def test_what_others_say_of_a_version_of_ours_is_shown(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
@@ -351,7 +360,7 @@ async def test_what_the_store_refuses_is_kept_and_told_and_shown_no_more(
     clock: MockClock, store: WriteBack, bucket: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     forgotten: list[str] = []
-    store.forget = forgotten.append
+    store.listener.forget = forgotten.append
     await bucket.put(K, b"foreign")
     await store.put(K, b"ours", Commit(condition=Absent()))
     await store.put(L, b"fine")
