@@ -19,7 +19,7 @@ import os
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ PATIENCE_S = 150.0
 NAMES = [f"file-{number}" for number in range(8)]
 FOLDERS = ["one", "two"]
 NOTE = "user.note"
+# Lines of what an application did that are told when it fails.
+STORY = 60
 MODES = (0o600, 0o640, 0o755)
 # Of several parts, and so small that the staging folder holds one of each application.
 LARGE = 12 * MiB, 20 * MiB
@@ -75,6 +77,7 @@ class Insistent:
     world: dict[str, bytes] = field(default_factory=dict)
     notes: dict[str, Note] = field(default_factory=dict)
     told: Counter[str] = field(default_factory=Counter)
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY))
 
     def live(self, until: Callable[[], bool]) -> None:
         """Changes, one after another, until it is time and the last is acknowledged. Raises AssertionError for a lost name or content."""
@@ -83,7 +86,15 @@ class Insistent:
         while not until():
             change = rng.choices(*zip(*self._changes(), strict=True))[0]
             self.told[change.__name__] += 1
-            change(self, rng)
+            self._tell(change.__name__)
+            try:
+                change(self, rng)
+            except AssertionError as error:
+                error.add_note("before that:\n  " + "\n  ".join(self.story))
+                raise
+
+    def _tell(self, line: str) -> None:
+        self.story.append(f"{time.strftime('%H:%M:%S')} {line}")
 
     def _changes(self) -> Sequence[tuple[Callable[[Insistent, random.Random], None], int]]:
         return CHANGES
@@ -119,6 +130,7 @@ class Insistent:
     def _endure(self, error: OSError, falls: int) -> None:
         name = errno.errorcode.get(error.errno or 0, str(error))
         self.told[name] += 1
+        self._tell(f"  {name}: {error.filename}")
         if error.errno not in BAD_DAY and not self.weather.fell_since(falls):
             raise AssertionError(f"{self.home.name}: {name} is no weather: {error}") from error
 
@@ -126,6 +138,7 @@ class Insistent:
 
     def _know(self, name: str, content: bytes) -> None:
         self.world[name] = content
+        self._tell(f"  {name} is {len(content)} bytes, {self.notes.get(name)}")
         self.acknowledged(name, content, self.notes.get(name))
 
     def _know_moved(self, names: Iterable[tuple[str, str]]) -> None:
@@ -137,6 +150,7 @@ class Insistent:
             if note:
                 self.notes[new] = note
         for name, new, content, note in moved:
+            self._tell(f"  {name} is {new}")
             self.acknowledged(name, None, None)
             self.acknowledged(new, content, note)
 

@@ -43,6 +43,7 @@ APPLICATIONS = 4
 CROWDS = {True: (1100, 1000), False: (130, 100)}
 SMALL_STAGING = Path(__file__).parent / "small_staging.py"
 STAGING_BYTES = 96 * MiB
+LET_GO_S = 20.0
 MUTATIONS = ("PUT", "COPY", "DELETE", "DeleteObjects", "UploadPart", "UploadPartCopy", "Complete")
 # Not the beginning of an upload: of two of one key whose answers were lost at once neither is known for ours, and neither is aborted.
 ANSWERED = (*MUTATIONS, "GET", "GET-range", "HEAD", "LIST")
@@ -200,8 +201,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
             monkeypatch.setenv(name, value)
     (tmp_path / "server").mkdir()
     with served(tmp_path / "server") as server, Front(f"{server.host}:{server.port}") as front, small_disk(tmp_path / "staging") as staging:
-        long, late = request.node.get_closest_marker("soak") is not None, "--write-back" in getattr(request, "param", ())
-        crowd, at_once = CROWDS[long]
+        crowd, at_once = CROWDS[request.node.get_closest_marker("soak") is not None]
         monkeypatch.setenv("STAGING", str(staging))
         monkeypatch.setenv("ANSWER_KEYS", str(at_once))
         direct = boto3.client(
@@ -218,9 +218,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
         mount.url = f"s3://{BUCKET}"
         # It may complain of the weather as it likes, but not of itself.
         mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
-        # A kill in such a rename leaves sources behind with --write-back, for now: not in every run of the tests.
-        files = {f"{PLACES[0]}/{number:04}": f"file {number} of many".encode() for number in range(0 if late and not long else crowd)}
-        scene = Scene(front, direct, mount, staging, late=late, crowd=files)
+        files = {f"{PLACES[0]}/{number:04}": f"file {number} of many".encode() for number in range(crowd)}
+        scene = Scene(front, direct, mount, staging, late="--write-back" in options, crowd=files)
         scene.settle()
         try:
             mount.start()
@@ -238,8 +237,7 @@ def soak(scene: Scene, seconds: float, seed: int, capfd: pytest.CaptureFixture[s
         for number, name in enumerate(f"app-{number}" for number in range(APPLICATIONS))
     ]
     told = partial(scene.require_stored, "crowd")
-    if scene.crowd:
-        applications.append(Crowd(top / "crowd", seed * 100 + APPLICATIONS, scene.weather, told, dict(scene.crowd)))
+    applications.append(Crowd(top / "crowd", seed * 100 + APPLICATIONS, scene.weather, told, dict(scene.crowd)))
     watchdog = threading.Timer(seconds + 300, scene.mount.clean_up)
     watchdog.start()
     try:
@@ -248,6 +246,7 @@ def soak(scene: Scene, seconds: float, seed: int, capfd: pytest.CaptureFixture[s
             weather(scene, end, seed, lambda: any(life.done() for life in lives))
             for life in lives:
                 life.result()
+        require_nothing_staged(scene)
     except BaseException:
         with capfd.disabled():
             print(state_of(scene))  # noqa: T201 (what it is for)
@@ -284,6 +283,15 @@ def report(scene: Scene, applications: list[Insistent], seed: int) -> None:
     print(f"\nSOAK_SEED={seed}")  # noqa: T201 (what it is for)
     for title, counts in (("faults", scene.tally), ("applications", told)):
         print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))  # noqa: T201
+
+
+def require_nothing_staged(scene: Scene) -> None:
+    """What is committed takes no room any more. (The kernel lets go of closed files when it likes.)"""
+    assert s3mount("flush", scene.mount.path).returncode == 0
+    deadline = time.monotonic() + LET_GO_S
+    while AS_ROOT and (room := os.statvfs(scene.staging)).f_bfree < room.f_blocks:
+        assert time.monotonic() < deadline, f"{(room.f_blocks - room.f_bfree) * room.f_frsize} bytes stay in the staging folder"
+        time.sleep(0.05)
 
 
 def state_of(scene: Scene) -> str:
