@@ -27,7 +27,7 @@ HEADS = 64
 
 
 class Flight(Generic[T]):
-    """One request under way."""
+    """One request under way, or waiting for its turn. `asked` is when it was sent, as far as it was."""
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
@@ -118,6 +118,7 @@ class Asking:
     async def _fly_head(self, key: Key, flight: Flight[ObjectInfo | None]) -> None:
         try:
             async with self._limit:
+                flight.asked = self._tables.ask()
                 await flight.fly(lambda: self._head(key, flight.asked), lambda info: None)
         finally:
             if self._heads.get(key) is flight:
@@ -135,6 +136,7 @@ class Asking:
         """Metadata may change without the ETag: what was asked for before this mount's last change is no news."""
         if self._tables.made_since(info.key, asked) is None:
             self.heard(info)
+            self._tables.proved(info.key, asked)
 
     async def head(self, key: Key) -> tuple[ObjectInfo | None, Asked]:
         """The object, None where there is none."""
@@ -142,6 +144,14 @@ class Asking:
         info = await self._head(key, asked)
         self._tables.told(key, info, asked)
         return info, asked
+
+    async def look(self, name: str) -> tuple[Found, Asked]:
+        """As `find`, by HEAD and the first page of what lies below *name*: whoever looks for a directory reads it next."""
+        below = self.page(f"{name}/")
+        info, _ = await self.head(Key(name))
+        page = await below.wait()
+        marker = next((found for found in page.objects if found.key == f"{name}/"), None)
+        return Found(info, marker, implied=len(page.objects) + len(page.prefixes) > (marker is not None)), below.asked
 
     async def find(self, name: str) -> tuple[Found, Asked]:
         asked = self._tables.ask()

@@ -3,7 +3,7 @@
 Owns: which request a question is worth.
 Must not know: how listings are told, what is listed ahead.
 
-    nothing of the directory is known    HEAD (or `find`) and the directory's first page, side by side; the first that answers wins
+    nothing of the directory is known    HEAD, the first page of the directory, and that of what lies below the name, side by side
     a stretch of it is known, but old    that stretch is listed again
     another stretch is known             a page that begins just before the name, as long as pages listed so were of use to later lookups;
                                          else HEAD (or `find`) alone: random access to a million names does not list them all
@@ -40,6 +40,8 @@ LOOKUPS_PER_PAGE = 2
 # How long a name of a directory is good for, for each of its pages: of more than five, that is more than the usual time-to-live. It is what
 # a page of names takes to be asked about on a busy machine.
 PAGE_SECONDS = 0.2
+# What S3 takes: a longer name has nothing below it that could be listed.
+KEY_BYTES = 1024
 # Stretches listed again beside the one that somebody waits for.
 BESIDE = 5
 
@@ -127,10 +129,13 @@ class Lookups:
                 await flight.wait()
                 since = since or flight.asked
                 continue
-            found, since = await self._asked(name, lambda: self._asking.find(name), self.known_name, since)
+            found, since = await self._asked(name, lambda: self._asking.find(name), self.known_name, since, first=lambda: self._look(name))
             if found is not None:
                 return found
         return None
+
+    async def _look(self, name: str) -> tuple[Found, Asked]:
+        return await (self._asking.look(name) if len(name.encode()) < KEY_BYTES else self._asking.find(name))
 
     def _leads_to_directory(self, name: str, since: Asked | None) -> bool:
         """Whether all is known but what the listing of the directory *name* itself would tell: its marker, or whether it is there still."""
@@ -163,14 +168,19 @@ class Lookups:
         single: Callable[[], Awaitable[tuple[T, Asked]]],
         known: Callable[[str, Asked | None], T | None],
         since: Asked | None,
+        *,
+        first: Callable[[], Awaitable[tuple[T, Asked]]] | None = None,
     ) -> tuple[T | None, Asked | None]:
-        """An answer from the store and None, or None and since when the tables may have one."""
+        """An answer from the store and None, or None and since when the tables may have one.
+
+        *single* asks for the name alone; *first* does where nothing is known of its directory.
+        """
         stem = stem_of(name)
         table = self._tables.table(stem)
         table.using += 1
         try:
             if not table.leaves:
-                return await self._side_by_side(name, single, known)
+                return await self._side_by_side(name, first or single, known)
             after = table.stretch(text_of(stem, name))
             if after is None and self._heads and not self._pays(table):
                 return await single()

@@ -68,7 +68,7 @@ class Table:
 
     `latest` is when the newest of what is known was asked for.
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
-    `proof` is the key that this mount was last heard to have put below it, and when: the directory was there then.
+    `proof` is the key that this mount has last put below it, or HEAD has found there, and when: the directory was there then.
     """
 
     __slots__ = (

@@ -215,13 +215,21 @@ class Tables:
 
     def _prove(self, change: Change) -> None:
         """What was put below a directory proves that it is there; what went proves nothing any more."""
+        if isinstance(change.value, ObjectInfo):
+            return self.proved(change.key, change.asked)
         stem = stem_of(change.key)
         while stem:
-            if (table := self._tables.get(stem)) is not None:
-                if isinstance(change.value, ObjectInfo):
-                    table.proof = (change.key, change.asked)
-                elif table.proof is not None and table.proof[0] == change.key:
-                    table.proof = None
+            if (table := self._tables.get(stem)) is not None and table.proof is not None and table.proof[0] == change.key:
+                table.proof = None
+            stem = parent_of(stem)
+
+    def proved(self, key: str, asked: Asked) -> None:
+        """The object *key* was there when that was asked for, and with it the directories above."""
+        stem = stem_of(key)
+        while stem:
+            table = self._tables.get(stem)
+            if table is not None and (table.proof is None or table.proof[1].number < asked.number):
+                table.proof = (key, asked)
             stem = parent_of(stem)
 
     def _empty_until_now(self, stem: str) -> None:

@@ -162,6 +162,35 @@ async def test_a_walk_over_a_deep_tree_is_listed_from_where_it_began(autojump_cl
         assert slow.counts["list"] <= 15
 
 
+async def test_a_directory_that_was_looked_for_is_listed_already(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:04}" for n in range(2500)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
+        assert (await store.find("d")).is_directory
+        assert slow.taken() == {"head": 1, "list": 2}
+        await list_all(store, "d/")
+        assert slow.taken() == {"head": 2500, "list": 2}
+
+
+async def test_while_attributes_are_asked_for_the_way_to_them_is_not_asked_about(autojump_clock: MockClock) -> None:
+    """The kernel looks the directory up again each second, while the HEADs of ten pages take five."""
+    async with remembering([f"top/d/f{n:05}" for n in range(10_000)], attributes="full") as (store, slow):
+
+        async def look_again() -> None:
+            while True:
+                for name in ("top", "top/d"):
+                    assert (await store.find(name)).is_directory
+                await trio.sleep(0.5)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_again)
+            await trio.sleep(0.2)
+            slow.taken()
+            began = trio.current_time()
+            assert len((await list_all(store, "top/d/"))[0]) == 10_000
+            assert trio.current_time() - began > 4
+            assert slow.taken() == {"head": 10_000, "list": 9}
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_lies_beyond_a_directory_that_somebody_walks_is_not_listed(autojump_clock: MockClock) -> None:
     keys = [f"top/{a}/{b:02}/f{n:02}" for a in range(3) for b in range(20) for n in range(20)] + [f"zzz/{n:05}/f" for n in range(5000)]
     async with remembering(keys, metadata_ttl_s=60.0) as (store, slow):
