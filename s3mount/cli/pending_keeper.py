@@ -59,6 +59,7 @@ class Keeper:
                 content_type=commit.content_type,
                 storage_class=commit.storage_class,
                 commit_id=commit.commit_id,
+                former=commit.former.etag if commit.former is not None and commit.former.key == uncommitted.key else "",
             )
 
 

@@ -29,7 +29,7 @@ from s3mount.cli.pending_keeper import INCOMPLETE
 from s3mount.cli.pending_places import PendingPlace
 from s3mount.errors import AlreadyExists, Busy, NotFound, PreconditionFailed, S3MountError, Stale, StoreError, Unavailable
 from s3mount.fs.delivery import deliver, look
-from s3mount.model import Content, Hole, Kept, Matches, Piece, Staged
+from s3mount.model import Content, ETag, Hole, Kept, Matches, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.wrap.base import Wrapper
 from s3mount.writeback.journal import Amend, Journal, Leave
@@ -86,6 +86,7 @@ async def _commit(store: ObjectStore, journal: Journal, record: Record, *, overw
         content_type=record.content_type,
         storage_class=record.storage_class,
         commit_id=record.commit_id,
+        former=ObjectInfo(record.key, 0, ETag(record.former), 0) if record.former else None,
     )
     if record.op is Op.DELETE:
         await store.delete(record.key)
@@ -96,6 +97,10 @@ async def _commit(store: ObjectStore, journal: Journal, record: Record, *, overw
 
 async def in_its_words(store: ObjectStore, record: Record) -> Record:
     """*record*, where it speaks of a version by what a mount with --write-back called it, in the store's own words. Raises StoreError."""
+    former = ETag(record.former)
+    if former and is_local(former):
+        info = await look(store, record.key, commit_of(former))
+        record = replace(record, former=info.etag if info is not None else "")
     wanted = record.condition.etag if isinstance(record.condition, Matches) else record.base.etag if record.base else None
     if wanted is None or not is_local(wanted):
         return record

@@ -57,8 +57,8 @@ class Entry:
     """A record that is pending. `due`: not to be sent before; `latest`: not put off beyond that by a newer one that replaces it.
     `since`: the id of the first change that it stands for.
 
-    `doubt`: it may have been sent. `hurried`: somebody waits for it. `error`: why the last try failed, which was the `failed`-th failure of
-    all. `data`: bodies that are in memory.
+    `doubt`: it may have been sent. `inherited`: a former mount left it. `hurried`: somebody waits for it. `error`: why the last try failed,
+    which was the `failed`-th failure of all. `data`: bodies that are in memory.
     """
 
     record: Record
@@ -66,6 +66,7 @@ class Entry:
     since: int
     latest: float = inf
     doubt: bool = False
+    inherited: bool = False
     hurried: bool = False
     phase: Phase = Phase.WAITING
     error: StoreError | None = None

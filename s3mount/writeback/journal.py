@@ -265,10 +265,11 @@ class Journal:
         content_type: str = "application/octet-stream",
         storage_class: str = "STANDARD",
         commit_id: str = "",
+        former: str = "",
     ) -> int:
         """Keep a content that could not be committed; its record's id. *bodies* are what `Stored` pieces name, copied here and synced.
 
-        Raises NoSpace, Unavailable.
+        The rest: see `Record`. Raises NoSpace, Unavailable.
         """
         now = time.time_ns()
         record = Record(
@@ -283,6 +284,7 @@ class Journal:
             metadata=metadata or {},
             content_type=content_type,
             storage_class=storage_class,
+            former=former,
             created_ns=now,
             updated_ns=now,
             reason=reason,

@@ -144,9 +144,10 @@ class Overlay:
         alias = self._aliases.get(key)
         return alias.etag if alias is not None and alias.shown.etag == etag else None
 
-    def alias_of(self, key: str) -> ObjectInfo:
-        """Our version of *key*, of which `real` knows."""
-        return self._aliases[key].shown
+    def alias_of(self, key: str) -> ObjectInfo | None:
+        """Our version of *key* in the store, if that is remembered."""
+        alias = self._aliases.get(key)
+        return None if alias is None else alias.shown
 
     # -- many keys --------------------------------------------------------------------
 

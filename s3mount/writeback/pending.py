@@ -106,7 +106,7 @@ class Pending:
         for record in records:
             self.last_id = max(self.last_id, record.id)
             if record.state is State.QUEUED:
-                self._took(Entry(record, trio.current_time(), record.id, doubt=True))
+                self._took(Entry(record, trio.current_time(), record.id, doubt=True, inherited=True))
             else:
                 self.failed_records += 1
 
@@ -134,7 +134,7 @@ class Pending:
         if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
             raise changed(record.key)
         replaced = replaced_by_put(newest, self.chains)
-        record = self.dated(record)
+        record = self.dated(replace(record, former=record.former or self._seen(record.key)))
         if replaced is not None:
             record = over(record, replaced.record)
         await self.enter([Step(record, replaced, due, bodies)], synced=synced)
@@ -156,13 +156,19 @@ class Pending:
         replaced = newest if newest is not None and newest.replaceable else None
         if replaced is not None:
             condition = replaced.record.condition if isinstance(replaced.record.condition, Matches) else None
-        former = replaced.record.former if replaced is not None else self._seen(key) if newest is None else ""
+        former = replaced.record.former if replaced is not None else self._seen(key)
         return Step(self.dated(Record(key=key, op=Op.DELETE, condition=condition, former=former)), replaced, due)
 
     def _seen(self, key: Key) -> str:
-        """The version that is shown, as far as that is known: the store's word for it, or ours."""
-        known = self.listener.known(key, None)
+        """The version that is shown, as far as that is known: the store's word for it, or ours; "" where there is none."""
+        newest = self.chains.newest(key)
+        if newest is not None:
+            return newest.record.etag if newest.record.op is Op.PUT else ""
+        known = self.listener.known(key, None) or self.overlay.alias_of(key)
         return "" if known is None else self.overlay.real(key, known.etag) or known.etag
+
+    def now_ns(self) -> int:
+        return self._clock_ns()
 
     def dated(self, record: Record) -> Record:
         """*record*, entered now."""

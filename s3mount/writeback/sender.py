@@ -41,7 +41,7 @@ from s3mount.errors import (
     Unavailable,
     Unsupported,
 )
-from s3mount.model import NO_METADATA, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import NO_METADATA, Absent, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.bodies import read_all
@@ -64,6 +64,9 @@ BACK_OFF_S, BACK_OFF_MOST_S = 1.0, 60.0
 BURST_S = 5.0
 BACKLOG = 1000
 BACKLOG_BYTES = 64 * MiB
+# What a file is written over by counts for this long: as with two programs on one disk, the later one wins. What has waited for longer (the
+# store was away, the machine was off) is sent only if nobody else has written meanwhile.
+OLD_NS = 600 * 10**9
 # The same trouble is in the log no more often.
 SILENCE_S = 60.0
 
@@ -111,7 +114,7 @@ class Sender:
             self._urgent.append(entry)
         else:
             self._push(entry)
-        if entry.record.op is Op.DELETE and entry.record.condition is None and self._is_ready(entry):
+        if entry.record.op is Op.DELETE and entry.record.condition is None and self._is_ready(entry) and not self._is_old(entry):
             self._removals[entry.record.id] = entry
             if len(self._removals) >= DELETE_KEYS:
                 entry.due = trio.current_time()
@@ -185,9 +188,9 @@ class Sender:
     def _batch(self, entry: Entry) -> list[Entry]:
         if entry.record.id not in self._removals:
             return [entry]
-        batch = [each for each in self._removals.values() if self._is_ready(each)][:DELETE_KEYS]
+        batch = [each for each in self._removals.values() if self._is_ready(each) and not self._is_old(each)][:DELETE_KEYS]
         if entry not in batch:
-            batch[-1] = entry
+            batch[-1:] = [entry]
         for each in batch:
             del self._removals[each.record.id]
         if len(self._removals) < DELETE_KEYS:
@@ -279,12 +282,12 @@ class Sender:
     async def _put(self, entry: Entry) -> ObjectInfo:
         record = entry.record
         commit = Commit(
-            condition=await self._condition(record),
+            condition=await self._condition(record.key, self._guarded(entry)),
             metadata=record.metadata,
             content_type=record.content_type,
             storage_class=record.storage_class,
             commit_id=record.commit_id,
-            former=self._former(record),
+            former=await self._former(record),
         )
         if record.is_base_again:
             return await (self._copy(record, commit) if record.reads else self._describe(record, commit.condition))
@@ -311,19 +314,33 @@ class Sender:
         assert base is not None
         return await self._inner.copy(Key(record.reads), record.key, if_match=base.etag, commit=replace(commit, former=None))
 
-    async def _condition(self, record: Record) -> Condition:
-        condition = record.condition
+    def _guarded(self, entry: Entry) -> Condition:
+        """On which condition a change is sent: what has waited for long is not to undo what others have done since."""
+        record = entry.record
+        marker = record.key.endswith("/") and not record.size
+        if record.condition is not None or marker or not self._is_old(entry):
+            return record.condition
+        return Matches(ETag(record.former)) if record.former else Absent()
+
+    def _is_old(self, entry: Entry) -> bool:
+        return entry.inherited or self._pending.now_ns() - entry.record.created_ns > OLD_NS
+
+    async def _condition(self, key: Key, condition: Condition) -> Condition:
         if not self._inner.capabilities.conditional_put:
             return None
         if isinstance(condition, Matches) and is_local(condition.etag):
-            return Matches((await self._real(record.key, condition.etag)).etag)
+            real = self._pending.overlay.real(key, condition.etag)
+            return Matches(real or (await self._real(key, condition.etag)).etag)
         return condition
 
-    def _former(self, record: Record) -> ObjectInfo | None:
+    async def _former(self, record: Record) -> ObjectInfo | None:
         """The version in the store whose place this one takes, where that can be told; what it has beyond metadata stays."""
         etag = ETag(record.former)
         if etag and is_local(etag):
-            etag = self._pending.overlay.real(record.key, etag) or ETag("")
+            try:
+                etag = self._pending.overlay.real(record.key, etag) or (await self._real(record.key, etag)).etag
+            except PreconditionFailed:
+                return None
         return ObjectInfo(record.key, 0, etag, 0) if etag else None
 
     async def _base(self, record: Record) -> ObjectInfo | None:
@@ -345,12 +362,21 @@ class Sender:
 
     async def _remove(self, entry: Entry) -> None:
         try:
-            condition = await self._condition(entry.record)
+            await self._require_untouched(entry)
+            condition = await self._condition(entry.record.key, self._guarded(entry))
             await self._inner.delete(entry.record.key, if_match=condition.etag if isinstance(condition, Matches) else None)
         except (PreconditionFailed, NotFound):
             log.info("%r was replaced by somebody else before its removal: it stays", entry.record.key)
             self._pending.listener.forget(entry.record.key)
         await self._arrived(entry, None)
+
+    async def _require_untouched(self, entry: Entry) -> None:
+        """An old removal of nobody knows which version is only for what was there before it. Raises PreconditionFailed, NotFound."""
+        record = entry.record
+        if record.condition is None and not record.former and self._is_old(entry):
+            info = await self._inner.head(record.key)
+            if info.mtime_ns > record.created_ns:
+                raise changed(record.key)
 
     async def _send_removals(self, batch: Sequence[Entry]) -> None:
         try:

@@ -175,8 +175,7 @@ class Shown(Wrapper):
     async def _real(self, key: Key, etag: ETag) -> ObjectInfo:
         """Our version *etag* of *key* as the store calls it. Raises PreconditionFailed where it is another one by now, NotFound."""
         known = self._pending.overlay.real(key, etag)
-        if known is not None:
-            shown = self._pending.overlay.alias_of(key)
+        if known is not None and (shown := self._pending.overlay.alias_of(key)) is not None:
             return replace(shown, etag=known)
         info = await self.inner.head(key)
         if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):

@@ -148,6 +148,9 @@ def test_what_close_could_not_store_waits_in_the_mount_and_is_stored_on_demand(m
 
 
 def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
+    """Tags and headers of the object whose place it takes go with it: they were dropped by `retry`."""
+    had = {"Metadata": {"mode": str(0o100640)}, "Tagging": "kept=yes", "CacheControl": "max-age=60"}
+    bucket.put_object(Bucket=BUCKET, Key="precious.txt", Body=b"before", **had)
     data = write_refused(mount, front, data=random.Random(1).randbytes(300_000))
     told = said("umount", mount.path, status=1)
     assert "1 file could not be stored" in told
@@ -171,7 +174,9 @@ def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, 
     front.spoil()
     assert said("retry", "--all", f"s3://{BUCKET}") == f"{item['url']}: stored\n"
     assert body(bucket, "precious.txt") == data
-    metadata = bucket.head_object(Bucket=BUCKET, Key="precious.txt")["Metadata"]
+    metadata = (head := bucket.head_object(Bucket=BUCKET, Key="precious.txt"))["Metadata"]
+    assert head["CacheControl"] == "max-age=60"
+    assert bucket.get_object_tagging(Bucket=BUCKET, Key="precious.txt")["TagSet"] == [{"Key": "kept", "Value": "yes"}]
     assert (int(metadata["mode"]) & 0o777, metadata["mtime"]) == (0o640, "1000000000.000000007")
     assert listed() == []
 
