@@ -1,4 +1,4 @@
-"""What every test gets: fixed seeds, a look at the log, and one line that says why nothing was mounted.
+"""What every test gets: fixed seeds, folders of its own, a look at the log, and one line that says why nothing was mounted.
 
 Owns: the hypothesis profiles, the rule that an unexpected warning in the log fails the test, the skip of tests marked `fuse`.
 Must not know: any part of s3mount but the name of its log.
@@ -15,10 +15,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.leftovers import forget_mounts, settle_in
 
 ExpectLogs = Callable[..., None]
 
@@ -28,6 +30,17 @@ settings.register_profile(
 )
 settings.register_profile("soak", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci")
+
+
+# -- the user's folders ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        settle_in(tmp_path_factory.mktemp("home"), patch)
+        yield
+        forget_mounts(tmp_path_factory.getbasetemp())
 
 
 # -- the log --------------------------------------------------------------------------------

@@ -60,7 +60,6 @@ class Mount:
         self.data = folder / "data"
         self.log = folder / "log"
         self.stderr = folder / "stderr"
-        self.state = folder / "state"
         self.url = URL
         self.options = options
         self.expected: list[str] = []
@@ -79,7 +78,7 @@ class Mount:
         with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
             command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
             command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
-            own = environment(NOTIFY_SOCKET=name, XDG_STATE_HOME=os.environ.get("XDG_STATE_HOME", str(self.state)))
+            own = environment(NOTIFY_SOCKET=name)
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, env=own)
             while b"READY=1" not in _received(channel):
                 if self._process.poll() is not None:

@@ -7,7 +7,6 @@ Must not know: what a test asserts, or which service it asks.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,15 +20,12 @@ from botocore.config import Config
 from tests.fuse.mounting import Mount
 from tests.server.serving import ACCESS_KEY, SECRET_KEY, environment
 
-OURS = ("AWS_", "XDG_", "S3MOUNT_")
-
 
 def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Give this process and its children the tests' keys, and caches and state below *folder*; nothing of the developer's own."""
-    wanted = environment(XDG_CACHE_HOME=str(folder / "cache"), XDG_STATE_HOME=str(folder / "state"))
-    for name in {*os.environ, *wanted}:
-        if name.startswith(OURS):
-            patch.delenv(name, raising=False) if name not in wanted else patch.setenv(name, wanted[name])
+    """Give this process and its children the tests' keys, and caches and state below *folder*."""
+    for name, value in environment(XDG_CACHE_HOME=str(folder / "cache"), XDG_STATE_HOME=str(folder / "state")).items():
+        if name.startswith(("AWS_", "XDG_")):
+            patch.setenv(name, value)
 
 
 def remote(folder: Path, endpoint: str, bucket: str, *options: str | Path, program: tuple[str | Path, ...] = ()) -> Mount:

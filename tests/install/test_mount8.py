@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.conftest import INSTALL_SECONDS, Installation
+from tests.leftovers import forget_mounts
 
 pytestmark = [pytest.mark.slow, pytest.mark.fuse, pytest.mark.timeout(INSTALL_SECONDS + 120)]
 
@@ -74,6 +75,7 @@ def bench(installation: Installation) -> Iterator[Bench]:
         assert made.sh('s3mount mb --data "$DATA" local://photos').returncode == 0
         yield made
         subprocess.run(["fusermount3", "-u", "-z", "-q", str(made.mount)], check=False)
+        forget_mounts(folder)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+ROOT = Path(__file__).parents[2]
+CONFTEST = ROOT / "tests/conftest.py"
 TESTS = """
 import logging
 
@@ -61,7 +62,8 @@ def tried(folder: Path, tests: str, *options: str, **environment: str) -> str:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = fuse: mounts")
     (folder / "test_it.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", *options, str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment})
+    own = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False, env=own)
     return done.stdout
 
 
