@@ -66,6 +66,7 @@ class Handshake:
         """Mount. Raises Unavailable; what fusermount3 has to say about it goes to stderr."""
         self._device, self._keeper = _mounted(mountpoint, options)
         try:
+            os.set_blocking(self._device, False)  # see intake, N1
             self._init = _first_request(self._device)
             stand_in, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except BaseException:

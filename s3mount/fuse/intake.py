@@ -13,7 +13,9 @@ without waiting for anything can as well look for the next request itself. So
 
 This is handed to pyfuse3 in the place of its module `trio`, by the door that its own layer for asyncio uses.
 
-N1  Who is told that there is a request has just seen it, and nobody runs between that and the reading: a read never blocks the loop.
+N1  A read never blocks the loop. Who is told that there is a request has just seen it, and nobody of us runs between that and the reading.
+    But the kernel may take it back there, when whoever asks is killed: that is why the device does not block (see handshake), and pyfuse3's
+    task, which knows only devices that do, begins again.
 N2  While a task is idle, another one listens, or is about to look.
 N3  No task goes on for longer than a turn without a round of the loop.
 N4  Nobody waits outside of the loop while a request is being served: what that waits for comes through the loop.
@@ -43,11 +45,12 @@ SELECTABLE = 1024
 
 
 class Intake:
-    """The tasks of one main loop. *moment_s* 0: nobody waits outside of the loop."""
+    """The tasks of one main loop. *moment_s* 0: nobody waits outside of the loop. `taken_back`: how many requests were, see N1."""
 
     def __init__(self, *, moment_s: float, turn_s: float = TURN_S) -> None:
         self._moment_s = moment_s
         self._turn_s = turn_s
+        self.taken_back = 0
         self._until = 0.0
         self._reader: trio.lowlevel.Task | None = None
         self._idle: list[trio.lowlevel.Task] = []
@@ -93,7 +96,11 @@ class Intake:
 
     async def serve(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run *work*, which reads requests and serves them, as one of the tasks."""
-        await self._steps(work(*args))  # type: ignore[arg-type]  # pyfuse3's are coroutines
+        while True:
+            try:
+                return await self._steps(work(*args))  # type: ignore[arg-type]  # pyfuse3's are coroutines
+            except BlockingIOError:
+                self.taken_back += 1
 
     @types.coroutine
     def _steps(self, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pyfuse3
 import pytest
 import trio
 import trio.testing
 
+from s3mount.fuse import control
 from s3mount.fuse.intake import Intake, in_place_of_trio
+from tests.fuse import taken_back
+from tests.fuse.conftest import NewMount
 
 Handler = Callable[[bytes], Awaitable[None]]
 
@@ -28,6 +35,7 @@ class Loop:
         self.device.setblocking(False)
         self.intake = intake
         self.served: list[tuple[str, bytes]] = []
+        self.before_reading: Callable[[], object] = lambda: None
 
     async def run(self, tasks: int, handler: Handler) -> None:
         async with pyfuse3.trio.open_nursery() as nursery:  # type: ignore[attr-defined]
@@ -43,7 +51,8 @@ class Loop:
                     await lowlevel.wait_readable(self.device.fileno())
             except trio.ClosedResourceError:
                 return
-            message = self.device.recv(100)  # BlockingIOError: somebody was told of a request that is not there
+            self.before_reading()
+            message = self.device.recv(100)  # BlockingIOError: there is no such request any more
             self.served.append((lowlevel.current_task().name, message))
             await handler(message)
 
@@ -198,6 +207,45 @@ async def test_each_request_is_read_once_whoever_waits_for_what(made: MakeLoop, 
             nursery.start_soon(feed)
             nursery.start_soon(loop.run, 4, handler)
     assert [message for _, message in loop.served] == sent
+    assert loop.intake.taken_back == 0
+
+
+async def test_a_request_that_is_taken_back_before_it_is_read_does_no_harm(made: MakeLoop) -> None:
+    loop = made()
+
+    def take_back() -> None:
+        loop.before_reading = lambda: None
+        loop.device.recv(100)
+
+    loop.before_reading = take_back
+    loop.send(b"taken back")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loop.run, 2, partial(ending, loop))
+        await trio.testing.wait_all_tasks_blocked()
+        assert loop.intake.taken_back == 1
+        loop.intake.check()
+        loop.send(b"end")
+    assert [message for _, message in loop.served] == [b"end"]
+
+
+@pytest.mark.fuse
+def test_a_mount_answers_after_whoever_asked_was_killed_before_the_question_was_read(
+    new_mount: NewMount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(taken_back.FOLDER, str(tmp_path))
+    mount = new_mount(program=(taken_back.__file__,))
+    (tmp_path / "armed").touch()
+    asking = subprocess.Popen(["stat", mount.path / "nothing"], stderr=subprocess.DEVNULL)
+    appears(tmp_path / "seen")
+    asking.kill()
+    asking.wait()
+    appears(tmp_path / "gone")
+    assert control.ask(mount.path, owner=os.getuid(), do="status") is not None  # nothing else is asked through the kernel
+
+
+def appears(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.001)
 
 
 async def test_when_the_one_who_listens_is_cancelled_another_one_does(made: MakeLoop) -> None:
