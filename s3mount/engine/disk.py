@@ -52,6 +52,8 @@ class Disk:
     def write_all(self, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
         """Write every byte of *buffers*, one behind the other, from *offset* on; in one call of the system if it takes them all."""
         self.step("write")
+        if len(buffers) == 1 and os.pwrite(fd, buffers[0], offset) == memoryview(buffers[0]).nbytes:
+            return
         views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
         while views:
             written = os.pwritev(fd, views[:BUFFERS_AT_ONCE], offset)
