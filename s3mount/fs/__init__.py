@@ -15,7 +15,8 @@ namespace    looking: name -> object -> inode -> stat
 files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange;  carry: moving keys one by one;  journal: what is written down of that
-moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure)
+moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;
+             aliases: versions that were carried since (pure)
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 following    what others do to the store, heard: what the kernel may believe for long

@@ -27,8 +27,9 @@ import trio
 
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
-from s3mount.model import Absent, Condition, ETag, Key, ObjectInfo
+from s3mount.model import Absent, ByteRange, Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
+from s3mount.store.aspects import whole
 
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ AT_ONCE = 32
 
 # For undoing after a failure, before the caller gets his answer.
 UNDO_SECONDS = 30.0
+
+# What is read to find out whether one object is a copy of the other, where nothing else tells: a copy gets an ETag of its own from some
+# services, and one whose reply was lost is known by nothing else if somebody else made its source.
+ALIKE_BYTES = 8 * MiB
 
 Copied = Callable[[Move, ObjectInfo], Awaitable[None]]
 """Told of each copy when all are there, before the sources go."""
@@ -60,7 +65,7 @@ class Carrier:
 
         Raises StoreError: then nothing was moved, or all is there under both names. AlreadyExists unless it *replaces*.
         """
-        record = await self._begun(moves)
+        record = await begun(self._journal, moves)
         copies: dict[int, ObjectInfo] = {}
         try:
             await self._copy_all(moves, copies, record, replaces=replaces)
@@ -100,14 +105,6 @@ class Carrier:
             finally:
                 taken.update(move.source for move in record.moves)
                 _leave(record)
-
-    async def _begun(self, moves: Sequence[Move]) -> Record | None:
-        if self._journal is None:
-            return None
-        try:
-            return await trio.to_thread.run_sync(self._journal.begin, moves)
-        except OSError as error:
-            raise Unavailable(f"The journal of renames cannot be written: {error.strerror}.") from error
 
     async def _end(self, record: Record | None) -> None:
         if record is not None:
@@ -155,6 +152,8 @@ class Carrier:
         if self._store.capabilities.relocate:
             return await self._relocate(move) if copied is None else None
         step = decide(move, source=await self._head(move.source), target=await self._head(move.target), copied=copied)
+        if step is Step.LEAVE_BOTH and copied is None and await _copy_of(self._store, move) is not None:
+            step = Step.DELETE_SOURCE
         if step is Step.COPY:
             try:
                 info = await copy_to(self._store, move, None, self._absent)
@@ -186,10 +185,20 @@ class Carrier:
             return None
 
 
+async def begun(journal: Journal | None, moves: Sequence[Move]) -> Record | None:
+    """*moves*, written down. Raises Unavailable."""
+    if journal is None:
+        return None
+    try:
+        return await trio.to_thread.run_sync(journal.begin, moves)
+    except OSError as error:
+        raise Unavailable(f"The journal of renames cannot be written: {error.strerror}.") from error
+
+
 async def copy_to(store: ObjectStore, move: Move, commit: Commit | None, condition: Condition) -> ObjectInfo:
     """Copy as *move* says, under *condition*; *commit*: what the copy says of itself. Raises as `ObjectStore.copy`.
 
-    A refusal may be the echo of the copy's own success, whose reply was lost.
+    A refusal may be the echo of the copy's own success, whose reply was lost; what it says of itself may be older than *commit* then.
     """
     described = commit and replace(commit, condition=condition)
     try:
@@ -197,18 +206,36 @@ async def copy_to(store: ObjectStore, move: Move, commit: Commit | None, conditi
     except AlreadyExists:
         if (copy := await _copy_of(store, move)) is None:
             raise
-        return copy
+        if commit is None:
+            return copy
+        return await store.copy(move.source, move.target, if_match=move.etag, commit=replace(commit, condition=Matches(copy.etag)))
 
 
 async def _copy_of(store: ObjectStore, move: Move) -> ObjectInfo | None:
-    """The object under the target if it is a copy of the source: of the same commit, or, where that has no id, just like it."""
+    """The object under the target if it is a copy of the source: of the same commit, or, where that has no id, with the same bytes.
+
+    Then nothing is lost with the source, whoever made the copy.
+    """
     try:
-        source, target = await store.head(move.source), await store.head(move.target)
-    except NotFound:
+        source, target = [await whole(store, await store.head(key)) for key in (move.source, move.target)]
+        if source.etag != move.etag or source.size != target.size:
+            return None
+        ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]
+        same = ids[0] == ids[1] and (ids[0] is not None or source.etag == target.etag or await _are_alike(store, source, target))
+    except (NotFound, PreconditionFailed):
         return None
-    ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]
-    same = ids[0] == ids[1] and source.size == target.size and (ids[0] is not None or source.etag == target.etag)
-    return target if same and source.etag == move.etag else None
+    return target if same else None
+
+
+async def _are_alike(store: ObjectStore, one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Whether two objects of one size have the same bytes; False where they are too large to be read for that."""
+    if one.size > ALIKE_BYTES:
+        return False
+    bodies = [bytearray(one.size), bytearray(one.size)]
+    for info, body in zip((one, other), bodies, strict=True):
+        if body:
+            await store.get_into(info.key, ByteRange(0, info.size), memoryview(body), if_match=info.etag)
+    return bodies[0] == bodies[1]
 
 
 async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:

@@ -24,7 +24,7 @@ K3  Whoever holds the right to change a key (the gate) finds it settled: nothing
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +32,13 @@ from typing import Protocol
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut, Unavailable
-from s3mount.fs.carry import AT_ONCE, copy_to, each
+from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut
+from s3mount.fs.aliases import Aliases
+from s3mount.fs.batches import Batches
+from s3mount.fs.carry import AT_ONCE, begun, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
-from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Matches, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import URL
 from s3mount.store.wrap.base import Wrapper
@@ -48,9 +50,6 @@ ANSWER_KEYS = 1000
 
 # Between two tries to carry what failed.
 RETRY_S = 5.0
-
-# Copies with ETags of their own that are remembered: a request that was sent before its key arrived may be repeated behind it.
-ALIASES = 10_000
 
 GONE = (PreconditionFailed, NotFound)
 DOUBTFUL = (OutcomeUnknown, TimedOut)
@@ -68,19 +67,6 @@ class Passengers(Protocol):
         ...
 
 
-class Batch:
-    """One rename: its record, and how many of its legs are not over."""
-
-    def __init__(self, record: Record | None, left: int) -> None:
-        self.record = record
-        self.left = left
-
-    def note(self, number: int, etag: str) -> None:
-        """Write down what became of a leg."""
-        if self.record is not None:
-            self.record.copied(number, ETag(etag))
-
-
 class Moving(Wrapper):
     """*inner*; *folder* holds the journal (None: none is kept)."""
 
@@ -88,9 +74,9 @@ class Moving(Wrapper):
         super().__init__(inner)
         self.overlay = Overlay()
         self._journal = Journal(folder) if folder is not None else None
-        self._batches: dict[Leg, tuple[Batch, int]] = {}
+        self._batches = Batches()
         self._queue: deque[Leg] = deque()
-        self._aliases: OrderedDict[str, tuple[ETag, ETag]] = OrderedDict()
+        self._aliases = Aliases()
         self._news = trio.lowlevel.ParkingLot()
         self._passengers: Passengers | None = None
         self._running = False
@@ -108,7 +94,7 @@ class Moving(Wrapper):
 
     def check(self) -> None:
         self.overlay.check()
-        assert all(leg.state is not State.OVER for leg in self._batches), "K2"
+        self._batches.check()
 
     # -- a rename -----------------------------------------------------------------------
 
@@ -119,11 +105,11 @@ class Moving(Wrapper):
         area, claimed = Area(source), dict[str, Leg]()
         try:
             await self._claim([info.key for info in infos], claimed)
-            begun = [leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED or leg.doubt]
-            await each(begun, self._arrive)
+            sent = [leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED or leg.doubt]
+            await each(sent, self._arrive)
             ways |= claimed
             legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
-            record = await self._written(legs)
+            record = await begun(self._journal, [Move(leg.source, leg.target, leg.etag) for leg in legs])
             self._begun(area, legs, list(claimed.values()), record)
         finally:
             for leg in claimed.values():
@@ -154,23 +140,13 @@ class Moving(Wrapper):
         if former is not None and former.state is State.WAITING:
             return Leg(former.source, replace(former.info, key=target), (area, *former.areas))
         copy = None if former is None or former.etag != info.etag else former.copy
-        return Leg(info.key, replace(info, key=target, etag=copy.etag if copy else self._etag(info.key, info.etag)), (area,))
-
-    async def _written(self, legs: Sequence[Leg]) -> Record | None:
-        if self._journal is None:
-            return None
-        moves = [Move(leg.source, leg.target, leg.etag) for leg in legs]
-        try:
-            return await trio.to_thread.run_sync(self._journal.begin, moves)
-        except OSError as error:
-            raise Unavailable(f"The journal of renames cannot be written: {error.strerror}.") from error
+        return Leg(info.key, replace(info, key=target, etag=copy.etag if copy else self._aliases.etag(info.key, info.etag)), (area,))
 
     def _begun(self, area: Area, legs: Sequence[Leg], claimed: Sequence[Leg], record: Record | None) -> None:
-        batch = Batch(record, len(legs))
-        self._batches.update((leg, (batch, number)) for number, leg in enumerate(legs))
+        self._batches.begin(record, {leg: number for number, leg in enumerate(legs)})
         self.overlay.add(area, legs, instead_of=claimed)
         for leg in claimed:
-            self._ended(leg)
+            self._batches.ended(leg)
         self._queue.extend(legs)
         self._news.unpark_all()
 
@@ -239,12 +215,10 @@ class Moving(Wrapper):
         except DOUBTFUL:
             leg.doubt = True
             raise
-        batch, number = self._batches[leg]
         if not self.capabilities.relocate:
-            batch.note(number, copy.etag)
+            self._batches.copied(leg, copy.etag)
         self.overlay.copied(leg, copy)
-        if copy.etag != leg.etag:
-            self._alias(leg.target, leg.etag, copy.etag)
+        self._aliases.add(leg.target, leg.etag, copy.etag)
         if self._passengers is not None:
             await self._passengers.arrived(leg.target, leg.etag, copy)
         if self.capabilities.relocate:
@@ -277,41 +251,11 @@ class Moving(Wrapper):
 
     def _over(self, leg: Leg) -> None:
         self.overlay.over(leg)
-        self._ended(leg)
-
-    def _ended(self, leg: Leg) -> None:
-        """The last one of a record takes it along. The others say so: what is put where they came from may be just like them."""
-        batch, number = self._batches.pop(leg)
-        batch.left -= 1
-        if not batch.left and batch.record is not None:
-            batch.record.done()
-        else:
-            batch.note(number, "")
+        self._batches.ended(leg)
 
     def leave(self) -> None:
         """What is still on its way is for the next mount."""
-        for batch, _ in self._batches.values():
-            if batch.record is not None:
-                batch.record.leave()
-
-    # -- versions -----------------------------------------------------------------------
-
-    def _alias(self, key: str, former: ETag, etag: ETag) -> None:
-        self._aliases[key] = former, etag
-        if len(self._aliases) > ALIASES:
-            self._aliases.popitem(last=False)
-
-    def _etag(self, key: str, etag: ETag) -> ETag:
-        """The version *etag* of *key*, by the ETag of its copy if it was carried there since."""
-        former, copy = self._aliases.get(key, (None, etag))
-        return copy if etag == former else etag
-
-    def _commit(self, key: Key, commit: Commit) -> Commit:
-        former = commit.former
-        return replace(commit, condition=self._condition(key, commit.condition), former=former and self._known(key, former))
-
-    def _condition(self, key: Key, condition: Condition) -> Condition:
-        return Matches(self._etag(key, condition.etag)) if isinstance(condition, Matches) else condition
+        self._batches.leave()
 
     # -- looking ----------------------------------------------------------------------
 
@@ -393,7 +337,7 @@ class Moving(Wrapper):
             except GONE:
                 if leg.state is State.WAITING:
                     raise
-        return await self.inner.get_into(key, span, buffer, if_match=if_match and self._etag(key, if_match), arrived=arrived)
+        return await self.inner.get_into(key, span, buffer, if_match=if_match and self._aliases.etag(key, if_match), arrived=arrived)
 
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
         while (leg := self.overlay.waiting(key)) is not None:
@@ -402,10 +346,9 @@ class Moving(Wrapper):
             except GONE:
                 if leg.state is State.WAITING:
                     raise
-        return await self.inner.pin(key, if_match=if_match and self._etag(key, if_match), known=known and self._known(key, known))
-
-    def _known(self, key: Key, known: ObjectInfo) -> ObjectInfo:
-        return replace(known, key=key, etag=self._etag(key, known.etag))
+        return await self.inner.pin(
+            key, if_match=if_match and self._aliases.etag(key, if_match), known=known and self._aliases.info(replace(known, key=key))
+        )
 
     # -- changing -----------------------------------------------------------------------
 
@@ -413,38 +356,42 @@ class Moving(Wrapper):
         """Do *put*, which makes an object under *key*; it is seen, also where it is open whether there is one."""
         self.overlay.put(key)
         info = await put()
-        self._aliases.pop(key, None)
+        self._aliases.drop(key)
         return info
 
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
         await self.clear(key)
-        return await self._put(key, lambda: self.inner.put(key, data, self._commit(key, commit)))
+        return await self._put(key, lambda: self.inner.put(key, data, self._aliases.commit(key, commit)))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         await self.clear(key)
         if content.base is not None:
-            content = replace(content, base=self._known(key, content.base))
-        return await self._put(key, lambda: self.inner.adopt(key, content, self._commit(key, commit)))
+            content = replace(content, base=self._aliases.info(replace(content.base, key=key)))
+        return await self._put(key, lambda: self.inner.adopt(key, content, self._aliases.commit(key, commit)))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         await self.clear(key)
-        etag = if_match and self._etag(key, if_match)
+        etag = if_match and self._aliases.etag(key, if_match)
         return await self._put(key, lambda: self.inner.update(key, metadata, if_match=etag, file_id=file_id))
 
     async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
         await self.clear(key)
-        etag = self._etag(key, if_match)
+        etag = self._aliases.etag(key, if_match)
         return await self._put(key, lambda: self.inner.set_aspect(key, name, value, if_match=etag, file_id=file_id))
 
     async def copy(
         self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
     ) -> ObjectInfo:
         await self.clear(source, target)
-        etag = if_match and self._etag(source, if_match)
+        etag = if_match and self._aliases.etag(source, if_match)
         return await self._put(
             target,
             lambda: self.inner.copy(
-                source, target, if_match=etag, commit=commit and self._commit(target, commit), condition=self._condition(target, condition)
+                source,
+                target,
+                if_match=etag,
+                commit=commit and self._aliases.commit(target, commit),
+                condition=self._aliases.condition(target, condition),
             ),
         )
 
@@ -452,9 +399,9 @@ class Moving(Wrapper):
         if (leg := self.overlay.waiting(key)) is not None:
             await self._cut_short(leg, if_match)
         await self.clear(key)
-        await self.inner.delete(key, if_match=if_match and self._etag(key, if_match))
+        await self.inner.delete(key, if_match=if_match and self._aliases.etag(key, if_match))
         self.overlay.removed(key)
-        self._aliases.pop(key, None)
+        self._aliases.drop(key)
 
     async def _cut_short(self, leg: Leg, if_match: ETag | None) -> None:
         """What is to be deleted need not arrive: unless somebody carries it just now, it is deleted where it lies."""
@@ -476,16 +423,16 @@ class Moving(Wrapper):
         await self.clear(*(key for move in moves for key in (move.source.key, move.target)))
         for move in moves:
             self.overlay.put(move.target)
-        infos = await self.inner.relocate([replace(move, source=self._known(move.source.key, move.source)) for move in moves])
+        infos = await self.inner.relocate([replace(move, source=self._aliases.info(move.source)) for move in moves])
         for move in moves:
             self.overlay.removed(move.source.key)
-            self._aliases.pop(move.source.key, None)
-            self._aliases.pop(move.target, None)
+            self._aliases.drop(move.source.key)
+            self._aliases.drop(move.target)
         return infos
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await self.clear(key)
-        return await self.inner.create_upload(key, self._commit(key, commit))
+        return await self.inner.create_upload(key, self._aliases.commit(key, commit))
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         await self.clear(upload.key)

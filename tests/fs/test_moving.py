@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
-from s3mount.fs import moving, rename
+from s3mount.fs import aliases, rename
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
@@ -251,7 +251,7 @@ async def test_a_large_tree_that_is_renamed_back_goes_back_whole(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Regression: what arrives before that under ETags of its own was taken for others' work where there was much of it."""
-    monkeypatch.setattr(moving, "ALIASES", 5)
+    monkeypatch.setattr(aliases, "ALIASES", 5)
     async with rigged() as rig:
         await rig.mount.rename("d", "e")
         rig.held.set()
@@ -402,6 +402,27 @@ async def test_a_copy_whose_reply_was_lost_is_not_left_behind_by_another_rename(
         await rig.arrive()
         assert await rig.mount.names("f") == NAMES
         assert not [key for key in await keys_of(rig.store) if not key.startswith("f/")]
+
+
+async def test_what_was_changed_after_a_copy_whose_reply_was_lost_is_not_lost_with_it(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = trio.Event()
+
+    def faults(op: Op) -> Fault | None:
+        if (op.verb, op.key) != ("copy", "e/098") or lost.is_set():
+            return None
+        lost.set()
+        return lost_reply()
+
+    async with rigged(faults=faults) as rig:
+        await rig.mount.rename("d", "e")
+        await lost.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await rig.mount.chmod("e/098", 0o600)
+        await rig.arrive()
+        assert int(((await rig.store.head(Key("e/098"))).metadata or {})["mode"]) & 0o777 == 0o600
+        assert (await rig.mount.stat("e/098")).mode & 0o777 == 0o600
 
 
 async def test_a_rename_that_cannot_be_written_down_does_not_happen(tmp_path: Path) -> None:
