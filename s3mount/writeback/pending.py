@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from s3mount.errors import NotFound, StoreError, Unavailable
-from s3mount.model import Condition, ETag, Key, Matches, MiB, ObjectInfo
+from s3mount.model import Absent, Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
 from s3mount.writeback.journal import Amend, Enter, Journal, Leave
@@ -288,7 +288,8 @@ class Pending:
         successor.phase = Phase.HELD
         try:
             after = successor.record
-            vanished = after.op is Op.DELETE and after.condition == Matches(entry.record.etag)
+            new = isinstance(entry.record.condition, Absent)
+            vanished = new and after.op is Op.DELETE and after.condition == Matches(entry.record.etag)
             if not vanished:
                 record = replace(over(after, entry.record), condition=_inherited(after, entry.record))
                 await self.together.commit([Amend(record), Leave((entry.record.id,))])
