@@ -28,7 +28,7 @@ from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
 from s3mount.cli.status import errands, tell
 from s3mount.cli.store_options import Choice, store_options
-from s3mount.config import parse_age, parse_duration, parse_url
+from s3mount.config import parse_age, parse_duration, parse_size, parse_url
 from s3mount.errors import UsageError
 from s3mount.fs.options import FsOptions
 from s3mount.fuse.daemon import Ready, in_background
@@ -38,6 +38,7 @@ from s3mount.fuse.operations import Deadlines
 from s3mount.fuse.runtime import log_fallback
 from s3mount.fuse.session import MountOptions, run_mount
 from s3mount.model import KEY_BYTES
+from s3mount.writeback.options import Spool
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,14 @@ def parse_moment(text: str) -> int:
 )
 @click.option("--write-back", is_flag=True, help="s3://: close returns when the data is safe on local disk, and uploads it afterwards.")
 @click.option(
+    "--spool-size",
+    type=parse_size,
+    metavar="SIZE",
+    default="10G",
+    show_default=True,
+    help="With --write-back: how much may wait on local disk; beyond, close waits until some of it is in the bucket.",
+)
+@click.option(
     "--flush-timeout",
     type=parse_duration,
     metavar="SECONDS",
@@ -146,6 +155,7 @@ def mount(
     request_timeout: float,
     commit_timeout: float,
     write_back: bool,
+    spool_size: int,
     flush_timeout: float,
     log_level: str,
     log_file: Path | None,
@@ -157,7 +167,7 @@ def mount(
     SOURCE is s3://BUCKET[/PREFIX] or local://BUCKET[/PREFIX]. The command returns once MOUNTPOINT answers; unmount with s3mount umount.
     """
     url = parse_url(source)
-    late = write_back_folder(url, choice) if write_back and not read_only and versions_at is None else None
+    late = Spool(write_back_folder(url, choice), spool_size) if write_back and not read_only and versions_at is None else None
     if versions_at is not None:
         # What was does not change any more.
         read_only, metadata_ttl, create = True, FOREVER_S, False

@@ -28,6 +28,7 @@ from s3mount.store.wrap.traced import Traced
 if TYPE_CHECKING:
     from s3mount.cli.remote import Remote
     from s3mount.engine.engine import Engine
+    from s3mount.writeback.options import Spool
 
 logger = logging.getLogger("s3mount")
 
@@ -70,7 +71,7 @@ class Stores:
     """The stores that one command works on, each opened once; leaving the context closes them.
 
     *create* makes the data folder where it is missing; without it, a missing folder is a store without buckets. *cache* (a mount's) is for
-    the stores behind a network. *at_ns*: show buckets as they were then. *write_back*: commit to this folder first (a mount's, of s3://).
+    the stores behind a network. *at_ns*: show buckets as they were then. *write_back*: commit to this spool first (a mount's, of s3://).
     *writes*: look whether the store of a mount is fit for that.
     """
 
@@ -81,7 +82,7 @@ class Stores:
         create: bool = False,
         cache: CacheOptions | None = None,
         at_ns: int | None = None,
-        write_back: Path | None = None,
+        write_back: Spool | None = None,
         writes: bool = False,
     ) -> None:
         self._choice = choice
@@ -204,7 +205,7 @@ async def open_store(
     create_bucket: bool = False,
     cache: CacheOptions | None = None,
     at_ns: int | None = None,
-    write_back: Path | None = None,
+    write_back: Spool | None = None,
     writes: bool = False,
 ) -> AsyncIterator[ObjectStore]:
     """The store of *url*'s bucket for as long as the context lasts; *create_bucket* makes it where it is missing.

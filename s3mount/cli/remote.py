@@ -12,7 +12,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import trio
 
@@ -34,6 +33,7 @@ from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.limited import Limited, Limits
 from s3mount.store.wrap.retrying import Policy, Retrying
+from s3mount.writeback.options import Spool
 from s3mount.writeback.store import WriteBack
 
 logger = logging.getLogger("s3mount")
@@ -49,7 +49,7 @@ COMMAND_BYTES = 256 * MiB
 class Remote:
     """The S3 service that *choice* names. *cache*: remember what it says (a mount; a single command has no second question).
 
-    *at_ns*: show buckets as they were then. *write_back*: commits are in this folder first. *writes*: this is for long, and for writing.
+    *at_ns*: show buckets as they were then. *write_back*: commits wait there first. *writes*: this is for long, and for writing.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Remote:
         cache: CacheOptions | None = None,
         *,
         at_ns: int | None = None,
-        write_back: Path | None = None,
+        write_back: Spool | None = None,
         writes: bool = False,
     ) -> None:
         self._writes = writes
@@ -154,11 +154,11 @@ class Remote:
                 await client.aclose()
 
 
-async def _late(store: ObjectStore, cache: CacheOptions, folder: Path, url: str) -> ObjectStore:
+async def _late(store: ObjectStore, cache: CacheOptions, spool: Spool, url: str) -> ObjectStore:
     """*store* with its caches, and commits that are in *folder* first; without that where another process has the folder."""
     blocks = Blocks(store, cache)
     try:
-        late = await WriteBack.open(blocks, folder, about={"url": url})
+        late = await WriteBack.open(blocks, spool.folder, limit=spool.limit, about={"url": url})
     except Busy:
         logger.warning("Another mount of %s has --write-back already: this one commits at close.", url)
         return remembered_over(blocks, blocks, cache)

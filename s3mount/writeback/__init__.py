@@ -12,22 +12,26 @@
     together            changes that arrive together share a transaction and its sync
     chains              pure: the changes of each key, which is sent next, which condition it carries; the states of a change
     overlay             pure: what is pending, laid over listings; versions of ours under their local ETags
+    holding             bodies of what is pending: in memory, on disk
     pending             the three in step
+    room                how much may wait
     relocating          pure: what renames make of what is pending
     pins                reading what is pending, and going over to the store
     sender              the background: when, in which batches, what an answer means
-    shown, store        the verbs of the protocol
+    shown, arriving, store     the verbs of the protocol: looking, waiting, changing
 
 Theory:
-W1  A put, an edit and a copy return when their record and bytes are synced; a removal, when it would survive kill -9. A change of metadata
-    of what is pending or being sent is one more record; of what is in the store, a request to the store as ever.
+W1  A put, an edit, a copy and a set of renames return when their records and bytes are synced; a removal and a change of metadata, when
+    they would survive kill -9. None asks the store, where it is remembered what is there.
 W2  Every acknowledged change arrives, or is refused and kept: whatever dies, at any step, the next owner of the folder sends what is left.
 W3  It arrives once: each version has a commit id, and what may have been sent is looked for by that before it is sent again.
 W4  Reads and listings show what is pending as if it had arrived; a version of ours keeps its local ETag when it has.
 W5  Conditions are judged by what is pending at once, and by the store when it is sent; what it then refuses is shown no more, told by
     `sync`, and kept in the journal for people (`retry`, `discard`).
 W6  What is not true any more is not sent: a change that is replaced before it is sent costs no request.
+W7  What has waited for long, or was left by a former mount, replaces only what was there when it was entered (`Record.former`).
+W8  No more waits than there is room for: a close waits for it.
 
 A removal that the store refuses since somebody else replaced the object is not carried out, and nobody is told: as with two programs that
-remove and create at the same time. Hard links, reservations and atomic renames are not offered.
+remove and create at the same time. Hard links, reservations and exchanges are not offered.
 """

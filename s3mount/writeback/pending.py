@@ -1,7 +1,7 @@
 """What is pending, in the journal, in memory and laid over the store: the three change together.
 
-Owns: the steps by which a change is entered, replaced, arrives or is refused; bodies; who waits for what.
-Must not know: how anything is sent, the protocol's verbs.
+Owns: the steps by which a change is entered, replaced, arrives or is refused; who waits for what.
+Must not know: how anything is sent, the protocol's verbs, where bodies are.
 
 Each step is one transaction of the journal. What is in memory changes after it, at once; meanwhile the change that is to be replaced is
 HELD, so that nobody begins to send it. Steps of one key take turns.
@@ -9,26 +9,22 @@ HELD, so that nobody begins to send it. Steps of one key take turns.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import trio
 
-from s3mount.errors import NotFound, StoreError, Unavailable
-from s3mount.model import Absent, Condition, ETag, Key, Matches, MiB, ObjectInfo
+from s3mount.errors import StoreError
+from s3mount.model import Absent, Condition, ETag, Key, Matches, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
+from s3mount.writeback.holding import Holding
 from s3mount.writeback.journal import Amend, Enter, Journal, Leave
 from s3mount.writeback.overlay import Overlay
-from s3mount.writeback.pins import Body
 from s3mount.writeback.records import Op, Record, State, compose
 from s3mount.writeback.together import Together
 
-# Bodies of pending changes that are kept in memory too, for being sent and read; beyond, they are read from the journal.
-MEMORY = 64 * MiB
 # Changes without such a pause between them are one burst.
 PAUSE_S = 0.1
 
@@ -68,6 +64,7 @@ class Pending:
     def __init__(self, journal: Journal, *, clock_ns: Callable[[], int]) -> None:
         self.journal = journal
         self.together = Together(journal)
+        self.holding = Holding(journal, self.together)
         self.chains = Chains()
         self.overlay = Overlay()
         self.refused: dict[str, StoreError] = {}
@@ -77,12 +74,12 @@ class Pending:
         self.last_entered = self.burst_began = float("-inf")
         self.failures = 0
         self.bytes = 0
+        self.left = self.leaving = 0
         self.moved = trio.lowlevel.ParkingLot()
         self.offered: Callable[[Entry], None] = lambda entry: None
         self.listener = Listener()
         self._clock_ns = clock_ns
         self._turns: dict[str, _Turn] = {}
-        self._memory = 0
         self._unrecorded: list[int] = []
 
     def __repr__(self) -> str:
@@ -99,7 +96,7 @@ class Pending:
             shown = self.overlay.shown(key)
             assert (shown.etag if shown else None) == (newest.record.etag if newest.record.op is Op.PUT else None), key
         assert keys == set(self.overlay.pending_below("")), "overlay"
-        assert self._memory == sum(len(data) for entry in self.chains for data in entry.data.values()), "memory"
+        self.holding.check(self.chains)
 
     def restore(self, records: Iterable[Record]) -> None:
         """Take up what a former mount left: any of it may have been sent."""
@@ -214,7 +211,7 @@ class Pending:
         self._noted(trio.current_time())
         data = {} if step.replaced is None else step.replaced.data
         entry = self._took(Entry(replace(step.record, id=number), step.due, number), step.replaced)
-        self.remember(entry, {**data, **step.bodies})
+        self.holding.remember(entry, {**data, **step.bodies})
 
     def _noted(self, now: float) -> None:
         if now - self.last_entered > PAUSE_S:
@@ -228,6 +225,7 @@ class Pending:
         self.chains.admit(entry, replaces=replaced)
         self.last_id = max(self.last_id, record.id)
         self.bytes += record.size
+        self.holding.came(record)
         self.overlay.lay(record.key, record.info if record.op is Op.PUT else None)
         self.offered(entry)
         if replaced is not None:
@@ -255,7 +253,7 @@ class Pending:
 
     def _drop(self, entry: Entry) -> None:
         self.bytes -= entry.record.size
-        self._memory -= sum(map(len, entry.data.values()))
+        self.holding.went(entry)
 
     # -- sending --------------------------------------------------------------------------
 
@@ -293,6 +291,7 @@ class Pending:
             if not vanished:
                 record = replace(over(after, entry.record), condition=_inherited(after, entry.record))
                 await self.together.commit([Amend(record), Leave((entry.record.id,))])
+                self.holding.became(after, record)
                 self.chains.rewrite(successor, record)
         finally:
             successor.phase = Phase.WAITING
@@ -370,11 +369,16 @@ class Pending:
         """Have the journal forget a record; later, where it is full: until then the next mount finds the change done."""
         self._unrecorded.append(number)
         numbers, self._unrecorded = tuple(self._unrecorded), []
+        self.leaving += 1
         try:
             await self.together.commit([Leave(numbers)], synced=False)
         except StoreError:
             self._unrecorded.extend(numbers)
             await self.together.call(self.journal.spare, self._unrecorded)
+        finally:
+            self.leaving -= 1
+            self.left += 1
+            self.moved.unpark_all()
 
     # -- what somebody decided on refused ones ----------------------------------------------
 
@@ -402,47 +406,6 @@ class Pending:
         self._never_were.discard(again.etag)
         self._took(Entry(again, trio.current_time(), again.id, doubt=True))
         self.listener.forget(record.key)
-
-    # -- bodies ---------------------------------------------------------------------------
-
-    def remember(self, entry: Entry, bodies: Mapping[str, bytes | int]) -> None:
-        """Keep what *entry*, which is pending, needs of *bodies* in memory, as far as there is room."""
-        for name, data in bodies.items():
-            wanted = name in entry.record.bodies and name not in entry.data
-            if wanted and isinstance(data, bytes) and self._memory + len(data) <= MEMORY:
-                entry.data[name] = data
-                self._memory += len(data)
-
-    async def bodies_of(self, entry: Entry) -> dict[str, Body]:
-        """Bytes and open descriptors of what *entry* names; the caller closes them. Raises NotFound where they are gone."""
-        bodies: dict[str, Body] = dict(entry.data)
-        try:
-            for name in entry.record.bodies - bodies.keys():
-                data = await self.together.call(self.journal.inline, name)
-                bodies[name] = data if data is not None else self._open(name)
-        except BaseException:
-            close_all(bodies)
-            raise
-        return bodies
-
-    def _open(self, name: str) -> int:
-        try:
-            return os.open(self.journal.path_of(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFound(f"The body {name!r} is gone.") from None
-        except OSError as error:
-            raise Unavailable(f"What waits in {self.journal.folder} cannot be read: {error.strerror}.") from error
-
-
-def close_all(bodies: Mapping[str, Body]) -> None:
-    for body in bodies.values():
-        if isinstance(body, int):
-            os.close(body)
-
-
-def fresh_name() -> str:
-    """For a body."""
-    return secrets.token_hex(12)
 
 
 def _stood_on(record: Record) -> set[ETag]:

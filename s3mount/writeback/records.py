@@ -88,6 +88,11 @@ class Record:
         return frozenset(piece.body for piece in self.pieces if isinstance(piece, Stored))
 
     @property
+    def stored_bytes(self) -> int:
+        """How much of it lies in bodies."""
+        return sum(piece.length for piece in self.pieces if isinstance(piece, Stored))
+
+    @property
     def keeps(self) -> bool:
         """Whether something of the base is needed."""
         return any(isinstance(piece, Kept) for piece in self.pieces)

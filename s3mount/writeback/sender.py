@@ -46,8 +46,9 @@ from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.bodies import read_all
 from s3mount.writeback.chains import Entry, Phase
+from s3mount.writeback.holding import close_all
 from s3mount.writeback.journal import INLINE_BYTES
-from s3mount.writeback.pending import PAUSE_S, Pending, close_all
+from s3mount.writeback.pending import PAUSE_S, Pending
 from s3mount.writeback.pins import Body
 from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
 
@@ -291,7 +292,7 @@ class Sender:
         )
         if record.is_base_again:
             return await (self._copy(record, commit) if record.reads else self._describe(record, commit.condition))
-        bodies = await self._pending.bodies_of(entry)
+        bodies = await self._pending.holding.of(entry)
         try:
             if record.size <= INLINE_BYTES and not record.keeps:
                 return await self._inner.put(record.key, await _assembled(record, bodies), commit)

@@ -143,7 +143,7 @@ class Shown(Wrapper):
 
     async def _pin_pending(self, entry: Entry) -> Pin:
         record = entry.record
-        bodies = await self._pending.bodies_of(entry)
+        bodies = await self._pending.holding.of(entry)
 
         async def base() -> Pin:
             assert record.base is not None

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unavailable
+from s3mount.errors import NotFound, PreconditionFailed, StoreError
 from s3mount.model import (
     Condition,
     Content,
@@ -33,37 +33,38 @@ from s3mount.model import (
 )
 from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore, Relocation
 from s3mount.store.rules import DELETE_KEYS, changed, not_found, require_key, require_metadata
+from s3mount.writeback.arriving import Arriving
 from s3mount.writeback.chains import Entry, judge
+from s3mount.writeback.holding import fresh_name
 from s3mount.writeback.journal import INLINE_BYTES, Journal
-from s3mount.writeback.pending import Listener, Pending, fresh_name
+from s3mount.writeback.options import LIMIT
+from s3mount.writeback.pending import Listener
 from s3mount.writeback.records import Op, Piece, Record, Stored, is_local
 from s3mount.writeback.relocating import described, plan, require_apart, require_version, without_commit
-from s3mount.writeback.sender import GATHER_S, SETTLE_S, Sender
-from s3mount.writeback.shown import Shown
+from s3mount.writeback.sender import GATHER_S, SETTLE_S
 
 log = logging.getLogger(__name__)
 
 
-class WriteBack(Shown):
+class WriteBack(Arriving):
     """*inner*, later. Make it with `open`; `aclose` stops sending, what is left stays in the journal."""
-
-    def __init__(self, inner: ObjectStore, journal: Journal, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
-        super().__init__(inner, Pending(journal, clock_ns=clock_ns))
-        self._journal = journal
-        self._sender = Sender(inner, self._pending)
-        self._began = trio.current_time()
-        self._closed = False
 
     @classmethod
     async def open(
-        cls, inner: ObjectStore, folder: Path, *, about: dict[str, str] | None = None, clock_ns: Callable[[], int] = time.time_ns
+        cls,
+        inner: ObjectStore,
+        folder: Path,
+        *,
+        limit: int = LIMIT,
+        about: dict[str, str] | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> WriteBack:
-        """Around *inner*, with the journal in *folder*; what a former mount left there is sent from now on.
+        """Around *inner*, with the journal in *folder*; what a former mount left there is sent from now on. *limit*: see `Room`.
 
         Raises Busy where another process does that, NewerFormat, Corrupt, NoSpace, AccessDenied, Unavailable.
         """
         journal = await trio.to_thread.run_sync(lambda: Journal.open(folder, about=about))
-        store = cls(inner, journal, clock_ns=clock_ns)
+        store = cls(inner, journal, limit=limit, clock_ns=clock_ns)
         records = await trio.to_thread.run_sync(journal.records)
         store._sender.start()
         store._pending.restore(records)
@@ -117,8 +118,8 @@ class WriteBack(Shown):
 
     async def aclose(self) -> None:
         """What is left stays in the journal for the next mount. Idempotent."""
-        if not self._closed:
-            self._closed = True
+        if not self._room.closed:
+            self._room.closed = True
             await self._sender.aclose()
             self._pending.moved.unpark_all()
             left = len(self._pending.chains)
@@ -136,7 +137,9 @@ class WriteBack(Shown):
             return await self.adopt(key, Content(size, (Staged(0, size, source, 0),)), commit)
         name = fresh_name()
         pieces = (Stored(0, size, name, 0),) if size else ()
-        return await self._enter(self._record(key, commit, size, pieces), {name: bytes(data)} if size else {})
+        record = self._record(key, commit, size, pieces)
+        async with self._room.held(size):
+            return await self._room.patiently(lambda: self._enter(record, {name: bytes(data)} if size else {}))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         sources = {id(piece.source): piece.source for piece in content.pieces if isinstance(piece, Staged)}
@@ -150,12 +153,14 @@ class WriteBack(Shown):
         record = self._record(key, commit, content.size, tuple(pieces))
         base = self._translated_base(key, content.base) if record.keeps else None
         judge(key, self._pending.chains.newest(key), record.condition)
-        bodies = await trio.to_thread.run_sync(self._take, {names[number]: source for number, source in sources.items()})
-        try:
-            return await self._enter(replace(record, base=base), bodies)
-        except BaseException:
-            await self._pending.together.call(self._journal.forget, list(bodies))
-            raise
+        record, wanted = replace(record, base=base), {names[number]: source for number, source in sources.items()}
+        async with self._room.held(record.stored_bytes):
+            bodies = await self._room.patiently(lambda: trio.to_thread.run_sync(self._take, wanted))
+            try:
+                return await self._room.patiently(lambda: self._enter(record, bodies))
+            except BaseException:
+                await self._pending.together.call(self._journal.forget, list(bodies))
+                raise
 
     def _record(self, key: Key, commit: Commit, size: int, pieces: tuple[Piece, ...]) -> Record:
         require_key(key)
@@ -326,7 +331,7 @@ class WriteBack(Shown):
             info = await self._pending.put(record, {}, due=max(entry.due, trio.current_time() + SETTLE_S))
             made = self._pending.chains.newest(target)
             if made is not None and made.record.etag == info.etag:
-                self._pending.remember(made, entry.data)
+                self._pending.holding.remember(made, entry.data)
             return info
 
     async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
@@ -386,73 +391,6 @@ class WriteBack(Shown):
         info = await self.inner.complete_upload(upload, parts)
         self._pending.overlay.alias(upload.key, None, None)
         return info
-
-    # -- the medium -------------------------------------------------------------------
-
-    async def sync(self, key: Key | None = None) -> None:
-        """On return every change acknowledged before (of *key*, or all) is in the store.
-
-        Raises why it is not: the store's refusal, or what was the matter when it was tried last. It goes on being tried.
-        """
-        await self.arrival(list(self._pending.chains if key is None else self._pending.chains.of(key)))
-        await trio.lowlevel.checkpoint()
-        self._raise_refused(key)
-        if not self.inner.capabilities.durable:
-            await self.inner.sync(key)
-
-    async def arrival(self, entries: Sequence[Entry]) -> None:
-        """Until none of *entries* is pending, nor what replaced them."""
-        pending = self._pending
-        limit, failures = pending.last_id, pending.failures
-        self._sender.hurry(entries)
-        keys = list({entry.record.key for entry in entries})
-        while keys:
-            left = [entry for entry in pending.chains.of(keys[-1]) if entry.since <= limit]
-            if not left:
-                keys.pop()
-                continue
-            if self._closed:
-                raise Unavailable(f"{keys[-1]!r} is not in the bucket yet; the next mount with --write-back sends it.")
-            needed = pending.chains.with_those_before(left)
-            if pending.failures > failures:
-                self._raise_failed({*keys, *(entry.record.key for entry in needed)}, failures)
-            self._sender.hurry([entry for entry in needed if not entry.failed and not entry.hurried])
-            await pending.moved.park()
-
-    def _raise_failed(self, keys: Collection[str], since: int) -> None:
-        for key in keys:
-            for entry in self._pending.chains.of(key):
-                if entry.failed > since and entry.error is not None:
-                    raise entry.error
-            self._raise_refused(key)
-
-    def _raise_refused(self, key: str | None) -> None:
-        refused = self._pending.refused
-        if key is not None and key in refused:
-            raise refused[key]
-        if key is None and refused:
-            first, error = next(iter(refused.items()))
-            if len(refused) == 1:
-                raise error
-            raise type(error)(f"{len(refused)} files could not be stored, {first!r} among them: {error}") from error
-
-    async def decide(self, verb: str, ids: Sequence[int]) -> int:
-        """`retry` or `discard` what the store refused, by the ids in the journal; how many of them there were."""
-        return await self._pending.decide(verb, ids)
-
-    def status(self) -> dict[str, object]:
-        """What is pending, for people: changes, bytes, since when; what was sent since the mount began; the last failure, as a sentence."""
-        pending, sender = self._pending, self._sender
-        return {
-            "pending": len(pending.chains),
-            "pending_bytes": pending.bytes,
-            "oldest_ns": min((entry.record.created_ns for entry in pending.chains), default=0),
-            "refused": pending.failed_records,
-            "sent": sender.sent,
-            "sent_bytes": sender.sent_bytes,
-            "uptime_s": trio.current_time() - self._began,
-            "error": sender.last_error,
-        }
 
 
 class _Bytes:

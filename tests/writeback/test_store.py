@@ -138,7 +138,7 @@ async def test_bodies_in_memory_are_counted_however_often_they_are_renamed(clock
         store.check()
         await store.sync()
         store.check()
-    assert store._pending._memory == 0
+    assert store._pending.holding._memory == 0
 
 
 async def test_a_removal_of_what_is_gone_already_is_done(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
