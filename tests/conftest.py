@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.leftovers import forget_mounts, settle_in
+from tests.leftovers import ended_in_time, forget_mounts, settle_in
 
 ExpectLogs = Callable[..., None]
 
@@ -108,6 +108,15 @@ def why_no_mounts() -> str | None:
     if shutil.which("fusermount3") is None:
         return "there is no fusermount3 (package fuse3)"
     return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A mount that hangs is killed, so that whoever waits for it gets an error."""
+    if not item.get_closest_marker("fuse"):
+        return (yield)
+    with ended_in_time(item):
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,6 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from s3mount.model import MiB
 from tests.checker.lockstep import Difference, Lockstep, shortened
 from tests.checker.operations import LARGE, Operation, Scope, plan
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import bucket_name, remote_mount
 from tests.s3.services import Service, ours
-from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -52,43 +51,24 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@contextmanager
-def mounted(mount: Mount) -> Iterator[Mount]:
-    try:
-        yield mount.start()
-        if mount.process.poll() is None:
-            mount.stop()
-    finally:
-        mount.clean_up()
-
-
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[Mount]:
-    with mounted(Mount(tmp_path / "embedded")) as mount:
+    with Mount(tmp_path / "embedded").running() as mount:
         yield mount
 
 
 @pytest.fixture
-def remote(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+def remote(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
-    with mounted(remote_mount(service, tmp_path, monkeypatch)) as mount:
+    with remote_mount(tmp_path / "remote", service.url, bucket_name(request)) as mount:
         yield mount
 
 
 @pytest.fixture
-def late(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
+def late(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """As `remote`, written back."""
-    with mounted(remote_mount(service, tmp_path, monkeypatch, "--write-back")) as mount:
+    with remote_mount(tmp_path / "remote", service.url, bucket_name(request), "--write-back") as mount:
         yield mount
-
-
-def remote_mount(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Mount:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
-    mount = Mount(tmp_path / "remote", "--endpoint-url", service.url, *options)
-    mount.url = f"s3://checker-{random.SystemRandom().randrange(1 << 30)}"
-    return mount
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +89,8 @@ def check(mount: Mount, tmp_path: Path, seed: int, count: int, scope: Scope) -> 
         sides = [tmp_path / "disk" / name, mount.path / name]
         for side in sides:
             side.mkdir(parents=True)
-        with mount.guarded():
-            life = Lockstep(sides[0], sides[1], mount.again)
-            life.run(part, title=f"CHECKER_SEED={seed} CHECKER_OPERATIONS={count}")
+        life = Lockstep(sides[0], sides[1], mount.again)
+        life.run(part, title=f"CHECKER_SEED={seed} CHECKER_OPERATIONS={count}")
         return life
 
     whole = plan(seed, count, scope)

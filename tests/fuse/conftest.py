@@ -28,12 +28,11 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
 
 
 @pytest.fixture
-def here(mounted: Mount, request: pytest.FixtureRequest) -> Iterator[Path]:
+def here(mounted: Mount, request: pytest.FixtureRequest) -> Path:
     """A directory of the test's own in the shared mount."""
     folder = mounted.path / re.sub(r"\W", "_", request.node.name)
-    with mounted.guarded():
-        folder.mkdir()
-        yield folder
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +25,13 @@ from s3mount.config import parse_url
 from s3mount.errors import S3MountError
 from s3mount.fuse import mountpoint
 from s3mount.store.api import ObjectStore
+from tests.leftovers import hanging
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVE = REPOSITORY / "tests/fuse/serve.py"
 URL = "local://bucket"
 
-# A mount that does not answer is killed after this, so that the test fails instead of hanging in the kernel.
+# For a command, and for a mount's process to end; a busy machine takes its time.
 PATIENCE_S = 60.0
 
 # libfuse's words for a mount that is taken off in the middle of its read(2) of a request: an end like any other.
@@ -75,6 +75,7 @@ class Mount:
     def start(self) -> Mount:
         """Return once the mount answers; fails with what the process said otherwise."""
         former = self._process
+        hanging.add(self)
         with _notify_socket() as (channel, name), open(self.stderr, "wb") as stderr:
             command = [sys.executable, *map(str, self._program), "mount", "-f", self.url, str(self.path), "--create"]
             command += ["--data", str(self.data), "--log-file", str(self.log), *self.options]
@@ -107,14 +108,13 @@ class Mount:
 
     @contextmanager
     def running(self) -> Iterator[Mount]:
-        """Started and guarded; at the end it must go without a complaint, unless the test saw it end. Nothing of it is left in any case."""
-        with self.guarded():
-            try:
-                yield self.start()
-                if self.process.returncode is None:
-                    self._end()
-            finally:
-                self.clean_up()
+        """Started; at the end it must go without a complaint, unless the test saw it end. Nothing of it is left in any case."""
+        try:
+            yield self.start()
+            if self.process.returncode is None:
+                self._end()
+        finally:
+            self.clean_up()
 
     def _end(self) -> None:
         """What the test had unmounted, or what died by itself, is judged as well."""
@@ -144,16 +144,6 @@ class Mount:
                 mountpoint.detach(self.path)
             except S3MountError:
                 pass
-
-    @contextmanager
-    def guarded(self) -> Iterator[Mount]:
-        """A mount that hangs is killed, so that whoever waits for it gets an error."""
-        timer = threading.Timer(PATIENCE_S, self.clean_up)
-        timer.start()
-        try:
-            yield self
-        finally:
-            timer.cancel()
 
     def elsewhere(self, act: Callable[[ObjectStore], Awaitable[T]]) -> T:
         """What *act* returns for the bucket, opened by this process: another client."""

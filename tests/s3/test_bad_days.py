@@ -12,15 +12,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import remote_mount
 from tests.s3.fronted import BUCKET, Fronted, fronted
 from tests.s3.test_bad_wire import BREAKS, HANGS
-from tests.server.serving import ACCESS_KEY, SECRET_KEY
 from tests.wire.faults import DENIED, EXPIRED, INTERNAL_ERROR, SLOW_DOWN, Rule
 
 pytestmark = [pytest.mark.slow, pytest.mark.fuse]
@@ -77,31 +78,25 @@ def stage(shared: Stage) -> Iterator[Stage]:
     shared.wire.well()
 
 
+@contextmanager
 def mounted(stage: Stage, folder: Path, *options: str) -> Iterator[Mount]:
-    mount = Mount(folder, *options, "--endpoint-url", stage.front.url, "--region", "us-east-1")
-    mount.url = f"s3://{BUCKET}"
-    # It may complain of the wire as it likes, but not of itself.
-    mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-        try:
-            mount.start()
-            yield mount
-            stage.wire.well()
-            mount.stop()
-        finally:
-            mount.clean_up()
+    with remote_mount(folder, stage.front.url, BUCKET, *options) as mount:
+        # It may complain of the wire as it likes, but not of itself.
+        mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
+        yield mount
+        stage.wire.well()
 
 
 @pytest.fixture(scope="module")
 def patient(shared: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    yield from mounted(shared, tmp_path_factory.mktemp("patient"), *PATIENT)
+    with mounted(shared, tmp_path_factory.mktemp("patient"), *PATIENT) as mount:
+        yield mount
 
 
 @pytest.fixture(scope="module")
 def hasty(shared: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    yield from mounted(shared, tmp_path_factory.mktemp("hasty"), *HASTY)
+    with mounted(shared, tmp_path_factory.mktemp("hasty"), *HASTY) as mount:
+        yield mount
 
 
 def refused(act: Callable[[], object]) -> int:
@@ -150,8 +145,7 @@ def require_film_or_stale(descriptor: int) -> None:
 def test_a_file_is_read_right_however_the_wire_breaks(stage: Stage, patient: Mount, rule: Rule) -> None:
     film = patient.path / stage.film()
     stage.front.spoil(replace(rule, kinds=READING, times=1), replace(rule, kinds=READING, chance=0.3, seed=11))
-    with patient.guarded():
-        watch(film)
+    watch(film)
     counts = stage.front.counts()
     assert sum(counts["all"].faults.values()) > 0, f"nothing was spoiled: {counts}"
 
@@ -160,8 +154,7 @@ def test_a_file_is_read_right_however_the_wire_breaks(stage: Stage, patient: Mou
 def test_a_file_is_read_right_where_answers_stop(stage: Stage, patient: Mount, rule: Rule) -> None:
     film = patient.path / stage.film()
     stage.front.spoil(replace(rule, kinds=READING, times=3))
-    with patient.guarded():
-        watch(film)
+    watch(film)
     assert sum(stage.front.counts()["all"].faults.values()) == 3
 
 
@@ -174,7 +167,7 @@ def test_random_reads_in_many_threads_are_right_in_a_storm(stage: Stage, patient
         Rule("short_length", at=0.9, chance=0.1, seed=4),
     )
     starts = [random.Random(5 + number).randrange(len(FILM) - 9000) for number in range(100)]
-    with patient.guarded(), film.open("rb", buffering=0) as file, ThreadPoolExecutor(8) as pool:
+    with film.open("rb", buffering=0) as file, ThreadPoolExecutor(8) as pool:
         for start, data in zip(starts, pool.map(lambda start: os.pread(file.fileno(), 9000, start), starts), strict=True):
             require_film(data, start)
 
@@ -183,21 +176,19 @@ def test_random_reads_in_many_threads_are_right_in_a_storm(stage: Stage, patient
 def test_names_and_attributes_are_right_however_the_wire_breaks(stage: Stage, patient: Mount, rule: Rule) -> None:
     folder = patient.path / stage.folder()
     stage.front.spoil(replace(rule, kinds=LOOKING, chance=0.25, seed=13))
-    with patient.guarded():
-        assert {entry.name: entry.stat().st_size for entry in os.scandir(folder)} == dict.fromkeys(FILES, 3000)
+    assert {entry.name: entry.stat().st_size for entry in os.scandir(folder)} == dict.fromkeys(FILES, 3000)
 
 
 def test_small_files_are_right_however_the_wire_breaks(stage: Stage, patient: Mount) -> None:
     folder = patient.path / stage.folder()
     stage.front.spoil(replace(SLOW_DOWN, chance=0.2), Rule("reset", at=0.5, chance=0.2, seed=1), Rule("lost_reply", chance=0.1, seed=2))
-    with patient.guarded():
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
 def test_an_endpoint_may_go_away_in_mid_read_and_come_back(stage: Stage, patient: Mount) -> None:
     film = patient.path / stage.film()
     stage.front.set(rate=3e6)
-    with patient.guarded(), ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch, film)
         time.sleep(0.5)
         stage.front.away()
@@ -228,7 +219,7 @@ ENDS = {
 def test_a_read_that_cannot_succeed_says_why_and_the_same_descriptor_goes_on_later(
     stage: Stage, hasty: Mount, rule: Rule, allowed: set[int]
 ) -> None:
-    with hasty.guarded(), (hasty.path / stage.film()).open("rb", buffering=0) as file:
+    with (hasty.path / stage.film()).open("rb", buffering=0) as file:
         stage.front.spoil(replace(rule, kinds=READING))
         assert refused(lambda: os.pread(file.fileno(), 4096, 15 * MiB)) in allowed
         stage.front.spoil()
@@ -237,7 +228,7 @@ def test_a_read_that_cannot_succeed_says_why_and_the_same_descriptor_goes_on_lat
 
 
 def test_credentials_that_expire_in_mid_read_spoil_nothing_that_was_read(stage: Stage, hasty: Mount) -> None:
-    with hasty.guarded(), (hasty.path / stage.film()).open("rb", buffering=0) as file:
+    with (hasty.path / stage.film()).open("rb", buffering=0) as file:
         done = len(file.read(MiB))
         stage.front.spoil(EXPIRED)
         failure = 0
@@ -260,19 +251,18 @@ def test_credentials_that_expire_in_mid_read_spoil_nothing_that_was_read(stage: 
 
 
 def test_names_that_cannot_be_asked_for_say_why(stage: Stage, hasty: Mount) -> None:
-    with hasty.guarded():
-        folder = hasty.path / stage.folder()
-        stage.front.spoil(SLOW_DOWN)
-        assert refused(lambda: os.listdir(folder)) == errno.EIO
-        stage.front.spoil(DENIED)
-        assert refused(lambda: os.listdir(folder)) == errno.EACCES
-        stage.front.spoil()
-        assert sorted(os.listdir(folder)) == sorted(FILES)
+    folder = hasty.path / stage.folder()
+    stage.front.spoil(SLOW_DOWN)
+    assert refused(lambda: os.listdir(folder)) == errno.EIO
+    stage.front.spoil(DENIED)
+    assert refused(lambda: os.listdir(folder)) == errno.EACCES
+    stage.front.spoil()
+    assert sorted(os.listdir(folder)) == sorted(FILES)
 
 
 def test_an_endpoint_that_stays_away_is_an_error_and_no_hanging_mount(stage: Stage, hasty: Mount) -> None:
     name, folder = stage.film(), hasty.path / stage.folder()
-    with hasty.guarded(), (hasty.path / name).open("rb", buffering=0) as file:
+    with (hasty.path / name).open("rb", buffering=0) as file:
         stage.front.away()
         assert refused(lambda: os.pread(file.fileno(), 4096, 15 * MiB)) == errno.EIO
         assert refused(lambda: os.listdir(folder)) == errno.EIO
@@ -287,7 +277,7 @@ def test_an_endpoint_that_stays_away_is_an_error_and_no_hanging_mount(stage: Sta
 def test_an_object_replaced_in_mid_read_is_never_mixed_with_its_successor(stage: Stage, hasty: Mount) -> None:
     name = stage.film()
     successor = FILM[::-1]
-    with hasty.guarded(), (hasty.path / name).open("rb", buffering=0) as file:
+    with (hasty.path / name).open("rb", buffering=0) as file:
         require_film(file.read(4096))
         stage.wire.direct.put_object(Bucket=BUCKET, Key=name, Body=successor)
         require_film_or_stale(file.fileno())
@@ -297,7 +287,7 @@ def test_an_object_replaced_in_mid_read_is_never_mixed_with_its_successor(stage:
 
 def test_an_object_deleted_in_mid_read_gives_no_wrong_bytes(stage: Stage, hasty: Mount) -> None:
     name = stage.film()
-    with hasty.guarded(), (hasty.path / name).open("rb", buffering=0) as file:
+    with (hasty.path / name).open("rb", buffering=0) as file:
         require_film(file.read(4096))
         stage.wire.direct.delete_object(Bucket=BUCKET, Key=name)
         require_film_or_stale(file.fileno())
@@ -315,11 +305,10 @@ def test_what_was_closed_without_an_error_is_in_the_bucket(stage: Stage, patient
     """An upload whose very beginning got no answer is nobody's, and not looked at here."""
     key = f"new/{rule.fault}-{rule.at}-{rule.code}"
     kinds = ("PUT", "UploadPart", "Complete", *LOOKING, *READING)
-    with patient.guarded():
-        (patient.path / "new").mkdir(exist_ok=True)
-        stage.front.spoil(replace(rule, kinds=kinds, chance=0.3, seed=17))
-        (patient.path / key).write_bytes(FILM[:MiB])
-        (patient.path / f"{key}-large").write_bytes(FILM)
+    (patient.path / "new").mkdir(exist_ok=True)
+    stage.front.spoil(replace(rule, kinds=kinds, chance=0.3, seed=17))
+    (patient.path / key).write_bytes(FILM[:MiB])
+    (patient.path / f"{key}-large").write_bytes(FILM)
     stage.front.spoil()
     assert stage.wire.body(key) == FILM[:MiB]
     require_film(stage.wire.body(f"{key}-large"))
@@ -331,10 +320,9 @@ def test_a_close_that_cannot_succeed_fails(stage: Stage, hasty: Mount) -> None:
     def write() -> None:
         (hasty.path / "new/refused").write_bytes(b"never there")
 
-    with hasty.guarded():
-        (hasty.path / "new").mkdir(exist_ok=True)
-        stage.front.spoil(replace(INTERNAL_ERROR, kinds=("PUT", "HEAD")))
-        assert refused(write) == errno.EIO
-        stage.front.spoil(replace(DENIED, kinds=("PUT",)))
-        assert refused(write) == errno.EACCES
+    (hasty.path / "new").mkdir(exist_ok=True)
+    stage.front.spoil(replace(INTERNAL_ERROR, kinds=("PUT", "HEAD")))
+    assert refused(write) == errno.EIO
+    stage.front.spoil(replace(DENIED, kinds=("PUT",)))
+    assert refused(write) == errno.EACCES
     stage.front.spoil()

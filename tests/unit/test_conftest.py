@@ -1,6 +1,6 @@
 """The rules that tests/conftest.py lays on every test, tried on a small test file of its own.
 
-Owns: proof that a warning nobody announced fails a test, and that nobody overlooks that nothing could be mounted.
+Owns: proof that a warning nobody announced fails a test, that nobody overlooks that nothing could be mounted, that nothing hangs for good.
 Must not know: any part of s3mount.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from tests import leftovers
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = ROOT / "tests/conftest.py"
@@ -90,3 +93,29 @@ def test_where_nothing_can_be_mounted_one_line_says_so_and_ci_fails(tmp_path: Pa
     assert "CI=true, and nothing can be mounted: " in printed
     assert outcomes(printed, "ERROR") == {"test_mounts", "test_mounts_again"}
     assert outcomes(printed, "PASSED") == {"test_calm"}
+
+
+class Hanging:
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def clean_up(self) -> None:
+        self.ended.set()
+
+
+def test_what_hangs_is_ended_before_the_test_has_used_up_its_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "SHARE_OF_TIME", 1e-4)
+    one = Hanging()
+    leftovers.hanging.add(one)
+    with leftovers.ended_in_time(request.node):
+        assert one.ended.wait(30)
+
+
+def test_what_mounts_of_a_test_left_in_the_runtime_folder_goes_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"a": f'{{"mountpoint": "{tmp_path}/mnt"}}', "a.sock": "", "b.log": f"mounted on {tmp_path}/mnt"}
+    theirs = {"c": f'{{"mountpoint": "{tmp_path}x/mnt"}}', "c.log": "", "d.log": "mounted on /mnt"}
+    for name, text in {**ours, **theirs}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(leftovers, "folders", lambda uid: [tmp_path, tmp_path / "absent"])
+    leftovers.forget_mounts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(theirs)
