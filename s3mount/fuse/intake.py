@@ -17,7 +17,8 @@ N1  A read never blocks the loop. Who is told that there is a request has just s
     But the kernel may take it back there, when whoever asks is killed: that is why the device does not block (see handshake), and pyfuse3's
     task, which knows only devices that do, begins again.
 N2  While a task is idle, another one listens, or is about to look.
-N3  No task goes on for longer than a turn without a round of the loop.
+N3  Requests are served in a row for no longer than a turn in each round of the loop: a turn begins with whoever has listened, of whom there
+    is one in a round. However many others go on in that round, for them it is the same turn.
 N4  Nobody waits outside of the loop while a request is being served: what that waits for comes through the loop.
 """
 
@@ -109,7 +110,8 @@ class Intake:
         go_on, answer = work.send, None
         try:
             while True:
-                self._until = perf_counter() + self._turn_s
+                if self._reader is task:
+                    self._until = perf_counter() + self._turn_s
                 trap = go_on(answer)
                 rests, self._resting = self._resting, False
                 self._serving += not rests

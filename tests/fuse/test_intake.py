@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import pyfuse3
 import pytest
@@ -151,6 +152,30 @@ async def test_others_get_their_turn_however_many_requests_there_are(made: MakeL
     trio.lowlevel.remove_instrument(rounds)
     assert len(seen) == 4
     assert seen == sorted(set(seen))
+
+
+async def test_a_round_has_one_turn_however_many_tasks_go_on_in_it(made: MakeLoop) -> None:
+    turn_s, there, seen, rounds = 0.002, trio.Event(), list[int](), Rounds()
+    loop = made(turn_s=turn_s)
+    trio.lowlevel.add_instrument(rounds)
+
+    async def handler(message: bytes) -> None:
+        if message == b"waits":
+            await there.wait()
+            return
+        seen.append(rounds.count)
+        until = perf_counter() + turn_s
+        while perf_counter() < until:
+            there.set()
+        await ending(loop, message)
+
+    loop.send(*[b"waits"] * 4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loop.run, 6, handler)
+        await trio.testing.wait_all_tasks_blocked()
+        loop.send(*[b"long"] * 4, b"end")
+    trio.lowlevel.remove_instrument(rounds)
+    assert max(seen.count(number) for number in seen) == 1
 
 
 async def test_while_one_waits_another_one_reads(made: MakeLoop) -> None:
