@@ -66,7 +66,6 @@ class Handshake:
         """Mount. Raises Unavailable; what fusermount3 has to say about it goes to stderr."""
         self._device, self._keeper = _mounted(mountpoint, options)
         try:
-            os.set_blocking(self._device, False)  # see intake, N1
             self._init = _first_request(self._device)
             stand_in, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except BaseException:
@@ -85,6 +84,7 @@ class Handshake:
         await trio.lowlevel.wait_readable(self._ours)
         answer = self._ours.recv(MESSAGE_BYTES)
         os.write(self._device, amended(answer, offered=_OFFERED.unpack_from(self._init)[0]))
+        os.set_blocking(self._device, os.get_blocking(self._number))
         os.dup2(self._device, self._number, inheritable=False)
         self.abandon()
         # Whoever waits to read under this number was registered for the socket: asking for the other direction registers the device.

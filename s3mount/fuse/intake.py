@@ -11,11 +11,12 @@ without waiting for anything can as well look for the next request itself. So
        |                                     `--none--> listens in the loop, or is idle where somebody else listens
        `--has to wait for something--> an idle task is woken, to listen
 
-This is handed to pyfuse3 in the place of its module `trio`, by the door that its own layer for asyncio uses.
+This is handed to pyfuse3 in the place of its module `trio`, by the door that its own layer for asyncio uses. It stands on how pyfuse3's
+tasks use that module: a pyfuse3 that was not read for it (see `READ`) is left to its own way.
 
 N1  A read never blocks the loop. Who is told that there is a request has just seen it, and nobody of us runs between that and the reading.
-    But the kernel may take it back there, when whoever asks is killed: that is why the device does not block (see handshake), and pyfuse3's
-    task, which knows only devices that do, begins again.
+    But the kernel may take it back there, when whoever asks is killed: that is why the device is made not to block, and pyfuse3's task,
+    which knows only devices that do, begins again.
 N2  While a task is idle, another one listens, or is about to look.
 N3  Requests are served in a row for no longer than a turn in each round of the loop: a turn begins with whoever has listened, of whom there
     is one in a round. However many others go on in that round, for them it is the same turn.
@@ -24,6 +25,8 @@ N4  Nobody waits outside of the loop while a request is being served: what that 
 
 from __future__ import annotations
 
+import logging
+import os
 import select
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -33,6 +36,8 @@ from typing import Any
 
 import pyfuse3
 import trio
+
+log = logging.getLogger(__name__)
 
 # How long requests are served in a row before others get their turn: meanwhile no socket of a store is read.
 TURN_S = 0.0005
@@ -44,6 +49,10 @@ MOMENT_S = 0.0001
 # select(2) takes no higher numbers.
 SELECTABLE = 1024
 
+# The versions of pyfuse3 whose main loop was read and found to do with `Intake` as with trio. Tasks of another one might wait for a wake-up
+# that never comes.
+READ = ("3.5.",)
+
 
 class Intake:
     """The tasks of one main loop. *moment_s* 0: nobody waits outside of the loop. `taken_back`: how many requests were, see N1."""
@@ -52,6 +61,7 @@ class Intake:
         self._moment_s = moment_s
         self._turn_s = turn_s
         self.taken_back = 0
+        self._device = -1
         self._until = 0.0
         self._reader: trio.lowlevel.Task | None = None
         self._idle: list[trio.lowlevel.Task] = []
@@ -63,6 +73,9 @@ class Intake:
 
     async def wait_readable(self, fd: int) -> None:
         """Until there is a request, which the caller then reads before anything else. Raises ClosedResourceError after `close`."""
+        if fd != self._device:
+            os.set_blocking(fd, False)
+            self._device = fd
         task = trio.lowlevel.current_task()
         in_turn = perf_counter() < self._until
         while not self._closed:
@@ -153,7 +166,11 @@ def _is_readable(fd: int, patience_s: float) -> bool:
 
 @contextmanager
 def in_place_of_trio(intake: Intake) -> Iterator[None]:
-    """Have pyfuse3's main loop run on *intake*."""
+    """Have pyfuse3's main loop run on *intake*, if it can."""
+    if not pyfuse3.__version__.startswith(READ):
+        log.info("pyfuse3 %s waits for requests in its own way", pyfuse3.__version__)
+        yield
+        return
     pyfuse3.trio = _Trio(intake)  # type: ignore[attr-defined]
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import time
@@ -19,7 +20,7 @@ import trio
 import trio.testing
 
 from s3mount.fuse import control
-from s3mount.fuse.intake import Intake, in_place_of_trio
+from s3mount.fuse.intake import READ, Intake, in_place_of_trio
 from tests.fuse import taken_back
 from tests.fuse.conftest import NewMount
 
@@ -101,8 +102,9 @@ async def ending(loop: Loop, message: bytes) -> None:
         loop.end()
 
 
-def test_pyfuse3_has_the_door() -> None:
+def test_pyfuse3_has_the_door_and_was_read() -> None:
     assert pyfuse3.trio is trio  # type: ignore[attr-defined]
+    assert pyfuse3.__version__.startswith(READ)  # else: read its main loop, and run the tests in this folder
 
 
 async def test_requests_that_wait_for_nothing_are_served_in_one_round_of_the_loop(made: MakeLoop) -> None:
@@ -266,6 +268,33 @@ def test_a_mount_answers_after_whoever_asked_was_killed_before_the_question_was_
     asking.wait()
     appears(tmp_path / "gone")
     assert control.ask(mount.path, owner=os.getuid(), do="status") is not None  # nothing else is asked through the kernel
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize(
+    ("first", "blocks"),
+    [
+        ("", False),
+        ("import os; os.environ['PATH'] = '/nowhere'", False),  # no fusermount3: libfuse mounts, nobody shakes hands
+        ("import pyfuse3; pyfuse3.__version__ = '3.6.0'", True),
+    ],
+)
+def test_the_device_does_not_block_but_for_a_pyfuse3_that_was_not_read(new_mount: NewMount, first: str, blocks: bool) -> None:
+    if "PATH" in first and os.geteuid() != 0:
+        pytest.skip("only root can mount without fusermount3")
+    mount = new_mount(program=("-c", f"{first}\nfrom s3mount.cli import main; main.main()"))
+    (mount.path / "file").write_text("x")
+    assert (mount.path / "file").read_text() == "x"
+    process = Path(f"/proc/{mount.process.pid}")
+    devices = [entry.name for entry in (process / "fd").iterdir() if os.readlink(entry) == "/dev/fuse"]
+    said = [re.search(r"flags:\s*(\d+)", (process / "fdinfo" / name).read_text()) for name in devices]
+    assert [bool(int(flags[1], 8) & os.O_NONBLOCK) for flags in said if flags] == [not blocks]
+
+
+def test_a_pyfuse3_that_was_not_read_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyfuse3, "__version__", "3.6.0")
+    with in_place_of_trio(Intake(moment_s=0.0)):
+        assert pyfuse3.trio is trio  # type: ignore[attr-defined]
 
 
 def appears(path: Path) -> None:
