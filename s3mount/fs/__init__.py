@@ -16,7 +16,7 @@ files        handles, who holds what;  saving: commits and attributes on their w
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange;  carry: moving keys one by one;  journal: what is written down of that
 moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;
-             aliases: versions that were carried since (pure)
+             aliases: versions that were carried since (pure);  resuming: what a former mount has left of one
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 following    what others do to the store, heard: what the kernel may believe for long

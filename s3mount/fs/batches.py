@@ -3,7 +3,7 @@
 Owns: which leg stands where in which record, and when a record goes.
 Must not know: how legs are carried, the overlay.
 
-B1  A record goes when all its legs are over, and nothing else of it is left to do.
+B1  A record goes when all its legs are over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from s3mount.model import ETag
 
 
 class Batch:
-    """One rename: its record, and how much of it is not over."""
+    """One rename: its record, and how many of its legs are not over."""
 
     def __init__(self, record: Record | None, left: int) -> None:
         self.record = record
@@ -37,9 +37,9 @@ class Batches:
     def check(self) -> None:
         assert all(leg.state is not State.OVER for leg in self._of), "B1"
 
-    def begin(self, record: Record | None, numbers: Mapping[Leg, int], *, besides: int = 0) -> None:
-        """The legs of *record*, by the numbers of their moves; *besides*: how much else of it stays to be done by another mount."""
-        batch = Batch(record, len(numbers) + besides)
+    def begin(self, record: Record | None, numbers: Mapping[Leg, int]) -> None:
+        """The legs of *record*, by the numbers of their moves."""
+        batch = Batch(record, len(numbers))
         self._of.update((leg, (batch, number)) for leg, number in numbers.items())
 
     def copied(self, leg: Leg, etag: ETag) -> None:

@@ -48,6 +48,9 @@ ALIKE_BYTES = 8 * MiB
 Copied = Callable[[Move, ObjectInfo], Awaitable[None]]
 """Told of each copy when all are there, before the sources go."""
 
+TakeUp = Callable[[Record, Sequence[int], Callable[[int], Awaitable[None]]], Awaitable[bool]]
+"""Have the moves with these numbers carried later, but for those that are finished by the call; False: it does nothing."""
+
 Described = Callable[[Move], Commit | None]
 """What a copy is to say of itself, asked when it is about to be made; None: what its source says."""
 
@@ -85,8 +88,11 @@ class Carrier:
         finally:
             _leave(record)
 
-    async def recover(self) -> None:
-        """Finish what a former mount could not. Never fails: what cannot be done now is said in the log, and tried by the next mount."""
+    async def recover(self, take_up: TakeUp | None = None) -> None:
+        """Finish what a former mount could not, but for what is taken up to be carried later.
+
+        Never fails: what cannot be done now is said in the log, and tried by the next mount.
+        """
         if self._journal is None:
             return
         try:
@@ -96,15 +102,20 @@ class Carrier:
             return
         taken: set[Key] = set()
         for record in records:
+            numbers = [number for number, move in enumerate(record.moves) if move.source not in taken and record.copies.get(number) != ""]
             try:
-                await each([number for number, move in enumerate(record.moves) if move.source not in taken], partial(self._finish, record))
+                if take_up is not None and await take_up(record, numbers, partial(self._finish, record)):
+                    log.info("A rename of %d keys that was interrupted goes on", len(record.moves))
+                    continue
+                await each(numbers, partial(self._finish, record))
                 await self._end(record)
                 log.info("A rename of %d keys that was interrupted is finished", len(record.moves))
+                _leave(record)
             except S3MountError as error:
                 log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
+                _leave(record)
             finally:
                 taken.update(move.source for move in record.moves)
-                _leave(record)
 
     async def _end(self, record: Record | None) -> None:
         if record is not None:

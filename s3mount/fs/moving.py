@@ -13,8 +13,8 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
 
 What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again, and
 so is what cannot arrive because somebody else has put something there.
-What a crash leaves is finished by the next mount (see carry), the latest rename first: a key that two records name is where the later one
-took it from.
+What a crash leaves is taken up by the next mount (see resuming, carry), the latest rename first: a key that two records name is where the
+later one took it from.
 
 K1  A leg is carried by one task at a time (`busy`); it can be abandoned at any request and begun again.
 K2  A leg is written down before it is seen, and a record goes when all its legs are over.
@@ -38,6 +38,7 @@ from s3mount.fs.batches import Batches
 from s3mount.fs.carry import AT_ONCE, begun, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
+from s3mount.fs.resuming import taken_up
 from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import URL
@@ -149,6 +150,12 @@ class Moving(Wrapper):
             self._batches.ended(leg)
         self._queue.extend(legs)
         self._news.unpark_all()
+
+    async def take_up(self, record: Record, numbers: Sequence[int], finish: Callable[[int], Awaitable[None]]) -> bool:
+        """As `carry.TakeUp`. Raises StoreErrors: then nothing is taken up."""
+        legs = await taken_up(self.inner, self.overlay, self._batches, record, numbers, finish)
+        self._queue.extend(legs)
+        return bool(legs)
 
     # -- carrying -----------------------------------------------------------------------
 

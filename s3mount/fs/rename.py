@@ -78,7 +78,8 @@ class Renames:
     async def recover(self) -> None:
         """Finish what a former mount could not."""
         if not self._volume.options.read_only:
-            await self._carrier.recover()
+            moving = self._volume.moving
+            await self._carrier.recover(None if moving is None else moving.take_up)
 
     async def rename(self, source: End, target: End, *, flags: int) -> None:
         """Raises NoEntry, Exists (NOREPLACE), NotEmpty, IsADirectory, NotADirectory, Invalid (into itself), NotSupported."""

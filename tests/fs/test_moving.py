@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
-from s3mount.fs import aliases, rename
+from s3mount.fs import aliases, rename, resuming
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
@@ -523,7 +523,11 @@ class SameTags(MemoryStore):
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_killed_at_any_request_the_next_mount_finishes_both_renames(tmp_path: Path, after: bool) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+async def test_killed_at_any_request_the_next_mount_finishes_both_renames(
+    tmp_path: Path, after: bool, behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 1)
     names = [f"{number:02}" for number in range(12)]
     for at in range(1, 100):
         store = SameTags(LIKE_S3)
@@ -545,7 +549,14 @@ async def test_killed_at_any_request_the_next_mount_finishes_both_renames(tmp_pa
         else:
             assert at > 2 * len(names)
             return
-        await Carrier(store, kept).recover()
+        if behind:
+            mount = Mounted(store, journal=kept)
+            await mount.fs.recover()
+            (place,) = await mount.names()
+            assert await mount.names(place) == names
+            await mount.fs.sync()
+        else:
+            await Carrier(store, kept).recover()
         keys = await keys_of(store)
         assert len({key[0] for key in keys}) == 1, (at, keys)
         assert not files(kept)
@@ -690,3 +701,80 @@ async def test_everything_at_once_never_hangs(autojump_clock: trio.testing.MockC
         rig.mount.fs.check()
         assert set(await rig.mount.names(place)) >= set(NAMES)
         assert not [key for key in await keys_of(rig.store) if not key.startswith(f"{place}/") and "/w" not in key]
+
+
+# -- taken up by the next mount -----------------------------------------------------------------
+
+
+def moved(name: str) -> str:
+    return f"e/{name}"
+
+
+async def interrupted(journal: Path, store: MemoryStore) -> None:
+    """A rename of d/ to e/ that stopped in the middle: some keys are over, some copied, of some of these nobody has written it down."""
+    names = ["", *(f"{number:03}" for number in range(COUNT)), "sub/x"]
+    infos = [await store.put(Key(f"d/{name}"), name.encode()) for name in reversed(names)]
+    record = Journal(journal).begin([Move(info.key, Key(moved(info.key[2:])), info.etag) for info in infos])
+    for number, info in enumerate(infos[:30]):
+        copy = await store.copy(info.key, Key(moved(info.key[2:])))
+        if number < 20:
+            record.copied(number, copy.etag)
+        if number < 10:
+            await store.delete(info.key)
+        if number < 5:
+            record.copied(number, ETag(""))
+    record.leave()
+
+
+@pytest.mark.parametrize("kind", [SameTags, MemoryStore])
+async def test_a_large_rename_that_was_interrupted_is_seen_as_done_at_once_and_carried_behind(
+    tmp_path: Path, kind: type[MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 10)
+    store, held = kind(LIKE_S3), trio.Event()
+    await interrupted(tmp_path, store)
+    await store.put(Key("d/new"), b"somebody else's")
+    traced = Traced(Faulty(store, lambda op: Fault(until=held) if op.verb == "copy" else Fault()))
+    mount = Mounted(traced, journal=tmp_path)
+    await mount.fs.recover()
+    assert traced.requests["copy"] == 0
+    assert traced.requests["head"] <= (0 if kind is SameTags else 40), "which of those with tags of their own are copies is found out"
+    assert await mount.names("e") == NAMES
+    assert await mount.names("d") == ["new"]
+    for name in ("000", "050", "075", "085", "095", "099"):
+        assert await mount.read(moved(name)) == name.encode()
+        with pytest.raises(NoEntry):
+            await mount.stat(f"d/{name}")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        held.set()
+        await mount.fs.sync()
+        nursery.cancel_scope.cancel()
+    assert await keys_of(store) == sorted(["d/new", "e/", "e/sub/x", *(moved(name) for name in NAMES[:-1])])
+    assert await body(store, "d/new") == b"somebody else's"
+    assert not files(tmp_path)
+
+
+async def test_pages_of_a_tree_are_listed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resuming, "PAGE_KEYS", 7)
+    store = MemoryStore(LIKE_S3)
+    for number in range(50):
+        await store.put(Key(f"d/{number:03}"), b"")
+    ours = [f"d/{number:03}" for number in range(0, 50, 2)]
+    for keys in (ours, ours[:7], ours[:8], ours[:1]):
+        assert sorted(await resuming.listed(store, "d/", keys)) == [f"d/{number:03}" for number in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "prefix"),
+    [
+        (["a/x", "a/y"], ["b/x", "b/y"], "a/"),
+        (["a/s/x", "a/s/y"], ["b/s/x", "b/s/y"], "a/s/"),
+        (["a/", "a/x"], ["b/c/", "b/c/x"], "a/"),
+        (["a/x", "b/y"], ["c/x", "c/y"], None),
+        (["a/x", "a/y"], ["c/x", "d/y"], None),
+        (["a", "b"], ["c/a", "c/b"], None),
+    ],
+)
+def test_only_a_tree_is_taken_up(sources: list[str], targets: list[str], prefix: str | None) -> None:
+    assert resuming.tree(sources, targets) == prefix

@@ -1,0 +1,117 @@
+"""Large renames that a former mount could not finish: seen as done from the first moment of the next one, and carried behind it.
+
+Owns: what is left to do for each key, from listings of both ends instead of two HEADs a key.
+Must not know: how keys are carried, inodes, how records are found.
+
+    a record --its keys are listed where they were, and where they go--> by `journal.decide`
+        to be copied, or only to be deleted where it was    --> a leg
+        done                                                --> written down as that
+        cannot be told from listings                        --> the objects themselves are asked, before anything is served
+
+What lies where the keys came from and is none of them was put there since: it is seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from s3mount.fs.batches import Batches
+from s3mount.fs.carry import each
+from s3mount.fs.journal import Record, Step, decide
+from s3mount.fs.overlay import Area, Leg, Overlay
+from s3mount.model import Key, ObjectInfo
+from s3mount.store.api import PAGE_KEYS, ObjectStore
+
+# Records with fewer keys are finished before anything is served: two HEADs each, 32 at a time, take less than a second at 30 ms.
+LARGE_KEYS = 256
+
+
+@dataclass(slots=True)
+class Remaining:
+    """What is left of a record: legs by the numbers of their moves, numbers of which the objects must be asked, and what else is there."""
+
+    area: Area
+    others: set[Key]
+    legs: dict[Leg, int] = field(default_factory=dict)
+    copies: dict[Leg, ObjectInfo] = field(default_factory=dict)
+    doubtful: list[int] = field(default_factory=list)
+
+
+async def taken_up(
+    store: ObjectStore, overlay: Overlay, batches: Batches, record: Record, numbers: Sequence[int], finish: Callable[[int], Awaitable[None]]
+) -> Sequence[Leg]:
+    """The legs of a large record, seen in *overlay* from now on, the doubtful finished; none where nothing is done. Raises StoreErrors."""
+    found = None if len(numbers) < LARGE_KEYS or store.capabilities.relocate else await remaining(store, record, numbers)
+    if found is None or any(overlay.touching(key) for leg in found.legs for key in (leg.source, leg.target)):
+        return ()
+    await each(found.doubtful, finish)
+    legs = list(found.legs)
+    if legs:
+        batches.begin(record, found.legs)
+        overlay.add(found.area, legs)
+        for leg, copy in found.copies.items():
+            overlay.copied(leg, copy)
+        for key in found.others:
+            overlay.put(key)
+    return legs
+
+
+async def remaining(store: ObjectStore, record: Record, numbers: Sequence[int]) -> Remaining | None:
+    """What the moves *numbers* of *record* have left; None where it does not tell of one tree. Raises StoreErrors."""
+    moves = [record.moves[number] for number in numbers]
+    source = tree([move.source for move in moves], [move.target for move in moves])
+    if source is None:
+        return None
+    before = await listed(store, source, sorted(move.source for move in moves))
+    after = await listed(store, common([move.target for move in moves]), sorted(move.target for move in moves))
+    found = Remaining(Area(source), {*before} - {move.source for move in moves})
+    for number, move in zip(numbers, moves, strict=True):
+        there, copy = before.get(move.source), after.get(move.target)
+        step = decide(move, source=there, target=copy, copied=record.copies.get(number))
+        if step is Step.LEAVE_BOTH:
+            found.doubtful.append(number)
+        elif step in (Step.COPY, Step.DELETE_SOURCE):
+            assert there is not None
+            leg = Leg(move.source, replace(there, key=move.target), (found.area,))
+            found.legs[leg] = number
+            if step is Step.DELETE_SOURCE:
+                assert copy is not None
+                found.copies[leg] = copy
+    return found
+
+
+def common(keys: Sequence[str]) -> str:
+    """The longest prefix of all *keys* that ends with "/", or ""."""
+    first, last = min(keys), max(keys)
+    alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return first[: first.rfind("/", 0, alike) + 1]
+
+
+def tree(sources: Sequence[str], targets: Sequence[str]) -> str | None:
+    """The prefix in which all *sources* lie as *targets* do in theirs; None where that is not so, or is the whole bucket."""
+    prefix, place = common(sources), common(targets)
+    alike = all(source[len(prefix) :] == target[len(place) :] for source, target in zip(sources, targets, strict=True))
+    return prefix if prefix and place and alike else None
+
+
+async def listed(store: ObjectStore, prefix: str, keys: Sequence[str]) -> dict[Key, ObjectInfo]:
+    """All objects below *prefix*, in as many listings at once as *keys*, sorted, which lie there, make pages."""
+    found: dict[Key, ObjectInfo] = {}
+    places = ["", *keys[PAGE_KEYS - 1 : -1 : PAGE_KEYS]]
+
+    async def between(number: int) -> None:
+        after, stop = places[number], places[number + 1] if number + 1 < len(places) else None
+        more: str | None = after
+        while more is not None and (stop is None or more < stop):
+            page = await store.list(prefix, after=more)
+            found.update(_until(stop, page.objects))
+            more = page.next
+
+    await each(range(len(places)), between)
+    return found
+
+
+def _until(stop: str | None, infos: Iterable[ObjectInfo]) -> dict[Key, ObjectInfo]:
+    return {info.key: info for info in infos if stop is None or info.key <= stop}
