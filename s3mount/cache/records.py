@@ -4,7 +4,9 @@ Owns: the database's file, its format, its bound, and that a damaged one costs t
 Must not know: directories, requests.
 
 A record belongs to a key, an ETag and a time: changing an object's metadata alone leaves the ETag as it was, but not the time at which the
-object was last modified. Of what this mount commits the store may see another time, by the seconds that the request took.
+object was last modified. Of what this mount commits the store may see another time, by the seconds that the request took. So for some
+seconds a version cannot be told from the same content described otherwise: a record is written only when it is older than that and still
+the last of its id (what a kill loses then costs a HEAD), or when all ends well.
 
 The file holds no names: its ids are hashes of bucket, key and ETag. It holds what users put into metadata, so it is theirs alone (0600).
 Each value carries a checksum. It is a cache: whatever is wrong with it, it is dropped with a line in the log, and HEADs are sent again.
@@ -24,6 +26,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,13 +50,14 @@ IN_MEMORY = 40_000
 FILE_BYTES = 256 * MiB
 # How many bytes of the file one record takes, about; a tenth of all go when the file is full.
 RECORD_BYTES = 256
-# Records written together, and how long the first of them waits for others.
-TOGETHER = 1000
+# How long records wait for others, to be written together.
 WAIT_SECONDS = 1.0
 # A record's day of use is written anew only when it is older: reading need not write.
 DAYS = 7
 # Seconds that may lie between a commit as this mount knows it and as the store lists it.
 OWN_SECONDS = 3
+# A record of this age is of another time than whatever happens to its object from now on: times are whole seconds.
+RIPE_SECONDS = OWN_SECONDS + 2.0
 # How long to wait for another process.
 BUSY_SECONDS = 2.0
 
@@ -98,7 +103,7 @@ class DiskRecords(MemoryRecords):
         super().__init__(identity)
         self._database = Database(folder / NAME, limit)
         self._thread = trio.CapacityLimiter(1)
-        self._waiting: dict[bytes, bytes] = {}
+        self._waiting: dict[bytes, tuple[float, bytes]] = {}
         self._background = Background()
         self._writing = False
 
@@ -117,24 +122,31 @@ class DiskRecords(MemoryRecords):
 
     def put(self, infos: Sequence[ObjectInfo], *, own: bool = False) -> None:
         super().put(infos, own=own)
+        ripe = trio.current_time() + RIPE_SECONDS
         for info in infos:
-            self._waiting[self.id_of(info)] = packed(info, own=own)
+            id_ = self.id_of(info)
+            self._waiting.pop(id_, None)
+            self._waiting[id_] = ripe, self._held[id_]
         if self._waiting and not self._writing:
             self._writing = True
             self._background.start(self._write_soon)
 
     async def _write_soon(self) -> None:
         try:
-            if len(self._waiting) < TOGETHER:
-                await trio.sleep(WAIT_SECONDS)
-            await self._write()
+            while self._waiting:
+                ripe, _ = next(iter(self._waiting.values()))
+                await trio.sleep_until(ripe + WAIT_SECONDS)
+                await self._write(trio.current_time())
         finally:
             self._writing = False
 
-    async def _write(self) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            await self._in_thread(lambda waiting=waiting: self._database.put(waiting), None)  # type: ignore[misc]
+    async def _write(self, now: float = inf) -> None:
+        """Write what is ripe *now*; all by default."""
+        values = {id_: value for id_, (_, value) in takewhile(lambda waiting: waiting[1][0] <= now, self._waiting.items())}
+        for id_ in values:
+            del self._waiting[id_]
+        if values:
+            await self._in_thread(lambda: self._database.put(values), None)
 
     async def _in_thread(self, work: Callable[[], T], otherwise: T) -> T:
         try:

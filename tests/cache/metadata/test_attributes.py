@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.cache.options import CacheOptions
-from s3mount.cache.records import NAME, DiskRecords, MemoryRecords
+from s3mount.cache.records import NAME, OWN_SECONDS, RIPE_SECONDS, WAIT_SECONDS, DiskRecords, MemoryRecords
 from s3mount.cache.remember import Remembering
 from s3mount.errors import AccessDenied, NotFound
 from s3mount.model import NO_METADATA, ETag, Key, ObjectInfo
@@ -30,6 +30,12 @@ T = TypeVar("T")
 @pytest.fixture
 def autojump_clock() -> MockClock:
     return MockClock(autojump_threshold=0)
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Waits for threads too."""
+    return MockClock(autojump_threshold=0.02)
 
 
 async def test_list_never_sends_a_head_and_shows_no_metadata(autojump_clock: MockClock) -> None:
@@ -126,6 +132,24 @@ async def test_records_are_there_after_a_restart(tmp_path: Path) -> None:
     await other.aclose()
     assert (tmp_path / "cache" / NAME).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_kill_leaves_no_record_of_how_a_version_was_described_before(tmp_path: Path, patient_clock: MockClock) -> None:
+    """Regression: chmod right after a write, and kill -9: the next mount took the version for the one before, as both have one ETag and
+    one second, and wrote its old mode and attributes into the next version."""
+    killed = DiskRecords(tmp_path, "bucket")
+    killed.put([INFO], own=True)
+    await trio.sleep(OWN_SECONDS)
+    killed.put([replace(INFO, metadata={"mode": "33152"})], own=True)
+    await trio.sleep(WAIT_SECONDS)
+    again = DiskRecords(tmp_path, "bucket")
+    assert await again.get([LISTED]) == {}
+    await again.aclose()
+    await trio.sleep(2 * RIPE_SECONDS)
+    again = DiskRecords(tmp_path, "bucket")
+    assert [info.metadata for info in (await again.get([LISTED])).values()] == [{"mode": "33152"}]
+    await again.aclose()
+    await killed.aclose()
 
 
 @pytest.mark.parametrize("damage", [b"no database at all", b"SQLite format 3\0" + bytes(5000)])
