@@ -32,7 +32,10 @@ _HEAD = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.buc
 _RANGE = (
     f"SELECT {_COLUMNS} FROM name n CROSS JOIN file f ON f.id = n.file WHERE n.bucket = {{}} AND n.key >= ? AND n.key < ? ORDER BY n.key"
 )
-_FIND = f"{_HEAD} UNION ALL SELECT * FROM ({_RANGE.format(_BUCKET)} LIMIT 2)"
+_FIND = (
+    f"{_HEAD} UNION ALL SELECT * FROM ({_RANGE.format(_BUCKET)} LIMIT 2) "
+    f"UNION ALL SELECT {', '.join(['NULL'] * len(_COLUMNS.split(',')))} FROM bucket WHERE name = ?"
+)
 _LIST = _RANGE.format("?")
 _NEXT = "SELECT key FROM name WHERE bucket = ? AND key >= ? AND key < ? ORDER BY key LIMIT 1"
 _HEAD_IN = f"SELECT {_COLUMNS} FROM name n JOIN file f ON f.id = n.file WHERE n.bucket = ? AND n.key = ? AND n.file = ?"
@@ -123,11 +126,10 @@ def find(db: sqlite3.Connection, bucket: str, name: str) -> Found:
         return Found(None, None, implied=True)
     key = sought_bytes(name)
     below = key + b"/"
-    rows = db.execute(_FIND, (bucket, key, bucket, below, end_of(below))).fetchall()
-    if not rows:
+    rows = db.execute(_FIND, (bucket, key, bucket, below, end_of(below), bucket)).fetchall()
+    found: dict[bytes | None, Row] = {row[0]: row for row in rows}
+    if found.pop(None, None) is None:  # what speaks of the bucket: most names that are looked up in vain are about to be made
         require_bucket(db, bucket)
-        return Found(None, None, implied=False)
-    found: dict[bytes, Row] = {row[0]: row for row in rows}
     here, marker = found.pop(key, None), found.pop(below, None)
     return Found(None if here is None else info_of(here), None if marker is None else info_of(marker), implied=bool(found))
 
