@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from s3mount.errors import NotFound, Unsupported, UsageError
 from s3mount.model import NO_METADATA, Changed, Condition, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
-from s3mount.store.api import PAGE_KEYS, Commit, ObjectStore, Pin
+from s3mount.store.api import PAGE_KEYS, Commit, ObjectStore, Pin, Relocation
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
 STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
@@ -132,6 +132,10 @@ class Plain(Protocol):
     async def changed(self) -> Changed:
         """As `ObjectStore.changed`."""
         raise Unsupported("This store does not tell what others do.")
+
+    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
+        """As `ObjectStore.relocate`."""
+        raise Unsupported("This store renames, or it copies.")
 
     async def aspect(self, key: Key, name: str) -> str | None:
         """As `ObjectStore.aspect`."""

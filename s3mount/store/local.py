@@ -38,7 +38,7 @@ from s3mount.engine.objects import is_quick_edit
 from s3mount.engine.reader import Reader
 from s3mount.engine.values import How, VersionInfo
 from s3mount.engine.version_queries import Place
-from s3mount.errors import NoSpace, OutcomeUnknown, StoreError, Unsupported
+from s3mount.errors import NoSpace, OutcomeUnknown, StoreError
 from s3mount.model import (
     ByteRange,
     Changed,
@@ -58,7 +58,7 @@ from s3mount.model import (
     VersionPlace,
     Versions,
 )
-from s3mount.store.api import EVERYTHING, PAGE_KEYS, Arrived, Commit, Failure, Relocation
+from s3mount.store.api import EVERYTHING, PAGE_KEYS, Arrived, Commit, Failure
 from s3mount.store.aspects import NULL_VERSION, TAGS, URL, Plain, tags_in, tags_out, url_of
 from s3mount.store.rules import changed
 
@@ -252,9 +252,6 @@ class LocalStore(Plain):
 
     async def rename_prefix(self, source: str, target: str, *, replace: bool = True) -> int:
         return await self._change(self._engine.rename_prefix, source, target, replace=replace)
-
-    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
-        raise Unsupported("The embedded store renames; it need not relocate.")
 
     async def exchange(self, a: str, b: str) -> None:
         await self._change(self._engine.exchange, a, b)

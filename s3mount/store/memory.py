@@ -45,7 +45,7 @@ from s3mount.model import (
     TiB,
     Upload,
 )
-from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, Relocation
+from s3mount.store.api import COMMIT_ID, EVERYTHING, PAGE_KEYS, Arrived, Capabilities, Commit, Failure
 from s3mount.store.aspects import Plain
 from s3mount.store.bucket import Blob, Bucket, File, Receiving
 from s3mount.store.rules import DELETE_KEYS, PARTS, changed, exists, not_found, require_apart, require_key, require_metadata
@@ -200,10 +200,6 @@ class MemoryStore(Plain):
         self.bucket.unbind(target)
         self.bucket.move(names)
         return len(keys)
-
-    async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
-        await trio.lowlevel.checkpoint()
-        raise Unsupported("A store in memory renames, or it copies.")
 
     async def exchange(self, a: str, b: str) -> None:
         await self._begin("atomic_rename")
