@@ -8,7 +8,7 @@ Must not know: what POSIX allows, inodes (who copies tells them through *copied*
                                      `-- fails: the copies made are deleted again, journal done; as if nothing happened
 
 M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
-M2  A copy is undone only in the version that we made.
+M2  A copy is undone only in the version that we made; where the reply was lost, in one that is a copy.
 M4  A tree is copied only to where nothing is; what somebody else has put there meanwhile stays, and the rename fails.
 M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
     What a later record names is its alone, be it finished or not.
@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
+from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, StoreError, TimedOut, Unavailable
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import Absent, ByteRange, Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
@@ -34,6 +34,8 @@ from s3mount.store.aspects import whole
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+DOUBTFUL = (OutcomeUnknown, TimedOut)
 
 # Copies and deletions under way at once: at 30 ms each a thousand keys take two seconds.
 AT_ONCE = 32
@@ -70,12 +72,13 @@ class Carrier:
         """
         record = await begun(self._journal, moves)
         copies: dict[int, ObjectInfo] = {}
+        doubtful: list[int] = []
         try:
-            await self._copy_all(moves, copies, record, replaces=replaces)
+            await self._copy_all(moves, copies, doubtful, record, replaces=replaces)
         except BaseException:
             with trio.move_on_after(UNDO_SECONDS, shield=True):
                 if not replaces:
-                    await self._undo(moves, copies)
+                    await self._undo(moves, copies, doubtful)
                 await self._end(record)
             _leave(record)
             raise
@@ -121,25 +124,33 @@ class Carrier:
         if record is not None:
             await trio.to_thread.run_sync(record.done)
 
-    async def _copy_all(self, moves: Sequence[Move], copies: dict[int, ObjectInfo], record: Record | None, *, replaces: bool) -> None:
+    async def _copy_all(
+        self, moves: Sequence[Move], copies: dict[int, ObjectInfo], doubtful: list[int], record: Record | None, *, replaces: bool
+    ) -> None:
         async def copy(number: int) -> None:
             move = moves[number]
             condition = None if replaces else self._absent
-            info = await copy_to(self._store, move, self._described(move), condition)
+            try:
+                info = await copy_to(self._store, move, self._described(move), condition)
+            except DOUBTFUL:
+                doubtful.append(number)
+                raise
             copies[number] = info
             if record is not None:
                 record.copied(number, info.etag)
 
         await each(range(len(moves)), copy)
 
-    async def _undo(self, moves: Sequence[Move], copies: dict[int, ObjectInfo]) -> None:
+    async def _undo(self, moves: Sequence[Move], copies: dict[int, ObjectInfo], doubtful: Sequence[int]) -> None:
         async def remove(number: int) -> None:
             try:
-                await self._store.delete(moves[number].target, if_match=self._guard(copies[number].etag))
+                copy = copies.get(number) or await _copy_of(self._store, moves[number])
+                if copy is not None:
+                    await self._store.delete(moves[number].target, if_match=self._guard(copy.etag))
             except StoreError as error:
                 log.warning("%r is a copy left over from a rename that failed: %s", moves[number].target, error)
 
-        await each(list(copies), remove)
+        await each([*copies, *doubtful], remove)
 
     async def _delete_source(self, moves: Sequence[Move], record: Record | None, number: int) -> None:
         """The last step of a move. That is written down: what is put there later may be just like what was there."""

@@ -12,14 +12,14 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, AlreadyExists, Unavailable
+from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavailable
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Kind, Op, Wrapper
-from s3mount.store.wrap.faulty import Fault, Faulty, Script
+from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
 from s3mount.store.wrap.limited import Limited, Limits
 from tests.store.registry import keys_of, read
 
@@ -174,6 +174,16 @@ async def test_a_copy_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> 
         await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
     assert await keys_of(store) == sorted(move.source for move in moves)
     assert is_empty(tmp_path)
+
+
+async def test_a_copy_whose_reply_was_lost_is_undone_like_the_others(tmp_path: Path) -> None:
+    """Regression: it stayed under the new name, and the directory could not be renamed to that any more."""
+    store, script = MemoryStore(LIKE_S3), Script()
+    moves = await filled(store, 50)
+    script.add("copy", *[Fault()] * 40, lost_reply())
+    with pytest.raises(OutcomeUnknown):
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+    assert await keys_of(store) == sorted(move.source for move in moves)
 
 
 async def test_a_deletion_that_fails_is_made_good_by_the_next_mount(tmp_path: Path) -> None:
