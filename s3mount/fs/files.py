@@ -153,7 +153,7 @@ class Files:
         return FileContent(self._store, volume.staging, volume.buffers, base=base, uploads=volume.uploads, target=target)
 
     async def let_go(self, inode: FileInode) -> None:
-        """One holder less; the last one retires what needs no commit any more."""
+        """One holder less; the last one retires what needs no commit any more. Not cancellable: nor is anything that it waits for."""
         live = require_live(inode)
         live.holders -= 1
         if not live.holders and not self._is_wanted(inode, live):
@@ -273,8 +273,7 @@ class Files:
             await self._give_up(inode, live, error)
             raise
         finally:
-            with trio.CancelScope(shield=True):
-                await self.let_go(inode)
+            await self.let_go(inode)
 
     async def _save_content(self, inode: FileInode, live: Live) -> None:
         """For close: commit the content. What else has changed goes with it, or goes on waiting: after fchmod(2) comes a close as well."""
@@ -369,8 +368,7 @@ class Files:
             if isinstance(error, FINAL):
                 await self._give_up(inode, live, error)
         finally:
-            with trio.CancelScope(shield=True):
-                await self.let_go(inode)
+            await self.let_go(inode)
         return failures
 
     async def retry_waiting(self) -> None:

@@ -93,13 +93,12 @@ class Layers:
         assert not any(self._is_dead(number) for number in self.files), "L5"
 
     async def aclose(self) -> None:
-        """Nobody may be reading or writing. Idempotent; not cancellable."""
+        """Nobody may be reading or writing. Idempotent; the caller sees to it that nobody cancels it."""
         files, self.files = list(self.files.values()), {}
-        with trio.CancelScope(shield=True):
-            for file in files:
-                file.freeze()
-                await file.wait_written()
-                await file.retire()
+        for file in files:
+            file.freeze()
+            await file.wait_written()
+            await file.retire()
         await self.drop_pin()
 
     # -- the pin ------------------------------------------------------------------------
