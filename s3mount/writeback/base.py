@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from s3mount.errors import FROM_OS, AccessDenied, Busy, Corrupt, NewerFormat, NoSpace, StoreError, Unavailable
-from s3mount.model import Key, KiB
+from s3mount.model import Key, KiB, MiB
 from s3mount.writeback.bodies import sync
 from s3mount.writeback.records import (
     Op,
@@ -35,6 +35,8 @@ NAME = "journal.sqlite"
 
 # A body of 30 KB in pages of 4 KiB takes twice the time to be synced.
 PAGE_BYTES = 16 * KiB
+# What stays in the file for the changes to come: a program that writes a thousand small files needs as much.
+SPARE_BYTES = 32 * MiB
 # How long another process of ours may hold the write lock: it writes rows, syncs, and is gone.
 BUSY_S = 20.0
 
@@ -116,6 +118,7 @@ def connected(folder: Path) -> sqlite3.Connection:
             raise NewerFormat(f"A newer version of s3mount wrote the journal in {folder}.")
         if not version:
             base.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            base.execute("PRAGMA auto_vacuum = INCREMENTAL")
         base.execute("PRAGMA journal_mode = WAL")
         if not version:
             base.execute("BEGIN IMMEDIATE")
@@ -130,6 +133,21 @@ def connected(folder: Path) -> sqlite3.Connection:
         base.close()
         raise
     return base
+
+
+def shrink(base: sqlite3.Connection) -> None:
+    """Give the disk back what the file does not need any more, unless that is little. Raises sqlite3.Error, as where others use it."""
+    (free,), (pages,) = base.execute("PRAGMA freelist_count").fetchone(), base.execute("PRAGMA page_count").fetchone()
+    if free * PAGE_BYTES < SPARE_BYTES:
+        return
+    (kind,) = base.execute("PRAGMA auto_vacuum").fetchone()
+    if kind:
+        base.executescript("PRAGMA incremental_vacuum")  # execute() would stop at the first page
+    elif free * 2 > pages:
+        # A journal of a version that did not shrink: written anew once, it can.
+        base.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        base.execute("VACUUM")
+    base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextmanager

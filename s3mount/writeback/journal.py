@@ -41,7 +41,7 @@ from pathlib import Path
 
 from s3mount.errors import Busy, NotFound, StoreError
 from s3mount.model import Condition, Key, KiB, Metadata, ObjectInfo, StagedBytes
-from s3mount.writeback.base import COLUMNS, NAME, connected, record_of, row_of, told
+from s3mount.writeback.base import COLUMNS, NAME, connected, record_of, row_of, shrink, told
 from s3mount.writeback.bodies import copied, linked, read_all, sync
 from s3mount.writeback.records import Op, Piece, Record, State, require_joined
 
@@ -133,6 +133,8 @@ class Journal:
 
     def close(self) -> None:
         """Idempotent. What is in it stays."""
+        if self.owned:
+            self.shrink()
         self._base.close()
         if self.owned:
             os.close(self._lock)
@@ -247,6 +249,11 @@ class Journal:
                 f"SELECT name FROM bodies WHERE data IS NULL AND name NOT IN (SELECT body FROM uses WHERE record NOT IN ({marks}))", ids
             ).fetchall()
             self._remove(name for (name,) in rows)
+
+    def shrink(self) -> None:
+        """Give the disk back what is not needed any more. For an owner who has nothing else to do; never fails."""
+        with suppress(StoreError), told(self.folder):
+            shrink(self._base)
 
     # -- for those who do not own it ------------------------------------------------------
 

@@ -379,6 +379,8 @@ class Pending:
             self.leaving -= 1
             self.left += 1
             self.moved.unpark_all()
+        if not len(self.chains) and not self.leaving:
+            await self.together.call(self.journal.shrink)
 
     # -- what somebody decided on refused ones ----------------------------------------------
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from s3mount.errors import Busy, Corrupt, NewerFormat, NotFound
-from s3mount.model import Absent, ETag, Hole, Kept, Key, Matches, ObjectInfo
+from s3mount.model import Absent, ETag, Hole, Kept, Key, KiB, Matches, MiB, ObjectInfo
 from s3mount.writeback.journal import Amend, Enter, Journal, Leave
 from s3mount.writeback.records import Op, Record, State, Stored, compose, pieces_from_text, pieces_to_text
 from tests.store.registry import InMemory, pattern
@@ -245,3 +247,45 @@ def test_a_content_over_another_names_the_bodies_of_both() -> None:
         Hole(10, 10),
         Kept(20, 6),
     )
+
+
+def size_of(folder: Path) -> int:
+    return sum((folder / f"journal.sqlite{end}").stat().st_size for end in ("", "-wal") if (folder / f"journal.sqlite{end}").exists())
+
+
+def fill_and_empty(journal: Journal) -> int:
+    """Hundreds of small files come and go; how large the journal was with them."""
+    data = bytes(100 * KiB)
+    ids = journal.apply([Enter(put(f"k{n}", f"c{n}", f"b{n}", size=len(data)), {f"b{n}": data}) for n in range(50)])
+    largest = size_of(journal.folder)
+    journal.apply([Leave(tuple(ids))])
+    return largest
+
+
+def test_a_journal_that_is_empty_takes_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mount.writeback.base.SPARE_BYTES", 1 * MiB)
+    with Journal.open(tmp_path / "j") as journal:
+        assert fill_and_empty(journal) > 4 * MiB
+        journal.shrink()
+        assert size_of(journal.folder) < 1 * MiB
+        fill_and_empty(journal)
+        journal.check()
+    assert size_of(tmp_path / "j") < 1 * MiB
+
+
+def test_a_journal_of_a_version_that_did_not_shrink_learns_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mount.writeback.base.SPARE_BYTES", 1 * MiB)
+    with Journal.open(tmp_path / "j"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "j" / "journal.sqlite", isolation_level=None)) as base:
+        base.execute("PRAGMA journal_mode = DELETE").fetchall()
+        base.execute("PRAGMA auto_vacuum = NONE")
+        base.execute("VACUUM")
+        assert base.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    with Journal.open(tmp_path / "j") as journal:
+        (kept,) = journal.apply([Enter(put("kept", "kept", "body", size=5), {"body": b"bytes"})])
+        assert fill_and_empty(journal) > 4 * MiB
+        journal.shrink()
+        assert size_of(journal.folder) < 1 * MiB
+        assert [each.id for each in journal.records()] == [kept]
+        journal.check()
