@@ -240,7 +240,7 @@ async def _copy_of(store: ObjectStore, move: Move) -> ObjectInfo | None:
     """
     try:
         source, target = [await whole(store, await store.head(key)) for key in (move.source, move.target)]
-        if source.etag != move.etag or source.size != target.size:
+        if not move.is_of(source) or source.size != target.size:
             return None
         ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]
         same = ids[0] == ids[1] and (ids[0] is not None or source.etag == target.etag or await _are_alike(store, source, target))

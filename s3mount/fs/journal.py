@@ -5,7 +5,7 @@ Must not know: how keys are moved, stores, the kernel, how files are held (`held
 
 A record is one file, held by the process that works on it and safe once it is there: what was not copied by then was not begun. As copies
 are made, a line for each is added without a sync: kill -9 does not lose it, and after a power cut the objects themselves have to tell
-(`decide`).
+(`decide`): by their ETags, their commits, or their bytes whether one is a copy of the other, by their times whether a source is the one.
 
     begin --> [ moves ] --copied--> [ moves, copies ] --done--> removed
                   `--- the process ends anyhow ---' : the lock is free, and the next mount finishes it
@@ -34,14 +34,22 @@ log = logging.getLogger(__name__)
 SUFFIX = ".moves"
 FORMAT = 1
 
+# By how much a version may seem to be made later than this mount took it to be: the answer to a write tells the time only by its Date.
+LATER_NS = 5_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The object *source* of version *etag* shall be called *target*."""
+    """The object *source* of version *etag* shall be called *target*; *mtime_ns*: when that version was made (0: not known)."""
 
     source: Key
     target: Key
     etag: ETag
+    mtime_ns: int = 0
+
+    def is_of(self, source: ObjectInfo) -> bool:
+        """Whether *source* is what shall be moved, as far as its ETag and its time tell: what is made anew may be just like it."""
+        return source.etag == self.etag and (not self.mtime_ns or source.mtime_ns <= self.mtime_ns + LATER_NS)
 
 
 class Step(Enum):
@@ -59,7 +67,7 @@ def decide(move: Move, *, source: ObjectInfo | None, target: ObjectInfo | None, 
 
     Nothing of anybody else's is ever copied over or deleted.
     """
-    if copied == "" or source is None or source.etag != move.etag:
+    if copied == "" or source is None or not move.is_of(source):
         return Step.NOTHING
     if target is None:
         return Step.COPY if copied is None else Step.LEAVE_BOTH
@@ -101,7 +109,7 @@ class Journal:
 
     def begin(self, moves: Sequence[Move]) -> Record:
         """Write *moves* down; on return they are safe from a power cut. Raises OSError."""
-        text = b"".join([_line(FORMAT), *(_line([move.source, move.target, move.etag]) for move in moves), b"\n"])
+        text = b"".join([_line(FORMAT), *(_line([move.source, move.target, move.etag, move.mtime_ns]) for move in moves), b"\n"])
         name = f"{time.time_ns():020}-{secrets.token_hex(8)}{SUFFIX}"
         return Record(held.make(self._folder, name, text, synced=True), moves, {})
 
@@ -124,7 +132,7 @@ def _parsed(text: bytes) -> tuple[list[Move], dict[int, ETag]]:
     lines = head.split(b"\n")
     if not found or json.loads(lines[0]) != FORMAT:
         raise ValueError(text[:20])
-    moves = [Move(Key(source), Key(target), ETag(etag)) for source, target, etag in map(json.loads, lines[1:])]
+    moves = [Move(Key(source), Key(target), ETag(etag), *times) for source, target, etag, *times in map(json.loads, lines[1:])]
     return moves, dict(_notes(tail[: tail.rfind(b"\n") + 1]))
 
 

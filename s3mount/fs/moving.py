@@ -110,7 +110,7 @@ class Moving(Wrapper):
             await each(sent, self._arrive)
             ways |= claimed
             legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
-            record = await begun(self._journal, [Move(leg.source, leg.target, leg.etag) for leg in legs])
+            record = await begun(self._journal, [Move(leg.source, leg.target, leg.etag, leg.info.mtime_ns) for leg in legs])
             self._begun(area, legs, list(claimed.values()), record)
         finally:
             for leg in claimed.values():

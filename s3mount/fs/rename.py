@@ -181,7 +181,7 @@ class Renames:
             elif self._volume.can.relocate:
                 await self._relocate({target: info}, replaced, replace=replace)
             else:
-                move = Move(source, target, info.etag)
+                move = Move(source, target, info.etag, info.mtime_ns)
                 await self._carrier.carry([move], self._copied, replaces=replace)
         except AlreadyExists:
             self._volume.changes.note(target)
@@ -297,7 +297,7 @@ class Renames:
         elif self._volume.can.relocate:
             await self._relocate({Key(target + info.key[len(source) :]): info for info in infos})
         else:
-            moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag) for info in reversed(infos)]
+            moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag, info.mtime_ns) for info in reversed(infos)]
             await self._carrier.carry(moves, self._copied, replaces=False)
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:

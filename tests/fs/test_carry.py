@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +54,25 @@ def info(etag: str) -> ObjectInfo:
 def test_what_is_left_of_an_interrupted_move(source: str | None, target: str | None, copied: str | None, step: Step) -> None:
     now = {"source": source and info(source), "target": target and info(target)}
     assert decide(MOVE, **now, copied=ETag(copied) if copied else None) is step  # type: ignore[arg-type]
+
+
+def test_what_was_made_anew_at_the_source_is_left_there_though_a_power_cut_took_the_note() -> None:
+    """Regression: with nothing but its ETag to tell, it was taken for what had been moved, and deleted."""
+    move = Move(Key("a"), Key("b"), ETag("one"), mtime_ns=10**18)
+    source, target = replace(info("one"), mtime_ns=10**18), replace(info("one"), mtime_ns=10**18 + 60 * 10**9)
+    assert decide(move, source=source, target=target, copied=None) is Step.DELETE_SOURCE
+    assert decide(move, source=replace(source, mtime_ns=10**18 + 3 * 10**9), target=target, copied=None) is Step.DELETE_SOURCE
+    assert decide(move, source=replace(source, mtime_ns=10**18 + 90 * 10**9), target=target, copied=None) is Step.NOTHING
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    record = Journal(tmp_path).begin([MOVE])
+    record.leave()
+    (path,) = tmp_path.glob("*.moves")
+    path.write_bytes(path.read_bytes().replace(b', "one", 0]', b', "one"]'))
+    (left,) = Journal(tmp_path).left_over()
+    assert list(left.moves) == [MOVE]
+    left.leave()
 
 
 async def test_what_was_put_where_a_key_came_from_is_not_taken_for_it_by_whoever_finishes_the_rest(
