@@ -19,17 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from s3mount.fs.attrs import Defaults, decode
 from s3mount.fuse import mountpoint
 from s3mount.model import MiB
 from tests.fuse.conftest import AS_ROOT
 from tests.fuse.mounting import Mount, s3mount
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, served
-from tests.server.serving import environment as alone
+from tests.fuse.remote import boto, isolate, remote
+from tests.server.serving import served
 from tests.soak.crowd import PLACES, Crowd
 from tests.soak.insistent import NOTE, Insistent, Note, Weather
 from tests.wire.faults import DENIED, INTERNAL_ERROR, SLOW_DOWN, Rule
@@ -196,26 +194,16 @@ def small_disk(folder: Path) -> Iterator[Path]:
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Scene]:
     """With the options of `mount` that the test's parameter names."""
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
+    isolate(monkeypatch, tmp_path)
     (tmp_path / "server").mkdir()
     with served(tmp_path / "server") as server, Front(f"{server.host}:{server.port}") as front, small_disk(tmp_path / "staging") as staging:
         crowd, at_once = CROWDS[request.node.get_closest_marker("soak") is not None]
         monkeypatch.setenv("STAGING", str(staging))
         monkeypatch.setenv("ANSWER_KEYS", str(at_once))
-        direct = boto3.client(
-            "s3",
-            endpoint_url=server.url,
-            config=Config(s3={"addressing_style": "path"}, max_pool_connections=20),
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            region_name="us-east-1",
-        )
+        direct = boto(server.url, max_pool_connections=20)
         direct.create_bucket(Bucket=BUCKET)
         options = ("--metadata-ttl", "0.5", *IMPATIENT, *getattr(request, "param", ()))
-        mount = Mount(tmp_path / "mounted", "--endpoint-url", front.url, *options, program=[SMALL_STAGING])
-        mount.url = f"s3://{BUCKET}"
+        mount = remote(tmp_path / "mounted", front.url, BUCKET, *options, program=(SMALL_STAGING,))
         # It may complain of the weather as it likes, but not of itself.
         mount.expected = [r"\A(?!(?:.|\n)*Traceback)"]
         files = {f"{PLACES[0]}/{number:04}": f"file {number} of many".encode() for number in range(crowd)}

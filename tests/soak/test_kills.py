@@ -24,7 +24,7 @@ import pytest
 
 from s3mount.model import KiB, MiB
 from tests.fuse.mounting import Mount
-from tests.server.serving import environment as alone
+from tests.fuse.remote import isolate, remote
 from tests.server.serving import served
 from tests.wire.front import Front
 
@@ -74,9 +74,7 @@ def seed(capfd: pytest.CaptureFixture[str]) -> int:
 
 @pytest.fixture(params=WAYS)
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, seed: int) -> Iterator[Scene]:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
+    isolate(monkeypatch, tmp_path)
     options, rng, front = WAYS[request.param], random.Random(seed), None
     with ExitStack() as stack:
         mount = Mount(tmp_path / "mounted")
@@ -84,13 +82,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
             (tmp_path / "server").mkdir()
             server = stack.enter_context(served(tmp_path / "server"))
             front = stack.enter_context(Front(f"{server.host}:{server.port}"))
-            mount = Mount(tmp_path / "remote", "--endpoint-url", front.url, *options)
-            mount.url = "s3://killed"
-        try:
-            yield Scene(mount.start(), front, planted(tmp_path / "tree", rng), rng)
-            mount.stop()
-        finally:
-            mount.clean_up()
+            mount = remote(tmp_path / "remote", front.url, "killed", *options)
+        stack.enter_context(mount.running())
+        yield Scene(mount, front, planted(tmp_path / "tree", rng), rng)
 
 
 def planted(tree: Path, rng: random.Random) -> Path:

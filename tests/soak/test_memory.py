@@ -17,8 +17,8 @@ import pytest
 
 from s3mount.model import MiB
 from tests.fuse.mounting import Mount
+from tests.fuse.remote import remote_mount
 from tests.s3.services import ours
-from tests.server.serving import environment as alone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow, pytest.mark.soak]
 
@@ -30,19 +30,13 @@ BESIDE = 150 * MiB
 
 
 @pytest.fixture
-def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
-    for name, value in alone(XDG_CACHE_HOME=str(tmp_path / "cache"), XDG_STATE_HOME=str(tmp_path / "state")).items():
-        if name.startswith(("AWS_", "XDG_")):
-            monkeypatch.setenv(name, value)
+def mount(tmp_path: Path) -> Iterator[Mount]:
     (tmp_path / "server").mkdir()
-    with ours(tmp_path / "server") as service:
-        mount = Mount(tmp_path / "mounted", "--endpoint-url", service.url, "--memory-limit", str(MEMORY_LIMIT))
-        mount.url = "s3://large"
-        try:
-            yield mount.start()
-            mount.stop()
-        finally:
-            mount.clean_up()
+    with (
+        ours(tmp_path / "server") as service,
+        remote_mount(tmp_path / "mounted", service.url, "large", "--memory-limit", str(MEMORY_LIMIT)) as mount,
+    ):
+        yield mount
 
 
 def block(file: int, number: int, base: bytes) -> bytes:
