@@ -160,15 +160,18 @@ class Insistent:
             _write_all(file.fileno(), content, 0)
 
     def _mend(self, name: str, content: bytes) -> None:
-        """After a doubt: what is there may be what is wanted, and then only has to be in the bucket. What was there before still is."""
+        """After a doubt: what is there may be what is wanted, and then only has to be in the bucket. What was there before still is.
+
+        Where the disk was full bytes may be lost that the kernel still shows: then fsync fails until they are written anew.
+        """
         try:
             with open(self.home / name, "r+b", buffering=0) as file:
                 if file.read() == content:
                     os.fsync(file.fileno())
                     self.told["found done"] += 1
                     return
-        except FileNotFoundError:
-            if name in self.world:
+        except OSError as error:
+            if error.errno != errno.ENOSPC and (error.errno != errno.ENOENT or name in self.world):
                 raise
         self._replace(name, content)
 
