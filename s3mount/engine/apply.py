@@ -296,7 +296,7 @@ class _Change:
             assert file is not None
             self.names.retire(bucket, target)
             self.names.make_room(bucket, target)
-            self.names.bind(bucket, target, file)
+            self.names.bind(bucket, target, file, since_ns=time_ns)
 
     # -- uploads ----------------------------------------------------------------------
 

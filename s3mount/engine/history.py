@@ -20,7 +20,9 @@ from s3mount.engine.values import Versioning
 
 NULL_VERSION = ""
 
-_CURRENT = "SELECT n.file, n.version, b.versioning FROM name n JOIN bucket b ON b.id = n.bucket WHERE n.bucket = ? AND n.key = ?"
+_CURRENT = (
+    "SELECT n.file, n.version, n.since_ns, b.versioning FROM name n JOIN bucket b ON b.id = n.bucket WHERE n.bucket = ? AND n.key = ?"
+)
 
 
 class Names:
@@ -59,9 +61,12 @@ class Names:
         """The version id of what is written now."""
         return f"{self._make_id():016x}" if self.versioning(bucket) == "enabled" else NULL_VERSION
 
-    def bind(self, bucket: int, key: bytes, file: int) -> None:
-        """Make *key*, which names nothing, name *file*, whose `links` count it already."""
-        self._db.execute("INSERT INTO name (bucket, key, file, version) VALUES (?, ?, ?, ?)", (bucket, key, file, self.new_version(bucket)))
+    def bind(self, bucket: int, key: bytes, file: int, *, since_ns: int | None = None) -> None:
+        """Make *key*, which names nothing, name *file*, whose `links` count it already; since now, if that is not when it was written."""
+        self._db.execute(
+            "INSERT INTO name (bucket, key, file, version, since_ns) VALUES (?, ?, ?, ?, ?)",
+            (bucket, key, file, self.new_version(bucket), since_ns),
+        )
 
     def count_link(self, file: int) -> None:
         self._db.execute("UPDATE file SET links = links + 1 WHERE id = ?", (file,))
@@ -71,9 +76,9 @@ class Names:
         row = self._db.execute(_CURRENT, (bucket, key)).fetchone()
         if row is None:
             return False
-        file, version, self._versioning[bucket] = row
+        file, version, since_ns, self._versioning[bucket] = row
         if self._keeps(bucket, version):
-            self._archive(bucket, key, file, version)
+            self._archive(bucket, key, file, version, since_ns)
         self._db.execute("DELETE FROM name WHERE bucket = ? AND key = ?", (bucket, key))
         self._unlink(file)
         return True
@@ -98,14 +103,15 @@ class Names:
 
     def before_rewrite(self, file: int) -> None:
         """*file* is about to get new content under its id: keep the old one for every key that names it."""
-        rows = self._db.execute("SELECT bucket, key, version FROM name WHERE file = ? ORDER BY key", (file,)).fetchall()
-        for bucket, key, version in rows:
+        rows = self._db.execute("SELECT bucket, key, version, since_ns FROM name WHERE file = ? ORDER BY key", (file,)).fetchall()
+        for bucket, key, version, since_ns in rows:
             if self.versioning(bucket) == "off":
                 return
             if self._keeps(bucket, version):
-                self._archive(bucket, key, file, version)
+                self._archive(bucket, key, file, version, since_ns)
             self.make_room(bucket, key)
-            self._db.execute("UPDATE name SET version = ? WHERE bucket = ? AND key = ?", (self.new_version(bucket), bucket, key))
+            renewed = (self.new_version(bucket), bucket, key)
+            self._db.execute("UPDATE name SET version = ?, since_ns = NULL WHERE bucket = ? AND key = ?", renewed)
 
     def mark_deleted(self, bucket: int, key: bytes, time_ns: int) -> None:
         """Leave a delete marker, where the bucket has such things."""
@@ -118,7 +124,7 @@ class Names:
         if self.versioning(bucket) == "suspended":
             self.drop_version(bucket, key, NULL_VERSION)
 
-    def _archive(self, bucket: int, key: bytes, file: int, version: str) -> None:
+    def _archive(self, bucket: int, key: bytes, file: int, version: str, since_ns: int | None) -> None:
         kept = -self._make_id()
         self._db.execute(
             "INSERT INTO file (id, bucket, size, etag, mtime_ns, content_type, storage_class, metadata, links, extra) "
@@ -127,7 +133,7 @@ class Names:
         )
         self._extents.copy(file, kept)
         (mtime_ns,) = self._db.execute("SELECT mtime_ns FROM file WHERE id = ?", (kept,)).fetchone()
-        self._remember(bucket, key, version, kept, mtime_ns)
+        self._remember(bucket, key, version, kept, mtime_ns if since_ns is None else since_ns)
 
     def _remember(self, bucket: int, key: bytes, version: str, file: int | None, mtime_ns: int) -> None:
         self._db.execute(
@@ -163,12 +169,14 @@ class Names:
     def promote(self, bucket: int, key: bytes, file: int) -> None:
         """Where nothing is current and the newest of the history is no marker, it becomes current, as the file *file*."""
         row = self._db.execute(
-            "SELECT rank, version, file FROM history WHERE bucket = ? AND key = ? ORDER BY rank DESC LIMIT 1", (bucket, key)
+            "SELECT rank, version, file, mtime_ns FROM history WHERE bucket = ? AND key = ? ORDER BY rank DESC LIMIT 1", (bucket, key)
         ).fetchone()
         if row is None or row[2] is None or self.file_of(bucket, key) is not None:
             return
-        rank, version, kept = row
+        rank, version, kept, since_ns = row
         self._db.execute("UPDATE file SET id = ? WHERE id = ?", (file, kept))
         self._extents.move(kept, file)
         self._db.execute("DELETE FROM history WHERE bucket = ? AND key = ? AND rank = ?", (bucket, key, rank))
-        self._db.execute("INSERT INTO name (bucket, key, file, version) VALUES (?, ?, ?, ?)", (bucket, key, file, version))
+        self._db.execute(
+            "INSERT INTO name (bucket, key, file, version, since_ns) VALUES (?, ?, ?, ?, ?)", (bucket, key, file, version, since_ns)
+        )

@@ -15,7 +15,7 @@ from s3mount.engine.segment import BEGINNING
 
 # Raised with every change of the tables. Columns are added at the end and may be NULL: a snapshot of the log may be older.
 # An index of another version is thrown away and rebuilt from the log.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TABLES = """
 -- The one row that says how far the index has come: just behind record `seq`. All zero: before the first record.
@@ -40,6 +40,7 @@ CREATE TABLE name (
     key     BLOB NOT NULL,                  -- UTF-8
     file    INTEGER NOT NULL,               -- several names of one file are hard links
     version TEXT NOT NULL,                  -- '' unless the bucket kept versions when it was written
+    since_ns INTEGER,                       -- when the version came to its key by a rename; NULL: when its content was written
     PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
 CREATE INDEX name_file ON name (file);      -- a commit finds its file by id, whatever it is called by now
@@ -103,7 +104,7 @@ CREATE TABLE history (
     rank     INTEGER NOT NULL,              -- rises with time
     version  TEXT NOT NULL,                 -- '' is the null version
     file     INTEGER,                       -- NULL: a delete marker
-    mtime_ns INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,              -- when the version came to its key
     PRIMARY KEY (bucket, key, rank)
 ) WITHOUT ROWID;
 

@@ -21,7 +21,7 @@ from s3mount.model import Key
 
 _COLUMNS = "f.size, f.etag, f.storage_class, f.extra"
 _CURRENT = f"""
-    SELECT n.key, n.version, n.file, f.mtime_ns, {_COLUMNS} FROM name n CROSS JOIN file f ON f.id = n.file
+    SELECT n.key, n.version, n.file, coalesce(n.since_ns, f.mtime_ns), {_COLUMNS} FROM name n CROSS JOIN file f ON f.id = n.file
     WHERE n.bucket = ? AND n.key >= ? AND n.key < ? ORDER BY n.key
 """
 _KEPT = f"""

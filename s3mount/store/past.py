@@ -5,8 +5,8 @@ Must not know: which store keeps the versions, how old they may be.
 
 Of each key the newest version that is not younger than the moment was the current one; where that is a delete marker there was no object.
 Services tell times to the second, so the moment is as exact as that. A bucket that kept no versions then shows what was made before and not
-replaced since: what it has forgotten is not there. In the embedded store, whose renames copy nothing, a key counts from when its content
-was written.
+replaced since: what it has forgotten is not there. In the embedded store, whose renames copy nothing, a renamed key counts from its rename,
+a further hard link from when the file was written.
 
 Nothing changes behind the moment, so that everything may be remembered for ever. Listings carry no metadata; `head` does.
 """

@@ -64,10 +64,16 @@ async def test_every_moment_is_shown_as_it_was(engine: Engine, seed: int) -> Non
     state: dict[Key, bytes] = {}
     moments: list[tuple[int, dict[Key, bytes]]] = [(moment(), {})]
     for number in range(30):
-        key = rng.choice(KEYS)
-        if rng.random() < 0.3:
+        key, other, what = rng.choice(KEYS), rng.choice(KEYS), rng.random()
+        if what < 0.25:
             engine.delete(B, key)
             state.pop(key, None)
+        elif what < 0.5 and key in state and key != other:
+            engine.rename(B, key, other)
+            state[other] = state.pop(key)
+        elif what < 0.6 and key in state and other in state and key != other and not {key[-1], other[-1]} & {"/"}:
+            engine.exchange(B, key, other)
+            state[key], state[other] = state[other], state[key]
         else:
             state[key] = b"%d" % number
             engine.put(B, key, state[key])
@@ -87,6 +93,20 @@ async def test_every_moment_is_shown_as_it_was(engine: Engine, seed: int) -> Non
             found = await store.find(key.rstrip("/"))
             assert (found.object is not None) == (key.rstrip("/") in then)
             assert found.implied == any(other.startswith(f"{key.rstrip('/')}/") and not other.endswith("/") for other in then)
+
+
+async def test_a_renamed_file_is_under_its_old_name_until_then_and_under_the_new_one_since(engine: Engine) -> None:
+    engine.put(B, Key("old/a"), b"first")
+    engine.put(B, Key("b"), b"second")
+    before = Past(LocalStore(engine, B), moment())
+    engine.rename_prefix(B, "old/", "new/")
+    engine.rename(B, Key("new/a"), Key("b"))
+    between = Past(LocalStore(engine, B), moment())
+    engine.put(B, Key("b"), b"third")
+    engine.delete(B, Key("b"))
+    assert await listed(before, "", "", 1000) == ["b", "old/a"]
+    assert await listed(between, "", "", 1000) == ["b"]
+    assert (await read(before, Key("b")), await read(between, Key("b"))) == (b"second", b"first")
 
 
 async def test_the_past_cannot_be_changed(engine: Engine) -> None:
