@@ -138,6 +138,9 @@ class Row:
         block = self._blocks[number]
         if first + len(old) <= len(block):
             block[first : first + len(old)] = new
+            if 0 < len(block) <= 2 * BLOCK:
+                self._firsts[number] = block[0].start
+                return
         else:
             last_number, last = self._find(old[-1].start)
             block = [*block[:first], *new, *self._blocks[last_number][last + 1 :]]
@@ -252,6 +255,9 @@ class Extents:
     def _lay(self, new: Extent) -> None:
         """Put *new* over what is there, and join it with its neighbours."""
         old = self._row.touching(max(new.start - 1, 0), new.stop + 1)
+        if len(old) == 1 and old[0].kind is Kind.KEPT and old[0].start < new.start and new.stop < old[0].stop:
+            self._put(old, [kept(old[0].start, new.start), new, kept(new.stop, old[0].stop)])  # random writes, mostly: nothing to join
+            return
         row = [new]
         if old and old[0].start < new.start:
             row.insert(0, old[0].clip(0, new.start))
