@@ -8,7 +8,8 @@ Must not know: what POSIX allows, inodes (who copies tells them through *copied*
                                      `-- fails: the copies made are deleted again, journal done; as if nothing happened
 
 M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
-M2  A copy is undone only in the version that we made; where the reply was lost, in one that is a copy.
+M2  A copy is undone only in the version that we made; where the reply was lost, in one that is a copy. What cannot be undone for now does
+    not stand in the way of the same rename later (`tidy`).
 M4  A tree is copied only to where nothing is; what somebody else has put there meanwhile stays, and the rename fails.
 M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
     What a later record names is its alone, be it finished or not.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,7 @@ class Carrier:
         self._store = store
         self._described = described
         self._journal = Journal(folder) if folder is not None else None
+        self._left: dict[Key, Move] = {}
 
     async def carry(self, moves: Sequence[Move], copied: Copied, *, replaces: bool) -> None:
         """Do *moves*, the last one last to go; *replaces*: there may be targets already, which cannot be had back.
@@ -148,9 +151,21 @@ class Carrier:
                 if copy is not None:
                     await self._store.delete(moves[number].target, if_match=self._guard(copy.etag))
             except StoreError as error:
+                self._left[moves[number].target] = moves[number]
                 log.warning("%r is a copy left over from a rename that failed: %s", moves[number].target, error)
 
         await each([*copies, *doubtful], remove)
+
+    async def tidy(self, prefix: str) -> None:
+        """Remove copies below *prefix* that a failed rename of this mount could not undo. Raises StoreErrors."""
+        await each([key for key in self._left if key.startswith(prefix)], self._take_back)
+
+    async def _take_back(self, key: Key) -> None:
+        copy = await _copy_of(self._store, self._left[key])
+        if copy is not None:
+            with suppress(PreconditionFailed, NotFound):
+                await self._store.delete(key, if_match=self._guard(copy.etag))
+        self._left.pop(key, None)
 
     async def _delete_source(self, moves: Sequence[Move], record: Record | None, number: int) -> None:
         """The last step of a move. That is written down: what is put there later may be just like what was there."""

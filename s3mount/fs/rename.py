@@ -92,6 +92,7 @@ class Renames:
             await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
             await self._clear(source, target)
+            await self._carrier.tidy(self._entries.key_of(target.directory, target.name) + "/")
             before = await self._namespace.see_moving(source.directory, source.name)
             after = await self._namespace.see_moving(target.directory, target.name)
             self._require_possible(before, after)

@@ -17,11 +17,12 @@ from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavaila
 from s3mount.fs.carry import AT_ONCE, Carrier
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
-from s3mount.store.api import ObjectStore
+from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Kind, Op, Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
 from s3mount.store.wrap.limited import Limited, Limits
+from tests.fs.mounted import Mounted
 from tests.store.registry import keys_of, read
 
 T = TypeVar("T")
@@ -204,6 +205,23 @@ async def test_a_copy_whose_reply_was_lost_is_undone_like_the_others(tmp_path: P
     with pytest.raises(OutcomeUnknown):
         await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
     assert await keys_of(store) == sorted(move.source for move in moves)
+
+
+async def test_what_could_not_be_undone_does_not_stand_in_the_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: rights revoked in the middle of `mv one two`: its repetition said that the directory is not empty."""
+    store, shut = MemoryStore(LIKE_S3), ""
+    for number in range(50):
+        await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
+    refusing = lambda op: Fault(before=AccessDenied("no")) if op.mutates and op.key >= shut > "" else Fault()  # noqa: E731
+    mount = Mounted(Faulty(store, refusing), journal=tmp_path)
+    shut = "two/3"
+    with pytest.raises(AccessDenied):
+        await mount.rename("one", "two")
+    with pytest.raises(AccessDenied):
+        await mount.rename("one", "two")
+    shut = ""
+    await mount.rename("one", "two")
+    assert await keys_of(store) == sorted(f"two/{number}" for number in range(50))
 
 
 async def test_a_deletion_that_fails_is_made_good_by_the_next_mount(tmp_path: Path) -> None:
