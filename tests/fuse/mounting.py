@@ -155,6 +155,15 @@ class Mount:
         return trio.run(client)
 
 
+def error_of(act: Callable[[], object]) -> int | None:
+    """The errno with which *act* fails; None if it does not."""
+    try:
+        act()
+    except OSError as error:
+        return error.errno
+    return None
+
+
 def abandon(fd: int) -> None:
     """Close a descriptor of a mount that is no more."""
     try:

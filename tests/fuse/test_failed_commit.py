@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from s3mount.cli.main import run
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, error_of
 from tests.fuse.remote import boto, remote_mount
 from tests.server.serving import served
 from tests.wire.faults import Rule
@@ -67,19 +67,11 @@ def mount(front: Front, bucket: Any, tmp_path: Path) -> Iterator[Mount]:
         yield mount
 
 
-def errno_of(call: Callable[[], object]) -> int | None:
-    try:
-        call()
-    except OSError as error:
-        return error.errno
-    return None
-
-
 def shown(path: Path) -> bytes:
     """What is read, whatever close has to say."""
     fd = os.open(path, os.O_RDONLY)
     data = os.pread(fd, 1 << 20, 0)
-    errno_of(lambda: os.close(fd))
+    error_of(lambda: os.close(fd))
     return data
 
 
@@ -126,7 +118,7 @@ def write_refused(mount: Mount, front: Front, name: str = "precious.txt", data: 
     fd = os.open(mount.path / name, os.O_CREAT | os.O_WRONLY, 0o640)
     os.write(fd, data)
     os.utime(fd, ns=(10**18, 10**18 + 7))
-    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    assert error_of(lambda: os.close(fd)) == errno.EACCES
     return data
 
 
@@ -204,7 +196,7 @@ def test_an_edit_of_what_somebody_replaced_is_kept_and_undoes_nobodys_work(mount
     os.pwrite(fd, b"edit", 1_000_000)
     bucket.put_object(Bucket=BUCKET, Key="edited", Body=b"theirs")
     mount.expected = ["edited"]
-    assert errno_of(lambda: os.close(fd)) == errno.ESTALE
+    assert error_of(lambda: os.close(fd)) == errno.ESTALE
     _until(lambda: [item["state"] for item in listed(mount.path)] == ["kept"])
     (item,) = listed(mount.path)
     assert "edited" in said("retry", item["id"], status=1)
@@ -225,7 +217,7 @@ def test_the_rest_of_an_edit_is_fetched_from_its_base_or_said_to_be_gone(mount: 
     front.spoil(REFUSED)
     fd = os.open(mount.path / "precious.edit", os.O_RDWR)
     os.pwrite(fd, b"edit", 1_000_000)
-    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    assert error_of(lambda: os.close(fd)) == errno.EACCES
     said("umount", mount.path, status=1)
     mount.wait(status=1)
     (item,) = listed()

@@ -12,19 +12,11 @@ import pytest
 from s3mount.model import Key
 from s3mount.store.api import ObjectStore
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, Mount, abandon
+from tests.fuse.mounting import SERVE, Mount, abandon, error_of
 
 pytestmark = pytest.mark.fuse
 
 TTL = "0.1"
-
-
-def errno_of(call: Callable[[], object]) -> int | None:
-    try:
-        call()
-    except OSError as error:
-        return error.errno
-    return None
 
 
 def put(mount: Mount, key: str, data: bytes) -> None:
@@ -113,8 +105,8 @@ def test_close_says_why_a_file_could_not_be_committed(new_mount: NewMount) -> No
     (mount.path / "fine").write_bytes(b"fine")
     fd = os.open(mount.path / "refused/file", os.O_CREAT | os.O_WRONLY)
     os.write(fd, b"content")
-    assert errno_of(lambda: os.fsync(fd)) == errno.EACCES
-    assert errno_of(lambda: os.close(fd)) == errno.EACCES
+    assert error_of(lambda: os.fsync(fd)) == errno.EACCES
+    assert error_of(lambda: os.close(fd)) == errno.EACCES
     (mount.path / "refused/file").unlink()
     assert (mount.path / "fine").read_bytes() == b"fine"
 
@@ -125,8 +117,8 @@ def test_what_could_not_be_committed_can_be_saved_by_renaming_it(new_mount: NewM
     (mount.path / "refused").mkdir()
     with open(mount.path / "refused/file", "wb", buffering=0) as file:
         file.write(b"content")
-        assert errno_of(lambda: os.fsync(file.fileno())) == errno.EACCES
-        assert errno_of(lambda: (mount.path / "refused/file").rename(mount.path / "saved")) in (None, errno.EACCES)
+        assert error_of(lambda: os.fsync(file.fileno())) == errno.EACCES
+        assert error_of(lambda: (mount.path / "refused/file").rename(mount.path / "saved")) in (None, errno.EACCES)
         if (mount.path / "saved").exists():
             os.fsync(file.fileno())
             assert (mount.path / "saved").read_bytes() == b"content"
@@ -141,7 +133,7 @@ def test_a_defect_is_an_input_output_error_with_one_traceback_and_the_mount_live
     for name in ("one", "two"):
         fd = os.open(mount.path / "defect" / name, os.O_CREAT | os.O_WRONLY)
         os.write(fd, b"x")
-        assert errno_of(lambda fd=fd: os.close(fd)) == errno.EIO  # type: ignore[misc]
+        assert error_of(lambda fd=fd: os.close(fd)) == errno.EIO  # type: ignore[misc]
         (mount.path / "defect" / name).unlink()
     (mount.path / "fine").write_bytes(b"fine")
     assert (mount.path / "fine").read_bytes() == b"fine"
@@ -180,7 +172,7 @@ def test_an_edit_of_a_version_that_was_replaced_fails_instead_of_undoing_the_oth
     fd = os.open(mount.path / "file", os.O_RDWR)
     os.pwrite(fd, b"E", 0)
     put(mount, "file", b"theirs")
-    assert errno_of(lambda: os.close(fd)) == errno.ESTALE
+    assert error_of(lambda: os.close(fd)) == errno.ESTALE
     until(lambda: (mount.path / "file").read_bytes() == b"theirs")
 
 

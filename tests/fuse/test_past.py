@@ -13,8 +13,7 @@ import pytest
 
 from s3mount.engine.engine import Engine
 from s3mount.fuse.mountpoint import sync_all
-from tests.fuse.mounting import Mount, s3mount
-from tests.fuse.test_tree import error_of
+from tests.fuse.mounting import Mount, error_of, s3mount
 from tests.server.serving import served
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, error_of
 from tests.fuse.programs import needs, run
 from tests.fuse.remote import boto, bucket_name, remote_mount
-from tests.fuse.test_tree import error_of
 from tests.s3.services import SERVICES, Service
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]

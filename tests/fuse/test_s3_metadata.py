@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, error_of
 from tests.fuse.remote import boto, bucket_name, remote
-from tests.fuse.test_tree import error_of
 from tests.s3.services import Service, ours
 from tests.wire.front import Front
 

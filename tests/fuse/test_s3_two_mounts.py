@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from s3mount.model import MiB
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, error_of
 from tests.fuse.remote import boto, remote_mount
 from tests.server.serving import served
 from tests.wire.front import Front
@@ -75,20 +75,12 @@ def until(wanted: Callable[[], bool]) -> None:
     limit = time.monotonic() + LATE_S
     while True:
         seen: list[bool] = []
-        if errno_of(lambda seen=seen: seen.append(wanted())) not in (None, errno.ENOENT, errno.ESTALE):  # type: ignore[misc]
+        if error_of(lambda seen=seen: seen.append(wanted())) not in (None, errno.ENOENT, errno.ESTALE):  # type: ignore[misc]
             wanted()
         if any(seen):
             return
         assert time.monotonic() < limit, "it does not show"
         time.sleep(0.05)
-
-
-def errno_of(act: Callable[[], object]) -> int | None:
-    try:
-        act()
-    except OSError as error:
-        return error.errno
-    return None
 
 
 def pieces(fd: int, size: int) -> bytes | int:
@@ -189,7 +181,7 @@ def test_a_file_that_is_read_while_it_is_replaced_many_times_is_always_one_of_it
         shared.put(name, content)
         for _ in range(3):
             found: list[bytes] = []
-            refused = errno_of(lambda found=found: found.append((shared.one.path / name).read_bytes()))  # type: ignore[misc]
+            refused = error_of(lambda found=found: found.append((shared.one.path / name).read_bytes()))  # type: ignore[misc]
             assert refused == errno.ESTALE or found[0] in versions[: number + 1]
     until(lambda: (shared.one.path / name).read_bytes() == versions[-1])
 
@@ -207,8 +199,8 @@ def test_an_edit_of_what_somebody_replaced_fails_and_undoes_nothing(shared: Shar
     os.pwrite(fd, b"EDIT", 10)
     shared.put(key, b"theirs" * size)
     if call == "fsync":
-        assert errno_of(lambda: os.fsync(fd)) == errno.ESTALE
-    assert errno_of(lambda: os.close(fd)) == errno.ESTALE
+        assert error_of(lambda: os.fsync(fd)) == errno.ESTALE
+    assert error_of(lambda: os.close(fd)) == errno.ESTALE
     assert shared.body(key) == b"theirs" * size
     until(lambda: (shared.one.path / key).read_bytes() == b"theirs" * size)
 
@@ -219,8 +211,8 @@ def test_of_two_mounts_that_edit_one_version_the_first_wins_and_the_second_is_to
     fds = [os.open(mount.path / name, os.O_RDWR) for mount in (shared.one, shared.other)]
     os.pwrite(fds[0], b"one", 0)
     os.pwrite(fds[1], b"other", 500)
-    assert errno_of(lambda: os.close(fds[0])) is None
-    assert errno_of(lambda: os.close(fds[1])) == errno.ESTALE
+    assert error_of(lambda: os.close(fds[0])) is None
+    assert error_of(lambda: os.close(fds[1])) == errno.ESTALE
     assert shared.body(name) == b"one" + b"." * 997
 
 
@@ -238,8 +230,8 @@ def test_a_file_created_exclusively_on_both_is_refused_to_the_second(shared: Sha
     fds = [os.open(mount.path / name, flags) for mount in (shared.one, shared.other)]
     for number, fd in enumerate(fds):
         os.write(fd, bytes([49 + number]))
-    assert errno_of(lambda: os.close(fds[0])) is None
-    assert errno_of(lambda: os.close(fds[1])) == errno.EEXIST
+    assert error_of(lambda: os.close(fds[0])) is None
+    assert error_of(lambda: os.close(fds[1])) == errno.EEXIST
     assert shared.body(name) == b"1"
 
 
@@ -247,7 +239,7 @@ def test_a_file_of_a_directory_that_others_filled_keeps_it_from_being_removed(sh
     (shared.one.path / name).mkdir()
     assert os.listdir(shared.one.path / name) == []
     shared.put(f"{name}/theirs", b"x")
-    assert errno_of(lambda: os.rmdir(shared.one.path / name)) == errno.ENOTEMPTY
+    assert error_of(lambda: os.rmdir(shared.one.path / name)) == errno.ENOTEMPTY
     assert shared.body(f"{name}/theirs") == b"x"
 
 

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 from s3mount.model import Key
 from s3mount.store.api import ObjectStore
 from tests.fuse.conftest import AS_ROOT, NewMount
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, error_of
 
 pytestmark = pytest.mark.fuse
 
@@ -38,14 +37,6 @@ def renameat2(old: Path, new: Path, flags: int) -> None:
 def d_name(entry: int) -> bytes:
     """Of a struct dirent64 on Linux."""
     return ctypes.string_at(entry + 19)
-
-
-def error_of(call: Callable[[], object]) -> int | None:
-    try:
-        call()
-    except OSError as error:
-        return error.errno
-    return None
 
 
 # -- renaming ----------------------------------------------------------------------------
