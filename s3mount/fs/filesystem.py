@@ -90,8 +90,9 @@ class Filesystem:
         return attr
 
     def forget(self, ino: int, count: int) -> None:
-        """The kernel gives *count* lookups back."""
+        """The kernel gives *count* lookups back. While there are too many inodes, it is asked for the next ones: walks outrun it."""
         self._inodes.forget(ino, count)
+        self._namespace.expel()
 
     async def create(self, parent: int, name: bytes, *, mode: int, flags: int, caller: Caller) -> tuple[int, Attr]:
         """A new file, or the one that is there (unless O_EXCL), opened: its handle, and its attributes, looked up once more."""

@@ -182,6 +182,26 @@ async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
     assert len(mount.fs._inodes) == 1
 
 
+async def test_a_kernel_that_is_slow_to_forget_is_asked_on_after_the_walk() -> None:
+    store = MemoryStore()
+    mount = Mounted(store, inode_limit=100)
+    kernel = mount.fs._volume.invalidate = Kernel()
+    await fill(store, 3000, "d/")
+    directory = await mount.ino("d")
+    fh = await mount.fs.opendir(directory)
+    numbers: dict[bytes, int] = {}
+    start = 0
+    while entries := await accepted(mount.fs, fh, start, 20):
+        start = entries[-1].next_id
+        numbers |= {entry.name: entry.attr.ino for entry in entries}
+    await mount.fs.releasedir(fh)
+    assert len(mount.fs._inodes) == 3002
+    for _, name in kernel.asked:  # which grows
+        mount.fs.forget(numbers[name], 1)
+    assert len(mount.fs._inodes) <= 100
+    mount.fs.check()
+
+
 @pytest.mark.parametrize("knows", [True, False])
 async def test_cold_directories_are_expelled_when_they_alone_are_too_many_but_none_that_somebody_is_in(knows: bool) -> None:
     store = MemoryStore()
