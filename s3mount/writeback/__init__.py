@@ -16,6 +16,7 @@
     pending             the three in step
     room                how much may wait
     relocating          pure: what renames make of what is pending
+    rescue              the bytes of a refused copy, before they are replaced
     pins                reading what is pending, and going over to the store
     sender              the background: when, in which batches, what an answer means
     shown, arriving, store     the verbs of the protocol: looking, waiting, changing

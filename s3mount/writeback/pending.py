@@ -20,7 +20,7 @@ from s3mount.model import Absent, Condition, ETag, Key, Matches, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
 from s3mount.writeback.holding import Holding
-from s3mount.writeback.journal import Amend, Enter, Journal, Leave
+from s3mount.writeback.journal import Amend, Change, Enter, Journal, Leave
 from s3mount.writeback.overlay import Overlay
 from s3mount.writeback.records import Op, Record, State, compose
 from s3mount.writeback.together import Together
@@ -305,28 +305,35 @@ class Pending:
             self.offered(successor)
             self.moved.unpark_all()
 
-    async def refuse(self, entry: Entry, error: StoreError) -> bool:
+    def is_last_copy(self, entry: Entry) -> bool:
+        """Whether what *entry* is a copy of is about to be replaced."""
+        record = entry.record
+        return record.keeps and any(other.record.op is Op.PUT for other in self.chains.of(record.reads))
+
+    async def refuse(self, entry: Entry, error: StoreError, rescued: tuple[Record, dict[str, bytes | int]] | None = None) -> bool:
         """The store refuses *entry* for good: its bytes stay in the journal until somebody decides, and it is shown no more.
 
-        False: a newer change stands for it, see `superseded`.
+        *rescued*: what its record is to say instead, and new bodies for that. False: a newer change stands for it, see `superseded`.
         """
         async with self.turn(entry.record.key):
             successor = self.chains.successor(entry)
-            await (self._refuse(entry, error) if successor is None else self._supersede(entry, successor))
+            await (self._refuse(entry, error, rescued) if successor is None else self._supersede(entry, successor))
             return successor is None
 
-    async def _refuse(self, entry: Entry, error: StoreError) -> None:
+    async def _refuse(self, entry: Entry, error: StoreError, rescued: tuple[Record, dict[str, bytes | int]] | None) -> None:
+        former, bodies = rescued or (entry.record, {})
         record = replace(
-            entry.record,
+            former,
             state=State.FAILED,
             attempts=entry.record.attempts + 1,
             reason=str(error),
             error=type(error).__name__,
             updated_ns=self._clock_ns(),
         )
-        stays = self._removal_behind(record)
+        stays = self._removal_behind(entry.record)
+        says: Change = Enter(record, bodies, (record.id,)) if bodies else Amend(record)
         try:
-            await self.together.commit([Amend(record), *(Leave((removal.record.id,)) for removal in stays)])
+            await self.together.commit([says, *(Leave((removal.record.id,)) for removal in stays)])
         except BaseException:
             for removal in stays:
                 self._let_go(removal)

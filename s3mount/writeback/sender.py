@@ -51,6 +51,7 @@ from s3mount.writeback.journal import INLINE_BYTES
 from s3mount.writeback.pending import PAUSE_S, Pending
 from s3mount.writeback.pins import Body
 from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
+from s3mount.writeback.rescue import rescued
 
 log = logging.getLogger(__name__)
 
@@ -254,10 +255,22 @@ class Sender:
             stored = await self._look(entry) or await self._same_marker(record, error)
             if stored is not None:
                 return await self._arrived(entry, stored)
-        if await self._pending.refuse(entry, error):
+        if await self._pending.refuse(entry, error, await self._rescued(entry)):
             self.last_error = str(error)
             log.error("%r could not be stored, what was written is kept (s3mount pending): %s", record.key, error)
         return None
+
+    async def _rescued(self, entry: Entry) -> tuple[Record, dict[str, bytes | int]] | None:
+        """The record with bytes of its own, where those that it was to be a copy of will not be there for long."""
+        if not self._pending.is_last_copy(entry):
+            return None
+        base = await self._base(entry.record)
+        assert base is not None
+        try:
+            return await rescued(self._inner, self._pending.journal, entry.record, base)
+        except FOR_GOOD as error:
+            log.error("What %r was to be a copy of is gone: %s", entry.record.key, error)
+            return None
 
     async def _look(self, entry: Entry) -> ObjectInfo | None:
         """The object if *entry*'s commit made it."""

@@ -194,6 +194,31 @@ async def test_where_the_copy_is_refused_the_name_stays(
     assert (record.key, record.state) == (B, State.FAILED)
 
 
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_a_refused_copy_keeps_its_bytes_though_its_source_is_replaced(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, expect_logs: ExpectLogs, size: int
+) -> None:
+    """Regression: what was renamed was nowhere any more, as somebody else had its new name and we had used the old one again."""
+    expect_logs("'b' could not be stored")
+    data = pattern(size)
+    await bucket.put(A, data)
+    await move(store, A, B, condition=Absent())
+    await store.put(A, b"new")
+    await bucket.put(B, b"theirs")
+    await trio.sleep(30)
+    assert (await read(bucket, A), await read(bucket, B)) == (b"new", b"theirs")
+    (record,) = await store._pending.together.call(store._journal.records)
+    assert (record.key, record.state, record.base, len(record.pieces)) == (B, State.FAILED, None, 1)
+    kept = bytearray(size)
+    store._journal.read_into(next(iter(record.bodies)), 0, memoryview(kept))
+    assert kept == data
+    await store._pending.together.call(store._journal.check)
+    await bucket.delete(B)
+    assert await store.decide("retry", [record.id]) == 1
+    await store.sync(B)
+    assert await read(bucket, B) == data
+
+
 async def test_what_a_crash_leaves_of_a_rename_is_sent_in_order(tmp_path: Path, clock: MockClock, bucket: MemoryStore) -> None:
     plan = Counting()
     await bucket.put(A, b"old")
