@@ -42,6 +42,7 @@ from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
 from s3mount.fuse import mountpoint, runtime, tuning, utab
 from s3mount.fuse.control import Answer, Control, path_in
+from s3mount.fuse.giving_back import give_back_now_and_then
 from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.intake import MOMENT_S, Intake, in_place_of_trio
 from s3mount.fuse.invalidate import Invalidator
@@ -145,6 +146,7 @@ class Mount:
                 await fs.recover()
                 async with trio.open_nursery() as background:
                     background.start_soon(_keep_running, fs)
+                    background.start_soon(give_back_now_and_then)
                     await self._serve(fs, invalidator)
                     background.cancel_scope.cancel()
             finally:
