@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from dataclasses import replace as replace_in
 
 from s3mount.errors import (
     AlreadyExists,
@@ -34,7 +33,7 @@ from s3mount.errors import (
     NotFound,
     NotSupported,
 )
-from s3mount.fs.carry import Carrier
+from s3mount.fs.carry import Carrier, each
 from s3mount.fs.entries import Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
@@ -193,12 +192,17 @@ class Renames:
 
     async def _relocate(self, sources: Mapping[Key, ObjectInfo], replaced: ObjectInfo | None = None, *, replace: bool = False) -> None:
         """Have *sources* under these keys, all at once. Raises NotFound, PreconditionFailed."""
+        known = dict(sources)
+
+        async def know(target: Key) -> None:
+            known[target] = await whole(self._store, sources[target])
+
+        await each(list(sources), know)
         condition = None if replace else self._volume.absent
         moves = [
-            Relocation(source=await whole(self._store, info), target=target, condition=condition, replaced=replaced)
-            for target, info in sources.items()
+            Relocation(source=info, target=target, commit=self.described(info.key, info.etag), condition=condition, replaced=replaced)
+            for target, info in known.items()
         ]
-        moves = [replace_in(move, commit=self.described(move.source.key, move.source.etag)) for move in moves]
         for move, copy in zip(moves, await self._store.relocate(moves), strict=True):
             await self.arrived(move.source.key, move.source.etag, copy)
 
