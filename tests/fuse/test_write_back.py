@@ -160,6 +160,27 @@ def test_a_file_that_is_renamed_after_its_close_is_sent_once(mount: Mount, bucke
     assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 5, counts
 
 
+def test_names_and_attributes_of_what_is_in_the_bucket_change_while_it_is_away(mount: Mount, bucket: Bucket, front: Front) -> None:
+    (mount.path / "d").mkdir()
+    for number in range(10):
+        (mount.path / f"d/file{number}").write_bytes(b"%d" % number)
+    mount.again()
+    front.spoil(Rule("answer", ("PUT", "COPY", "DELETE", "DeleteObjects")))
+    for number in range(10):
+        os.chmod(mount.path / f"d/file{number}", 0o640)
+    os.rename(mount.path / "d", mount.path / "e")
+    os.rename(mount.path / "e/file3", mount.path / "e/renamed")
+    os.utime(mount.path / "e/renamed", (5, 5))
+    mount.kill()
+    front.spoil()
+    mount.start()
+    found = {path.name: (path.read_bytes(), path.stat().st_mode & 0o777) for path in (mount.path / "e").iterdir()}
+    assert found == {"renamed" if n == 3 else f"file{n}": (b"%d" % n, 0o640) for n in range(10)}
+    assert (mount.path / "e/renamed").stat().st_mtime == 5
+    mount.stop()
+    assert bucket.keys() == sorted({"e/", *(f"e/{name}" for name in found)})
+
+
 def test_an_edit_of_a_file_that_is_still_waiting_is_one_upload(mount: Mount, bucket: Bucket, front: Front) -> None:
     data = bytearray(random.Random(3).randbytes(9 * MiB))
     front.spoil(DOWN)
