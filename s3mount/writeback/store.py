@@ -256,7 +256,7 @@ class WriteBack(Arriving):
             reason="",
             error="",
         )
-        if former.size > INLINE_BYTES:
+        if former.size > INLINE_BYTES or former.keeps:
             record = replace(record, pieces=(Kept(0, former.size),), base=former.info)
         due = trio.current_time() + SETTLE_S
         try:

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from s3mount.errors import AccessDenied, AlreadyExists, Busy, NoSpace, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, Unavailable
 from s3mount.model import Absent, ByteRange, ETag, Key, Matches, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit
+from s3mount.store.api import COMMIT_ID, Commit, Relocation
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script, lost_reply, lost_request
@@ -194,6 +194,26 @@ async def test_a_file_is_described_while_it_is_being_sent(clock: MockClock, stor
         assert await read(bucket, key) == data
         assert await read(store, key) == data
     assert plan.mutations() == ["put", "put", "adopt", "update"]
+
+
+@pytest.mark.parametrize("verb", ["update", "copy"])
+async def test_a_small_file_is_described_while_another_change_of_it_is_being_sent(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting, verb: str
+) -> None:
+    """Regression: a chmod soon after another one, or after a rename, was refused, and tried again without a pause, until that was there."""
+    going, info = trio.Event(), await bucket.put(K, b"small")
+    plan.script.add(verb, Fault(until=going))
+    if verb == "update":
+        info = await store.update(K, {"m": "1"}, if_match=info.etag)
+    else:
+        (info,) = await store.relocate([Relocation(source=info, target=L)])
+    await trio.sleep(2)
+    await store.update(info.key, {"m": "2"}, if_match=info.etag)
+    assert await read(store, info.key) == b"small"
+    going.set()
+    await store.sync()
+    assert (((await bucket.head(info.key)).metadata or {})["m"], await read(bucket, info.key)) == ("2", b"small")
+    assert await keys_of(bucket) == [info.key]
 
 
 async def test_what_is_in_the_store_is_described_in_turn(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
