@@ -23,7 +23,7 @@ import trio
 
 from s3mount.errors import NoSpace, Unavailable
 from s3mount.writeback.pending import Pending
-from s3mount.writeback.sender import Sender
+from s3mount.writeback.sender import BACKLOG, Sender
 
 T = TypeVar("T")
 
@@ -59,7 +59,9 @@ class Room:
         while not self._fits(size):
             if self.closed:
                 raise Unavailable("The mount has ended.")
-            self._sender.hurry([entry for entry in self._pending.chains if not entry.failed])
+            # With a backlog nothing is put off, and looking through all of it for each file would take longer than sending that.
+            if len(self._pending.chains) < BACKLOG:
+                self._sender.hurry([entry for entry in self._pending.chains if not entry.failed])
             await self._pending.moved.park()
 
     def _fits(self, size: int) -> bool:

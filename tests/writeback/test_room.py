@@ -13,6 +13,7 @@ from s3mount.model import Key, KiB, StagedBytes
 from s3mount.store.api import Commit
 from s3mount.store.memory import MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty
+from s3mount.writeback.sender import BACKLOG
 from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
 from tests.store.registry import InMemory, keys_of, pattern, whole
@@ -86,6 +87,25 @@ async def test_while_the_store_is_away_one_waits_for_it_and_not_beyond_the_mount
         await wait_all_tasks_blocked(0.05)
         await store.aclose()
     assert list((tmp_path / "j" / "bodies").iterdir()) != []
+
+
+async def test_where_much_waits_nobody_looks_through_all_of_it_for_each_file(
+    clock: MockClock, tmp_path: Path, bucket: MemoryStore, plan: Counting
+) -> None:
+    """Regression: each close that waited for room looked at all that waited, tens of milliseconds for a hundred thousand small files."""
+    store, going = await WriteBack.open(Faulty(bucket, plan), tmp_path / "j", limit=BACKLOG), trio.Event()
+    plan.script.add("put", *[Fault(until=going)] * BACKLOG)
+    async with trio.open_nursery() as nursery:
+        for number in range(BACKLOG):
+            nursery.start_soon(store.put, Key(f"d/{number}"), b"1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.put, A, b"1")
+        await wait_all_tasks_blocked(0.05)
+        assert not any(entry.hurried for entry in store._pending.chains)
+        going.set()
+    await store.sync()
+    assert len(await keys_of(bucket)) == BACKLOG + 1
+    await store.aclose()
 
 
 class FullDisk:
