@@ -22,6 +22,7 @@ import logging
 import stat
 import time
 from collections.abc import Awaitable, Callable, Collection
+from math import inf
 
 import trio
 
@@ -207,8 +208,12 @@ class Filesystem:
         """On return everything so far is committed, and safe from a power cut. Raises the failures as one."""
         await self._save("")
 
-    async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
-        failures: list[Exception] = list(await self._files.save_all(prefix))
+    async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None, limit: float = inf) -> None:
+        failures: list[Exception] = []
+        with trio.move_on_after(limit) as saving:
+            failures.extend(await self._files.save_all(prefix))
+        if saving.cancelled_caught:
+            failures.append(Unavailable(f"After {limit:g} s there is no room for all that is to be stored."))
         try:
             await self._volume.settle(prefix)
             await self._metadata.save_all_times(prefix)
@@ -257,7 +262,10 @@ class Filesystem:
     async def aclose(self) -> None:
         """Commit what is open, sync, drop everything. What could not be committed is kept aside, and raised as one."""
         try:
-            await self._save("", sync=self._sync_in_time if self._volume.can.deferred else None)
+            if self._volume.can.deferred:
+                await self._save("", sync=self._sync_in_time, limit=self._volume.options.flush_timeout_s)
+            else:
+                await self._save("")
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.aclose()

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import trio.testing
 
-from s3mount.errors import AlreadyExists
+from s3mount.errors import AlreadyExists, Unavailable
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 from s3mount.writeback.store import WriteBack
+from tests.conftest import ExpectLogs
 from tests.fs.mounted import RW, Mounted, body
+from tests.fs.test_leftover import KEPT_LINE, Hands
 
 
 async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_end(
@@ -31,3 +33,22 @@ async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_
         await mount.fs.aclose()
     await late.aclose()
     assert (await body(bucket, "a"), await body(bucket, "b")) == (b"theirs", b"ours")
+
+
+async def test_the_end_of_a_mount_does_not_wait_for_ever_for_room(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, expect_logs: ExpectLogs
+) -> None:
+    """Regression: with a full spool, and the store away, umount and SIGTERM never came to an end."""
+    expect_logs("Away", KEPT_LINE)
+    autojump_clock.autojump_threshold = 0.02
+    hands = Hands()
+    away = Faulty(MemoryStore(LIKE_S3), lambda op: Fault(before=Unavailable("Away.")) if op.mutates else NOTHING)
+    late = await WriteBack.open(away, tmp_path / "j", limit=10)
+    mount = Mounted(late, flush_timeout_s=600.0, keep=hands)
+    await mount.write("a", b"12345678")
+    fh = await mount.create("b")
+    await mount.fs.write(fh, 0, b"precious")
+    with trio.fail_after(3600), pytest.raises(ExceptionGroup):
+        await mount.fs.aclose()
+    await late.aclose()
+    assert (hands.only.key, hands.only_bytes) == ("b", b"precious")
