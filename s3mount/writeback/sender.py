@@ -188,7 +188,8 @@ class Sender:
         return min(self._pending.last_entered + PAUSE_S, self._pending.burst_began + BURST_S)
 
     def _batch(self, entry: Entry) -> list[Entry]:
-        if entry.record.id not in self._removals:
+        if entry.record.id not in self._removals or self._is_old(entry):
+            self._removals.pop(entry.record.id, None)
             return [entry]
         batch = [each for each in self._removals.values() if self._is_ready(each) and not self._is_old(each)][:DELETE_KEYS]
         if entry not in batch:

@@ -135,6 +135,23 @@ async def test_an_old_removal_leaves_what_is_newer(
     await store.aclose()
 
 
+async def test_a_removal_of_before_a_long_sleep_does_not_ride_with_those_of_after_it(
+    tmp_path: Path, clock: MockClock, calendar: Calendar, bucket: MemoryStore
+) -> None:
+    """Regression: a machine that slept for days sent it among new ones, over whatever somebody else had written meanwhile."""
+    store = await WriteBack.open(bucket, tmp_path / "j", clock_ns=calendar)
+    for key in (A, B, C, D):
+        await bucket.put(key, b"old")
+    await store.delete(A)
+    calendar.now_ns += WEEK_NS
+    await bucket.put(A, b"theirs")
+    for key in (B, C, D):
+        await store.delete(key)
+    await until_sent(store)
+    assert await keys_of(bucket) == ["a"]
+    await store.aclose()
+
+
 async def test_a_mount_whose_network_was_away_for_a_week_overwrites_nothing_that_is_new(
     tmp_path: Path, clock: MockClock, calendar: Calendar, bucket: MemoryStore, expect_logs: ExpectLogs
 ) -> None:
