@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from s3mount.errors import StoreError
+from s3mount.errors import StoreError, Unavailable
 from s3mount.model import Absent, Condition, ETag, Key, Matches, ObjectInfo
 from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
@@ -308,15 +308,18 @@ class Pending:
     def is_last_copy(self, entry: Entry) -> bool:
         """Whether what *entry* is a copy of is about to be replaced."""
         record = entry.record
-        return record.keeps and any(other.record.op is Op.PUT for other in self.chains.of(record.reads))
+        return record.keeps and any(other.record.op is Op.PUT or other.phase is Phase.HELD for other in self.chains.of(record.reads))
 
     async def refuse(self, entry: Entry, error: StoreError, rescued: tuple[Record, dict[str, bytes | int]] | None = None) -> bool:
         """The store refuses *entry* for good: its bytes stay in the journal until somebody decides, and it is shown no more.
 
         *rescued*: what its record is to say instead, and new bodies for that. False: a newer change stands for it, see `superseded`.
+        Raises Unavailable where it turns out only now that *rescued* is needed.
         """
         async with self.turn(entry.record.key):
             successor = self.chains.successor(entry)
+            if successor is None and rescued is None and self.is_last_copy(entry):
+                raise Unavailable(f"What {entry.record.key!r} was to be a copy of is being replaced.")
             await (self._refuse(entry, error, rescued) if successor is None else self._supersede(entry, successor))
             return successor is None
 

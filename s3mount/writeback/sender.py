@@ -271,7 +271,7 @@ class Sender:
             return await rescued(self._inner, self._pending.journal, entry.record, base)
         except FOR_GOOD as error:
             log.error("What %r was to be a copy of is gone: %s", entry.record.key, error)
-            return None
+            return entry.record, {}
 
     async def _look(self, entry: Entry) -> ObjectInfo | None:
         """The object if *entry*'s commit made it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
 from s3mount.model import Absent, ETag, Key, Matches, ObjectInfo
@@ -217,6 +218,28 @@ async def test_a_refused_copy_keeps_its_bytes_though_its_source_is_replaced(
     assert await store.decide("retry", [record.id]) == 1
     await store.sync(B)
     assert await read(bucket, B) == data
+
+
+async def test_a_copy_is_refused_just_while_its_source_is_being_replaced(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, expect_logs: ExpectLogs
+) -> None:
+    """Regression: what took the old name was on its way into the journal, unseen, and went over the only bytes that there were."""
+    expect_logs("'b' could not be stored", "is being replaced")
+    await bucket.put(A, b"mine")
+    await move(store, A, B, condition=Absent())
+    await bucket.put(B, b"theirs")
+    going = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store._pending.together.call, going.wait)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(store.put, A, b"new")
+        await trio.sleep(5)
+        going.set()
+    await trio.sleep(30)
+    assert (await read(bucket, A), await read(bucket, B)) == (b"new", b"theirs")
+    (record,) = await store._pending.together.call(store._journal.records)
+    assert (record.key, record.state, record.base) == (B, State.FAILED, None)
+    assert await store._pending.together.call(store._journal.inline, next(iter(record.bodies))) == b"mine"
 
 
 async def test_what_a_crash_leaves_of_a_rename_is_sent_in_order(tmp_path: Path, clock: MockClock, bucket: MemoryStore) -> None:
