@@ -54,10 +54,17 @@ async def rescued(store: ObjectStore, journal: Journal, record: Record, base: Ob
             if isinstance(piece, Kept):
                 await _fetch(store, base, piece, path)
         source = Fetched(path, max(piece.offset + piece.length for piece in record.pieces if isinstance(piece, Kept)))
-        held = await trio.to_thread.run_sync(journal.take, name, source)
+        held = await trio.to_thread.run_sync(_taken, journal, name, source)
     finally:
         path.unlink(missing_ok=True)
     return replace(record, pieces=tuple(pieces), base=None), {name: held}
+
+
+def _taken(journal: Journal, name: str, source: Fetched) -> bytes | int:
+    held = journal.take(name, source)
+    if isinstance(held, int):
+        journal.sync_bodies()
+    return held
 
 
 async def _fetch(store: ObjectStore, base: ObjectInfo, piece: Kept, path: Path) -> None:

@@ -14,6 +14,7 @@ from s3mount.model import Absent, ETag, Key, Matches, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, Relocation
 from s3mount.store.memory import MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
+from s3mount.writeback.journal import INLINE_BYTES
 from s3mount.writeback.records import State
 from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
@@ -201,12 +202,14 @@ async def test_a_refused_copy_keeps_its_bytes_though_its_source_is_replaced(
 ) -> None:
     """Regression: what was renamed was nowhere any more, as somebody else had its new name and we had used the old one again."""
     expect_logs("'b' could not be stored")
-    data = pattern(size)
+    data, synced, sync_bodies = pattern(size), list[int](), store._journal.sync_bodies
+    store._journal.sync_bodies = lambda: synced.append(len(list((store._journal.folder / "bodies").iterdir()))) or sync_bodies()  # type: ignore
     await bucket.put(A, data)
     await move(store, A, B, condition=Absent())
     await store.put(A, b"new")
     await bucket.put(B, b"theirs")
     await trio.sleep(30)
+    assert synced == ([1] if size > INLINE_BYTES else [])
     assert (await read(bucket, A), await read(bucket, B)) == (b"new", b"theirs")
     (record,) = await store._pending.together.call(store._journal.records)
     assert (record.key, record.state, record.base, len(record.pieces)) == (B, State.FAILED, None, 1)
