@@ -235,10 +235,11 @@ class Pending:
     def _vanished(self, entry: Entry) -> None:
         key = entry.record.key
         self._gone(entry)
-        if self.chains.newest(key) is None:
+        newest = self.chains.newest(key)
+        if newest is None:
             self.overlay.lift(key)
         else:
-            self.overlay.lay(key, None)
+            self.overlay.lay(key, newest.record.info if newest.record.op is Op.PUT else None)
         self.moved.unpark_all()
 
     def _gone(self, entry: Entry) -> None:

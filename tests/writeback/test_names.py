@@ -14,6 +14,7 @@ from s3mount.model import Absent, ETag, Key, Matches, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, Relocation
 from s3mount.store.memory import MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
+from s3mount.writeback.chains import Phase
 from s3mount.writeback.journal import INLINE_BYTES
 from s3mount.writeback.records import State
 from s3mount.writeback.store import WriteBack
@@ -243,6 +244,21 @@ async def test_a_copy_is_refused_just_while_its_source_is_being_replaced(
     (record,) = await store._pending.together.call(store._journal.records)
     assert (record.key, record.state, record.base) == (B, State.FAILED, None)
     assert await store._pending.together.call(store._journal.inline, next(iter(record.bodies))) == b"mine"
+
+
+async def test_what_is_put_behind_a_removal_that_is_called_off_is_shown(clock: MockClock, store: WriteBack, bucket: MemoryStore) -> None:
+    """Regression: a refused copy calls the removal of its source off; what had been put there in the same transaction was hidden."""
+    await bucket.put(A, b"mine")
+    await store.delete(A)
+    removal = store._pending.chains.newest(A)
+    assert removal is not None
+    removal.phase = Phase.HELD
+    await store.put(A, b"new")
+    store._pending._vanished(removal)
+    store.check()
+    assert await read(store, A) == b"new"
+    await store.sync()
+    assert await read(bucket, A) == b"new"
 
 
 async def test_what_a_crash_leaves_of_a_rename_is_sent_in_order(tmp_path: Path, clock: MockClock, bucket: MemoryStore) -> None:
