@@ -44,7 +44,7 @@ async def test_the_end_of_a_mount_does_not_wait_for_ever_for_room(
     hands = Hands()
     away = Faulty(MemoryStore(LIKE_S3), lambda op: Fault(before=Unavailable("Away.")) if op.mutates else NOTHING)
     late = await WriteBack.open(away, tmp_path / "j", limit=10)
-    mount = Mounted(late, flush_timeout_s=600.0, keep=hands)
+    mount = Mounted(late, flush_timeout_s=10.0, keep=hands)
     await mount.write("a", b"12345678")
     fh = await mount.create("b")
     await mount.fs.write(fh, 0, b"precious")

@@ -99,6 +99,7 @@ async def test_only_the_newest_content_is_sent(clock: MockClock, store: WriteBac
     assert (await read(bucket, K), plan.mutations()) == (b"4", ["put"])
 
 
+@pytest.mark.slow
 async def test_what_is_written_again_and_again_is_sent_now_and_then(
     clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting
 ) -> None:

@@ -83,6 +83,7 @@ async def test_a_walk_twice_within_the_time_to_live_asks_once(autojump_clock: Mo
         assert not slow.taken()
 
 
+@pytest.mark.slow
 async def test_names_of_a_large_directory_that_are_looked_up_in_any_order_cost_its_pages(autojump_clock: MockClock) -> None:
     """fts(3) sorts by inode numbers; the kernel asks again for what was listed a second ago."""
     async with remembering([f"d/f{n:05}" for n in range(20_000)]) as (store, slow):
@@ -170,6 +171,7 @@ async def test_a_directory_that_was_looked_for_is_listed_already(autojump_clock:
         assert slow.taken() == {"head": 2500, "list": 2}
 
 
+@pytest.mark.slow
 async def test_while_attributes_are_asked_for_the_way_to_them_is_not_asked_about(autojump_clock: MockClock) -> None:
     """The kernel looks the directory up again each second, while the HEADs of ten pages take five."""
     async with remembering([f"top/d/f{n:05}" for n in range(10_000)], attributes="full") as (store, slow):

@@ -56,6 +56,7 @@ def test_mounts_that_ran_side_by_side_leave_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_is_written_and_read_a_piece_at_a_time(tmp_path: Path) -> None:
     snapshot = Snapshot(tmp_path, "bucket")
     many = [Stretch("d/", b"%06d" % n, b"%06d" % (n + 1), 1.0, [(b"%06d" % n, Mark.PREFIX)] * 1000, 1000) for n in range(300)]
