@@ -383,6 +383,7 @@ async def test_what_was_just_put_is_read_without_a_request(autojump_clock: MockC
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_a_long_read_leaves_alone_what_others_have_cached(autojump_clock: MockClock) -> None:
     small = pattern(1 * MiB, seed=1)
     remote = await remote_of({"a": pattern(128 * MiB), "small": small}, latency=0.001, bandwidth=1e9)

@@ -24,6 +24,7 @@ def test_the_overview_needs_neither_an_event_loop_nor_a_store() -> None:
     assert not {"trio", "botocore", "sqlite3"} & modules_after("import s3mount.cli.main")
 
 
+@pytest.mark.slow
 def test_a_command_on_a_service_does_without_the_embedded_store() -> None:
     found = modules_after("import s3mount.cli.listing, s3mount.cli.remote")
     assert "s3mount.store.s3.store" in found

@@ -522,6 +522,7 @@ class SameTags(MemoryStore):
         return await self.head(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("behind", [False, True])
 async def test_killed_at_any_request_the_next_mount_finishes_both_renames(

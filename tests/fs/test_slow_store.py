@@ -39,6 +39,7 @@ def store(request: pytest.FixtureRequest) -> MemoryStore:
     return MemoryStore(EVERYTHING if request.param == "everything" else LIKE_S3)
 
 
+@pytest.mark.slow
 async def test_names_and_reads_answer_while_300_slow_closes_are_under_way(
     store: MemoryStore, autojump_clock: trio.testing.MockClock
 ) -> None:

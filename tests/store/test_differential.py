@@ -258,6 +258,7 @@ async def run(steps: list[tuple[object, ...]], folder: Path, *, engines: int = 1
         assert replayed.check() == []
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(steps, max_size=25))
 def test_both_stores_answer_alike_and_hold_the_same(steps: list[tuple[object, ...]]) -> None:
@@ -273,6 +274,7 @@ def test_both_stores_agree_over_long_programs(steps: list[tuple[object, ...]]) -
         trio.run(run, steps, Path(folder))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(steps, max_size=25))
 def test_two_engines_in_turns_are_one_store(steps: list[tuple[object, ...]]) -> None:

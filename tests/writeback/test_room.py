@@ -69,6 +69,7 @@ async def refused(store: WriteBack) -> None:
         await close(store, C, 200 * KiB, [])
 
 
+@pytest.mark.slow
 async def test_while_the_store_is_away_one_waits_for_it_and_not_beyond_the_mount(
     clock: MockClock, tmp_path: Path, bucket: MemoryStore, plan: Counting, expect_logs: ExpectLogs
 ) -> None:
