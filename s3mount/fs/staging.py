@@ -50,6 +50,8 @@ PATIENCE_S = 0.02
 THREADS = 8
 # What removing a file may cost inline; larger ones (freed extent by extent) are removed in a thread.
 UNLINK_BYTES = 16 * MiB
+# The kernel tells of a closed file a moment after close(2) has returned; a removed one keeps its room until then.
+RELEASE_S = 0.1
 
 
 class StagingArea:
@@ -116,6 +118,7 @@ class StagingArea:
         if self._make_room is None or FROM_OS.get(error.errno or 0) is not NoSpace:
             return False
         try:
+            await trio.sleep(RELEASE_S)
             await self._make_room()
         except StoreError:
             return False
