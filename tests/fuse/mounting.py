@@ -1,10 +1,16 @@
 """A real mount in a process of its own, for the tests in this folder.
 
-Owns: how a mount is started, awaited without sleeping (the service manager's socket), taken off, killed, and judged by its log.
+Owns: how a mount is started, awaited without sleeping (the service manager's socket), taken off, killed, and judged by its log; how a test
+waits for what others do.
+
+What somebody else changes in the store shows in a living mount within its time-to-live, and not at once: whoever looks for it says so, with
+`Mount.seen` or `until`. Nothing else may be taken for granted, even in a test that looks there for the first time: another one may have
+had the directory listed a moment ago, and which tests share a mount, in what order, is another matter on each run.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -12,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +38,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SERVE = REPOSITORY / "tests/fuse/serve.py"
 URL = "local://bucket"
 
-# For a command, and for a mount's process to end; a busy machine takes its time.
+# For a command, for a mount's process to end, for what others do to show; a busy machine takes its time.
 PATIENCE_S = 60.0
+POLL_S = 0.02
+# Of names and bytes that are on their way.
+NOT_YET = (errno.ENOENT, errno.ESTALE)
 
 # libfuse's words for a mount that is taken off in the middle of its read(2) of a request: an end like any other.
 TAKEN_OFF_WHILE_READING = "fuse: reading device: Software caused connection abort"
@@ -145,6 +155,11 @@ class Mount:
             except S3MountError:
                 pass
 
+    def seen(self, name: str) -> Path:
+        """The path of *name*, which somebody else has put into the store, once the mount shows it."""
+        until((self.path / name).exists)
+        return self.path / name
+
     def elsewhere(self, act: Callable[[ObjectStore], Awaitable[T]]) -> T:
         """What *act* returns for the bucket, opened by this process: another client."""
 
@@ -153,6 +168,20 @@ class Mount:
                 return await act(store)
 
         return trio.run(client)
+
+
+def until(wanted: Callable[[], bool]) -> None:
+    """Return once *wanted*; what is not there yet, or is another version by now, is looked for again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            if wanted():
+                return
+        except OSError as error:
+            if error.errno not in NOT_YET:
+                raise
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(POLL_S)
 
 
 def error_of(act: Callable[[], object]) -> int | None:

@@ -9,8 +9,7 @@ import os
 import random
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from s3mount.cli.main import run
-from tests.fuse.mounting import Mount, error_of
+from tests.fuse.mounting import Mount, error_of, until
 from tests.fuse.remote import boto, remote_mount
 from tests.server.serving import served
 from tests.wire.faults import Rule
@@ -28,7 +27,6 @@ from tests.wire.front import Front
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 BUCKET = "failing"
-PATIENCE_S = 15.0
 REFUSED = Rule("answer", kinds=("PUT", "CreateUpload", "UploadPart"), key="precious", status=403, code="AccessDenied")
 
 
@@ -124,7 +122,7 @@ def write_refused(mount: Mount, front: Front, name: str = "precious.txt", data: 
 
 def test_what_close_could_not_store_waits_in_the_mount_and_is_stored_on_demand(mount: Mount, front: Front, bucket: Any) -> None:
     data = write_refused(mount, front)
-    _until(lambda: [item["state"] for item in listed(mount.path)] == ["waiting"])  # it is tried again now and then
+    until(lambda: [item["state"] for item in listed(mount.path)] == ["waiting"])  # it is tried again now and then
     (item,) = listed(mount.path)
     assert (item["key"], item["size"], item["mountpoint"]) == ("precious.txt", len(data), str(mount.path))
     assert "precious.txt" in item["reason"] or "denied" in item["reason"].lower()
@@ -143,6 +141,7 @@ def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, 
     """Tags and headers of the object whose place it takes go with it: they were dropped by `retry`."""
     had = {"Metadata": {"mode": str(0o100640)}, "Tagging": "kept=yes", "CacheControl": "max-age=60"}
     bucket.put_object(Bucket=BUCKET, Key="precious.txt", Body=b"before", **had)
+    mount.seen("precious.txt")
     data = write_refused(mount, front, data=random.Random(1).randbytes(300_000))
     told = said("umount", mount.path, status=1)
     assert "1 file could not be stored" in told
@@ -175,6 +174,7 @@ def test_what_a_mount_could_not_store_by_its_end_is_kept_and_told(mount: Mount, 
 
 def test_what_is_discarded_is_gone_and_the_bucket_stays_as_it_is(mount: Mount, front: Front, bucket: Any) -> None:
     bucket.put_object(Bucket=BUCKET, Key="precious.txt", Body=b"before")
+    mount.seen("precious.txt")
     write_refused(mount, front)
     said("discard", f"s3://{BUCKET}/precious.txt")
     assert listed() == []
@@ -191,13 +191,13 @@ def test_what_is_discarded_is_gone_and_the_bucket_stays_as_it_is(mount: Mount, f
 def test_an_edit_of_what_somebody_replaced_is_kept_and_undoes_nobodys_work(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
     base = random.Random(2).randbytes(3_000_000)
     bucket.put_object(Bucket=BUCKET, Key="edited", Body=base)
-    fd = os.open(mount.path / "edited", os.O_RDWR)
+    fd = os.open(mount.seen("edited"), os.O_RDWR)
     assert os.pread(fd, len(base), 0) == base
     os.pwrite(fd, b"edit", 1_000_000)
     bucket.put_object(Bucket=BUCKET, Key="edited", Body=b"theirs")
     mount.expected = ["edited"]
     assert error_of(lambda: os.close(fd)) == errno.ESTALE
-    _until(lambda: [item["state"] for item in listed(mount.path)] == ["kept"])
+    until(lambda: [item["state"] for item in listed(mount.path)] == ["kept"])
     (item,) = listed(mount.path)
     assert "edited" in said("retry", item["id"], status=1)
     assert body(bucket, "edited") == b"theirs"
@@ -215,7 +215,7 @@ def test_the_rest_of_an_edit_is_fetched_from_its_base_or_said_to_be_gone(mount: 
     base = random.Random(3).randbytes(3_000_000)
     bucket.put_object(Bucket=BUCKET, Key="precious.edit", Body=base)
     front.spoil(REFUSED)
-    fd = os.open(mount.path / "precious.edit", os.O_RDWR)
+    fd = os.open(mount.seen("precious.edit"), os.O_RDWR)
     os.pwrite(fd, b"edit", 1_000_000)
     assert error_of(lambda: os.close(fd)) == errno.EACCES
     said("umount", mount.path, status=1)
@@ -245,15 +245,15 @@ def test_the_rest_of_an_edit_is_fetched_from_its_base_or_said_to_be_gone(mount: 
 
 
 def test_a_mount_that_is_told_to_stop_twice_keeps_what_was_not_committed(mount: Mount, front: Front, bucket: Any) -> None:
-    front.spoil(Rule("silence", kinds=("PUT",), key="hanging", seconds=30))
+    front.spoil(Rule("silence", kinds=("PUT",), key="hanging", seconds=100))
     mount.expected = ["again: stopping now", "hanging", "ended with"]
     writing = subprocess.Popen(["dd", f"of={mount.path}/hanging", "conv=fsync"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert writing.stdin is not None
     writing.stdin.write(b"open")
     writing.stdin.close()
-    _until(lambda: [item["state"] for item in listed(mount.path)] == ["sending"])
+    until(lambda: [item["state"] for item in listed(mount.path)] == ["sending"])
     mount.process.send_signal(signal.SIGTERM)
-    _until(lambda: "SIGTERM" in mount.log.read_text())
+    until(lambda: "SIGTERM" in mount.log.read_text())
     mount.process.send_signal(signal.SIGTERM)
     mount.wait(status=1)
     assert writing.wait() != 0
@@ -262,9 +262,3 @@ def test_a_mount_that_is_told_to_stop_twice_keeps_what_was_not_committed(mount: 
     assert (item["key"], item["state"], item["size"]) == ("hanging", "kept", 4)
     said("retry", "--all", f"s3://{BUCKET}")
     assert body(bucket, "hanging") == b"open"
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, until
+from tests.fuse.remote import boto
 from tests.fuse.test_failed_commit import BUCKET, body, bucket, client, command, front, keys, listed, mount, said, server
 from tests.wire.faults import Rule
 from tests.wire.front import Front
@@ -19,7 +20,6 @@ __all__ = ["bucket", "client", "front", "mount", "server"]  # fixtures
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
-PATIENCE_S = 15.0
 DOWN = Rule("answer", kinds=("PUT", "CreateUpload", "UploadPart"), status=503, code="SlowDown")
 
 
@@ -33,10 +33,14 @@ def late(mount: Mount) -> Mount:
 
 def until_listed(*states: str) -> list[dict[str, Any]]:
     """What is pending, once it has these states."""
-    deadline = time.monotonic() + PATIENCE_S
-    while [item["state"] for item in listed()] != list(states):
-        assert time.monotonic() < deadline, listed()
-    return listed()
+    found = list[dict[str, Any]]()
+
+    def have_them() -> bool:
+        found[:] = listed()
+        return [item["state"] for item in found] == list(states)
+
+    until(have_them)
+    return found
 
 
 def told(path: Path) -> dict[str, Any]:
@@ -51,8 +55,8 @@ def test_status_shows_how_much_waits_how_old_and_with_what_error(late: Mount, fr
     items = until_listed("queued", "queued", "queued")
     assert {item["mountpoint"] for item in items} == {str(late.path)}
     assert all(item["size"] == 1000 for item in items)
-    while not (behind := told(late.path)["store"]["write_back"])["error"]:
-        pass
+    until(lambda: bool(told(late.path)["store"]["write_back"]["error"]))
+    behind = told(late.path)["store"]["write_back"]
     assert (behind["pending"], behind["pending_bytes"], behind["refused"]) == (3, 3000, 0)
     text = said("status", late.path)
     assert re.search(r"^write-back +3 to send \(2.9KB\), the oldest \d+ s old, .*last failure: ", text, re.MULTILINE)
@@ -93,14 +97,15 @@ def overtaken(mount: Mount, front: Front, bucket: Any, *names: str) -> dict[str,
     for name in names:
         bucket.put_object(Bucket=BUCKET, Key=name, Body=b"base")
     for name in names:
-        assert (mount.path / name).read_bytes() == b"base"
+        assert mount.seen(name).read_bytes() == b"base"
     front.spoil(DOWN)
     for name in names:
         with open(mount.path / name, "r+b") as file:
             file.write(b"ours")
-    front.spoil(Rule("answer", kinds=("PUT",), key="^$"))
-    for name in names:
-        bucket.put_object(Bucket=BUCKET, Key=name, Body=b"theirs")
+    with closing(boto(front.upstream)) as somebody:
+        for name in names:
+            somebody.put_object(Bucket=BUCKET, Key=name, Body=b"theirs")
+    front.spoil()
     return {item["key"]: item for item in until_listed(*["failed"] * len(names))}
 
 

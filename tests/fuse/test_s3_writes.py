@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fuse.mounting import Mount
+from s3mount.engine.engine import Engine
+from s3mount.engine.values import PLAIN
+from s3mount.fs.deferred import WAIT_S
+from s3mount.fs.moving import ANSWER_KEYS
+from s3mount.fuse.mountpoint import sync_all
+from s3mount.model import Key
+from tests.fuse.mounting import Mount, until
 from tests.fuse.remote import boto, remote_mount
 from tests.server.serving import served
+from tests.wire.faults import Rule
 from tests.wire.front import Counted, Front
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -52,7 +59,8 @@ def bucket(front: Front) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def mount(front: Front, bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    with remote_mount(tmp_path_factory.mktemp("mounted"), front.url, BUCKET) as mount:
+    """For tests that count: what was listed lives longer than the slowest of them. Nobody else changes what they look at."""
+    with remote_mount(tmp_path_factory.mktemp("mounted"), front.url, BUCKET, "--metadata-ttl=10m") as mount:
         yield mount
 
 
@@ -81,17 +89,23 @@ def body(bucket: Any, key: str) -> bytes:
     return found
 
 
-def test_cp_tar_and_rsync_put_each_file_once(mount: Mount, front: Front, tree: Path) -> None:
+def saved_meanwhile(began: float) -> int:
+    """How often a machine so slow may have saved attributes that had waited long enough, while more of them was to come."""
+    return int((time.monotonic() - began) / WAIT_S)
+
+
+def test_cp_and_tar_put_each_file_once(mount: Mount, front: Front, tree: Path) -> None:
     """Beside the files: a marker, its times, and a few listings, whatever the number of files."""
     for name, command in {
         "cp": f"cp -a {tree} {mount.path}/cp",
         "tar": f"mkdir {mount.path}/tar && tar c --format=posix -C {tree} . | tar xp -C {mount.path}/tar",
     }.items():
+        began = time.monotonic()
         front.reset()
         subprocess.run(command, shell=True, check=True)
         seen = front.counts()
         assert seen["PUT"].requests == FILES + 1, name
-        assert seen["COPY"].requests <= 8, name
+        assert seen["COPY"].requests <= 8 + saved_meanwhile(began), name
         assert seen["HEAD"].requests <= 10, name
         assert_kept(mount.path / name, tree)
 
@@ -99,6 +113,7 @@ def test_cp_tar_and_rsync_put_each_file_once(mount: Mount, front: Front, tree: P
 def test_rsync_of_an_unchanged_tree_changes_and_asks_nothing_of_the_files(mount: Mount, front: Front, tree: Path) -> None:
     command = ["rsync", "-a", f"{tree}/", f"{mount.path}/rsync"]
     subprocess.run(command, check=True)
+    sync_all(mount.path)
     front.reset()
     told = subprocess.run([*command, "-i"], check=True, capture_output=True, text=True).stdout
     seen = front.counts()
@@ -109,12 +124,13 @@ def test_rsync_of_an_unchanged_tree_changes_and_asks_nothing_of_the_files(mount:
 
 def test_rsync_puts_copies_and_deletes_each_file_once(mount: Mount, front: Front, bucket: Any, tree: Path) -> None:
     """The time and the mode that it sets after closing ride with the copy of its rename."""
+    began = time.monotonic()
     front.reset()
     subprocess.run(["rsync", "-a", f"{tree}/", f"{mount.path}/anew"], check=True)
-    os.sync()
+    sync_all(mount.path)
     seen = front.counts()
     assert (seen["PUT"].requests, seen["DELETE"].requests) == (FILES + 1, FILES), seen
-    assert seen["COPY"].requests <= FILES + 4, seen
+    assert seen["COPY"].requests <= FILES + 4 + saved_meanwhile(began), seen
     assert seen["HEAD"].requests <= 10, seen
     assert_kept(mount.path / "anew", tree)
     metadata = synced_metadata(mount, bucket, "anew/file07")
@@ -132,13 +148,14 @@ def synced_metadata(mount: Mount, bucket: Any, key: str) -> dict[str, str]:
 def test_chmod_and_touch_of_a_file_are_one_copy_that_fsync_waits_for(mount: Mount, front: Front, bucket: Any) -> None:
     path = mount.path / "described"
     path.write_bytes(b"x" * 1000)
+    began = time.monotonic()
     front.reset()
     path.chmod(0o604)
     os.utime(path, ns=(10**18, 10**18 + 9))
     os.setxattr(path, "user.colour", b"blue")
     assert (path.stat().st_mode & 0o7777, path.stat().st_mtime_ns) == (0o604, 10**18 + 9)
     metadata = synced_metadata(mount, bucket, "described")
-    assert front.counts()["COPY"].requests == 1
+    assert 1 <= front.counts()["COPY"].requests <= 1 + saved_meanwhile(began)
     assert (metadata["mtime"], int(metadata["mode"]) & 0o7777) == ("1000000000.000000009", 0o604)
     assert path.read_bytes() == b"x" * 1000
 
@@ -177,13 +194,14 @@ def test_mode_and_times_set_before_the_close_of_a_large_file_are_kept(mount: Mou
     assert body(bucket, "kept") == source.read_bytes()
 
 
-def test_a_small_change_of_a_large_file_sends_and_fetches_no_more_than_a_part(mount: Mount, front: Front, bucket: Any) -> None:
+def test_a_small_change_of_a_large_file_sends_and_fetches_no_more_than_a_part(front: Front, bucket: Any, tmp_path: Path) -> None:
     data = bytearray(random.Random(9).randbytes(64 * MiB))
     bucket.put_object(Bucket=BUCKET, Key="edited", Body=bytes(data))
-    front.reset()
-    fd = os.open(mount.path / "edited", os.O_RDWR)
-    os.pwrite(fd, b"!" * 4096, 32 * MiB)
-    os.close(fd)
+    with remote_mount(tmp_path, front.url, BUCKET) as mount:
+        front.reset()
+        fd = os.open(mount.seen("edited"), os.O_RDWR)
+        os.pwrite(fd, b"!" * 4096, 32 * MiB)
+        os.close(fd)
     data[32 * MiB : 32 * MiB + 4096] = b"!" * 4096
     seen = front.counts()
     assert _total(seen, "received") <= 16 * MiB
@@ -211,7 +229,7 @@ def test_a_renamed_file_that_is_still_written_arrives_under_its_new_name(mount: 
         os.rename(mount.path / "before", mount.path / "after")
         file.write(b"2")
     assert body(bucket, "after") == b"1" * 48 * MiB + b"2"
-    assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
+    until(lambda: "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET))  # nobody waits for an abort
     assert not os.path.exists(mount.path / "before")
 
 
@@ -257,35 +275,30 @@ def _total(seen: dict[str, Counted], what: str) -> int:
     return total
 
 
-MANY = 1200
+# More than are renamed before rename(2) is answered.
+MANY = ANSWER_KEYS + 20
 
 
-def _put_big(bucket: Any, number: int) -> None:
-    bucket.put_object(Bucket=BUCKET, Key=f"big/{number:04}", Body=b"%04d" % number)
-
-
-def test_a_large_directory_is_renamed_at_once_and_a_kill_in_between_is_made_good(front: Front, bucket: Any, tmp_path: Path) -> None:
-    """The round trip is 30 ms, so that 1200 copies and deletions take two seconds at least."""
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(partial(_put_big, bucket), range(MANY)))
-    front.set(latency_s=0.030)
-    try:
-        with remote_mount(tmp_path, front.url, BUCKET) as mount:
-            front.reset()
-            os.rename(mount.path / "big", mount.path / "huge")
-            assert front.counts()["COPY"].requests < MANY
-            assert sorted(os.listdir(mount.path / "huge"))[::1000] == ["0000", "1000"]
-            assert (mount.path / "huge/0001").read_bytes() == b"0001"
-            assert not (mount.path / "big").exists()
-            (mount.path / "huge/0002").write_bytes(b"new")
-            assert front.counts()["COPY"].requests < MANY, "else this was too slow to show anything"
-            mount.kill()
-            front.set(latency_s=0.0)
-            mount.start()
-            assert len(os.listdir(mount.path / "huge")) == MANY
-            assert (mount.path / "huge/0002").read_bytes() == b"new"
-            assert not (mount.path / "big").exists()
-    finally:
-        front.set(latency_s=0.0)
-    pages = bucket.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="big/")
-    assert [page["KeyCount"] for page in pages] == [0]
+def test_a_large_directory_is_renamed_at_once_and_a_kill_in_between_is_made_good(tmp_path: Path) -> None:
+    """A copy is answered half a second late, so that all of them take longer than anybody looks."""
+    with Engine.open(tmp_path / "data", create=True) as engine:
+        engine.create_bucket(BUCKET)
+        engine.put_many(BUCKET, ((Key(f"big/{number:04}"), b"%04d" % number, PLAIN) for number in range(MANY)), durable=False)
+    with served(tmp_path) as server, Front(server.url) as front, remote_mount(tmp_path / "mounted", front.url, BUCKET) as mount:
+        front.spoil(Rule("late", kinds=("COPY",), seconds=0.5))
+        os.rename(mount.path / "big", mount.path / "huge")
+        assert front.counts()["COPY"].requests < MANY
+        assert sorted(os.listdir(mount.path / "huge"))[::1000] == ["0000", "1000"]
+        assert (mount.path / "huge/0001").read_bytes() == b"0001"
+        assert not (mount.path / "big").exists()
+        (mount.path / "huge/0002").write_bytes(b"new")
+        assert front.counts()["COPY"].requests < MANY, "else this was too slow to show anything"
+        mount.kill()
+        front.spoil()
+        mount.start()
+        assert len(os.listdir(mount.path / "huge")) == MANY
+        assert (mount.path / "huge/0002").read_bytes() == b"new"
+        assert not (mount.path / "big").exists()
+        mount.stop()
+        with closing(boto(server.url)) as client:
+            assert client.list_objects_v2(Bucket=BUCKET, Prefix="big/")["KeyCount"] == 0

@@ -27,7 +27,7 @@ __all__ = ["bucket", "client", "front", "mount", "server"]  # fixtures
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
-LATE = Rule("late", kinds=("PUT",), key="slow", seconds=3)
+LATE = Rule("late", kinds=("PUT",), key="slow", seconds=5)
 
 
 class Terminal(io.StringIO):

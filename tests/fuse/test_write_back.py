@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.mounting import Mount
+from s3mount.writeback.sender import GATHER_S, SETTLE_S
+from tests.fuse.mounting import PATIENCE_S, Mount, until
 from tests.fuse.remote import boto, bucket_name, remote, remote_mount
 from tests.server.serving import served
 from tests.wire.faults import Rule
@@ -22,8 +23,6 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 MiB = 1024 * 1024
 FILES = 30
-# Nothing here waits longer for the background.
-PATIENCE_S = 30.0
 # The store takes nothing for now.
 DOWN = Rule("answer", ("PUT", "CreateUpload"))
 
@@ -58,10 +57,7 @@ class Bucket:
 
     def wait(self, keys: list[str]) -> None:
         """Until the bucket holds *keys* and nothing else."""
-        until = time.monotonic() + PATIENCE_S
-        while (found := self.keys()) != sorted(keys):
-            assert time.monotonic() < until, found
-            time.sleep(0.05)
+        until(lambda: self.keys() == sorted(keys))
 
 
 @pytest.fixture
@@ -133,31 +129,41 @@ def test_after_kill_9_every_closed_file_arrives_as_it_was_closed(mount: Mount, b
     assert bucket.get("copy/file05") == (tree / "file05").read_bytes()
 
 
+def gathered_meanwhile(began: float) -> int:
+    """How many more requests a machine so slow may have sent removals in, while the last ones were to come."""
+    return int((time.monotonic() - began) / GATHER_S)
+
+
 def test_many_removals_are_few_requests(mount: Mount, bucket: Bucket, front: Front, tree: Path) -> None:
     shutil.copytree(tree, mount.path / "copy")
     mount.again()
+    began = time.monotonic()
     front.reset()
     shutil.rmtree(mount.path / "copy")
     assert os.listdir(mount.path) == []
     mount.again()
     counts = front.counts()
-    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 3, counts
+    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 3 + gathered_meanwhile(began), counts
     assert bucket.keys() == []
 
 
 def test_a_file_that_is_renamed_after_its_close_is_sent_once(mount: Mount, bucket: Bucket, front: Front) -> None:
     """In how many requests the former names are removed depends on how many there are when the sender looks."""
+    began, late = time.monotonic(), 0
     front.reset()
     for number in range(10):
+        closed = time.monotonic()
         (mount.path / f".tmp{number}").write_bytes(b"x" * 1000)
         os.chmod(mount.path / f".tmp{number}", 0o600)
         os.utime(mount.path / f".tmp{number}", (1, 1))
         os.rename(mount.path / f".tmp{number}", mount.path / f"final{number}")
+        late += time.monotonic() - closed > SETTLE_S  # this machine is too slow: it may have been sent by then
     mount.stop()
     counts = front.counts()
     assert bucket.keys() == [f"final{number}" for number in range(10)]
-    assert (counts["PUT"].requests, counts["COPY"].requests) == (10, 0), counts
-    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 5, counts
+    assert counts["PUT"].requests == 10, counts
+    assert counts["COPY"].requests <= 3 * late, counts
+    assert counts["DELETE"].requests + counts["DeleteObjects"].requests <= 5 + late + gathered_meanwhile(began), counts
 
 
 def test_names_and_attributes_of_what_is_in_the_bucket_change_while_it_is_away(mount: Mount, bucket: Bucket, front: Front) -> None:

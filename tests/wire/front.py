@@ -19,6 +19,7 @@ Must not know: how it is done (tests/wire/proxy.py), which server stands behind.
 - `spoil(rule, ...)`: from now on these rules of tests/wire/faults.py hold, instead of those before; without any, all is well again.
 - `away()`: connection refused, and open connections break; `back()`: it listens again, on the same port. `drop()`: connections break once.
 
+`upstream` is the server's own URL, for whoever is to be quick and well all the same.
 The process ends with `close()`, with the process that made it, and never survives either.
 """
 
@@ -107,6 +108,7 @@ class Front:
         self.process = subprocess.Popen(
             command, cwd=CLONE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        self.upstream = f"http://{upstream.removeprefix('http://')}"
         self._lock = threading.Lock()
         self.port = int(self._answer()["port"])
         self.address = f"127.0.0.1:{self.port}"
