@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from collections.abc import Callable
 
 import pytest
 
 from s3mount.model import Key
 from s3mount.store.api import ObjectStore
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, Mount, abandon, error_of
+from tests.fuse.mounting import SERVE, Mount, abandon, error_of, until
 
 pytestmark = pytest.mark.fuse
 
@@ -33,19 +31,6 @@ def delete(mount: Mount, key: str) -> None:
         await store.delete(Key(key))
 
     mount.elsewhere(act)
-
-
-def until(wanted: Callable[[], bool]) -> None:
-    """Another client's changes show within the time-to-live."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            if wanted():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # -- crashes ------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ from s3mount.engine.engine import Engine
 from s3mount.engine.values import How
 from s3mount.model import Key
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import Mount
-from tests.fuse.test_failures import until
+from tests.fuse.mounting import Mount, until
 from tests.server.serving import Server
 
 pytestmark = pytest.mark.fuse

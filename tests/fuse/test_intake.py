@@ -7,7 +7,6 @@ import random
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -23,6 +22,7 @@ from s3mount.fuse import control
 from s3mount.fuse.intake import READ, Intake, in_place_of_trio
 from tests.fuse import taken_back
 from tests.fuse.conftest import NewMount
+from tests.fuse.mounting import until
 
 Handler = Callable[[bytes], Awaitable[None]]
 
@@ -263,10 +263,10 @@ def test_a_mount_answers_after_whoever_asked_was_killed_before_the_question_was_
     mount = new_mount(program=(taken_back.__file__,))
     (tmp_path / "armed").touch()
     asking = subprocess.Popen(["stat", mount.path / "nothing"], stderr=subprocess.DEVNULL)
-    appears(tmp_path / "seen")
+    until((tmp_path / "seen").exists)
     asking.kill()
     asking.wait()
-    appears(tmp_path / "gone")
+    until((tmp_path / "gone").exists)
     assert control.ask(mount.path, owner=os.getuid(), do="status") is not None  # nothing else is asked through the kernel
 
 
@@ -303,11 +303,6 @@ def test_a_pyfuse3_that_was_not_read_is_left_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pyfuse3, "__version__", "3.6.0")
     with in_place_of_trio(Intake(moment_s=0.0)):
         assert pyfuse3.trio is trio  # type: ignore[attr-defined]
-
-
-def appears(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.001)
 
 
 async def test_when_the_one_who_listens_is_cancelled_another_one_does(made: MakeLoop) -> None:

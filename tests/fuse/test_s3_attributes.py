@@ -56,7 +56,7 @@ def told(path: Path, name: str) -> str:
 
 def test_an_object_of_another_program_says_what_it_is(mount: Mount, bucket: Bucket) -> None:
     bucket.s3.put_object(Bucket=bucket.name, Key="a/photo é", Body=b"pixels", ContentType="image/png", Tagging="of=us&year=2026")
-    path = mount.path / "a/photo é"
+    path = mount.seen("a/photo é")
     assert f'"{told(path, "etag")}"' == bucket.head("a/photo é")["ETag"]
     assert told(path, "size") == "6"
     assert told(path, "content-type") == "image/png"
@@ -78,7 +78,7 @@ def test_anybody_may_read_by_the_presigned_url(mount: Mount) -> None:
 
 def test_type_class_and_tags_are_set_and_the_rest_stays(mount: Mount, bucket: Bucket) -> None:
     bucket.s3.put_object(Bucket=bucket.name, Key="page", Body=b"<p>", CacheControl="no-cache", Metadata={"colour": "blue"}, Tagging="of=us")
-    path = mount.path / "page"
+    path = mount.seen("page")
     with open(path, "rb") as opened:
         os.setxattr(path, "user.s3.content-type", b"text/html")
         assert opened.read() == b"<p>"

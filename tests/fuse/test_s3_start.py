@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.fuse.mounting import Mount, abandon, s3mount
+from s3mount.fuse.mountpoint import push_pages
+from tests.fuse.mounting import Mount, abandon, s3mount, until
 from tests.fuse.remote import boto, remote_mount
 from tests.s3.services import rclone
 from tests.server.serving import served
@@ -48,9 +49,8 @@ def test_a_mount_that_was_killed_while_it_wrote_leaves_no_upload_to_the_next_one
         for _ in range(48):
             os.write(fd, bytes(MiB))
         # The parts go in the background, after the kernel has handed the bytes over.
-        os.sync()
-        while len(uploads(bucket)) < 2:
-            pass
+        push_pages(fd)
+        until(lambda: len(uploads(bucket)) == 2)
         mount.kill()
     finally:
         abandon(fd)

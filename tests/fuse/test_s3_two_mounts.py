@@ -9,7 +9,7 @@ import errno
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from s3mount.model import MiB
-from tests.fuse.mounting import Mount, error_of
+from tests.fuse.mounting import Mount, error_of, until
 from tests.fuse.remote import boto, remote_mount
 from tests.server.serving import served
 from tests.wire.front import Front
@@ -27,8 +27,6 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 BUCKET = "shared"
 TTL_S = 0.5
-# A change shows after the time-to-live at most; a machine that is busy gets as much again and more.
-LATE_S = TTL_S + 5
 OLD, NEW = (random.Random(seed).randbytes(20 * MiB) for seed in (1, 2))
 
 
@@ -69,18 +67,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 def name(request: pytest.FixtureRequest) -> str:
     """A name of the test's own, at the top of the bucket."""
     return str(request.node.name)
-
-
-def until(wanted: Callable[[], bool]) -> None:
-    limit = time.monotonic() + LATE_S
-    while True:
-        seen: list[bool] = []
-        if error_of(lambda seen=seen: seen.append(wanted())) not in (None, errno.ENOENT, errno.ESTALE):  # type: ignore[misc]
-            wanted()
-        if any(seen):
-            return
-        assert time.monotonic() < limit, "it does not show"
-        time.sleep(0.05)
 
 
 def pieces(fd: int, size: int) -> bytes | int:
@@ -156,7 +142,8 @@ def test_modes_and_times_set_here_show_there(shared: Shared, name: str) -> None:
 def test_an_open_file_is_one_version_or_stale_and_never_a_mixture(shared: Shared, name: str, how: str) -> None:
     key = name.translate(str.maketrans("[] ", "---"))
     shared.put(key, OLD)
-    until(lambda: (shared.one.path / key).stat().st_size == len(OLD))
+    for mount in (shared.one, shared.other):
+        until(lambda mount=mount: (mount.path / key).stat().st_size == len(OLD))  # type: ignore[misc]
     with (shared.one.path / key).open("rb", buffering=0) as file:
         assert file.read(MiB) == OLD[:MiB]
         if how == "a foreign client":
