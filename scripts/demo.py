@@ -42,6 +42,7 @@ class Places:
     data: Path
     mount: Path
     plain: Path
+    log: Path
 
 
 def say(text: str) -> None:
@@ -89,7 +90,8 @@ def compare(places: Places) -> None:
 def mount(places: Places, *, create: bool = False) -> None:
     options = "--create " if create else ""
     took = -time.perf_counter()
-    s3mount(places, f"mount {options}local://demo {shlex.quote(str(places.mount))}")
+    # Where there is no system log, the log would stay in the runtime folder.
+    s3mount(places, f"mount {options}--log-file {shlex.quote(str(places.log))} local://demo {shlex.quote(str(places.mount))}")
     took += time.perf_counter()
     say(f"  {'mounted':<44} {took:6.2f} s   $ s3mount mount {options}local://demo MOUNTPOINT")
 
@@ -162,7 +164,7 @@ def next_lines() -> str:
 def stage() -> Iterator[tuple[Places, Path]]:
     """The places and a copy of the library; all gone afterwards, the mount first."""
     folder = Path(tempfile.mkdtemp(prefix="s3mount-demo-"))
-    places = Places(data=folder / "data", mount=folder / "mount", plain=folder / "plain")
+    places = Places(data=folder / "data", mount=folder / "mount", plain=folder / "plain", log=folder / "log")
     try:
         places.mount.mkdir()
         places.plain.mkdir()

@@ -73,6 +73,14 @@ def forget_mounts(top: Path) -> None:
     """Remove what mounts below *top* left in the runtime folders: records of those that were killed, their sockets, logs of the others."""
     for folder in folders(os.getuid()):
         for path in folder.glob("*"):
-            if path.is_file() and os.fsencode(f"{top}/") in path.read_bytes():
+            if path.is_file() and os.fsencode(f"{top}/") in content(path):
                 for left in folder.glob(f"{path.stem}*"):
                     left.unlink(missing_ok=True)
+
+
+def content(path: Path) -> bytes:
+    """Nothing, if *path* is gone: others mount and unmount at the same time."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

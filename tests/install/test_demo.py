@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.fuse.runtime import folders
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
@@ -29,6 +31,12 @@ def demo(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def named_in_runtime_folders(path: Path) -> str:
+    """The files there that tell of *path*. grep does not mind what other mounts take away meanwhile."""
+    command = ["grep", "-rlsF", str(path), *(str(folder) for folder in folders(os.getuid()))]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+
+
 def test_the_demo_ends_with_the_two_lines_to_type_next_and_leaves_nothing(tmp_path: Path) -> None:
     output, errors = demo(tmp_path).communicate(timeout=360)
     *shown, first, second = output.splitlines()
@@ -37,6 +45,7 @@ def test_the_demo_ends_with_the_two_lines_to_type_next_and_leaves_nothing(tmp_pa
     assert second.split()[1:] == ["mount", "--create", "local://mine", "~/bucket"]
     assert sum("no difference" in line for line in shown) == 3
     assert not list(tmp_path.iterdir())
+    assert not named_in_runtime_folders(tmp_path)
 
 
 def test_a_demo_that_is_stopped_cleans_up_after_itself(tmp_path: Path) -> None:
