@@ -190,6 +190,7 @@ def mount(
             content_types=not no_content_type,
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
             journal=journal_folder(url, choice),
+            upload_memory=cache.memory_limit // 2,
             flush_timeout_s=flush_timeout,
             keep=None if read_only else keeper_for(url, choice),
         ),

@@ -36,7 +36,7 @@ import trio
 from s3mount.errors import InvalidPart, NoSuchUpload, StoreError
 from s3mount.fs.extents import Extents
 from s3mount.fs.layers import Layers
-from s3mount.fs.slots import PARTS_AT_ONCE, Slots
+from s3mount.fs.slots import Slots
 from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped, is_full
 from s3mount.model import Key, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
@@ -283,7 +283,9 @@ class EarlyUpload:
         buffer = self._uploads.buffer(span.length)
         await self._layers.copy_out(table.slice(span.start, span.stop), span.start, buffer)
         assert attempt.upload is not None
+        began = trio.current_time()
         part = await self._store.put_part(attempt.upload, number, buffer)
+        self._uploads.slots.arrived(span.length, trio.current_time() - began)
         self._uploads.reuse(buffer)
         attempt.parts.done(number, part)
         return part
@@ -333,7 +335,7 @@ class EarlyUpload:
                     return
 
         async with trio.open_nursery() as nursery:
-            for _ in range(PARTS_AT_ONCE):
+            for _ in range(self._uploads.slots.width.most):
                 nursery.start_soon(work, nursery)
         if failures:
             raise failures[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from s3mount.fs.kept import Keep
-from s3mount.model import KEY_BYTES, cheap_value
+from s3mount.model import KEY_BYTES, MiB, cheap_value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class FsOptions:
     """New files get the Content-Type that their name promises; else they are bytes."""
     journal: Path | None = None
     """Where renames are written down that the store cannot do at once; None where it can."""
+    upload_memory: int = 256 * MiB
+    """Bytes of parts under way, where that many are worth it; half as many always may be."""
     flush_timeout_s: float = 600.0
     """How long the end of a mount waits for a store that gets commits later (`Capabilities.deferred`)."""
     keep: Keep | None = None

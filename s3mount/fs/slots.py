@@ -6,7 +6,9 @@ Must not know: what a part is, how it is sent.
 Parts of commits wait for their turn (`taking`), for somebody waits in close for them, and go before those that only ask whether one is free
 (`take_nowait`). Among those who wait, whoever has the fewest under way is next: no file starves the others.
 
-O1  At most `PARTS_AT_ONCE` are taken, and they have at most `BUDGET_BYTES` (one that is larger goes alone).
+How many are worth it is judged from how long they take (see width); the memory grows with them.
+
+O1  None is taken where then more than `parts` were, or more than `budget` bytes (one that is larger goes alone).
 """
 
 from __future__ import annotations
@@ -16,21 +18,35 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from s3mount.fs.width import LEAST, MOST, Width
 from s3mount.model import MiB
 
-# Sixteen connections fill any line that a single machine has, and sixteen parts of 8 MiB are 128 MiB of memory.
-PARTS_AT_ONCE = 16
-BUDGET_BYTES = 128 * MiB
+# For each that may be under way: a part of the first size. Larger ones are fewer at once.
+EACH_BYTES = 8 * MiB
 
 
 class Slots:
     """Who may have a part in memory and under way."""
 
-    def __init__(self, parts: int = PARTS_AT_ONCE, budget: int = BUDGET_BYTES) -> None:
-        self._parts, self._budget = parts, budget
+    def __init__(self, width: Width | None = None, *, each: int = EACH_BYTES) -> None:
+        self.width = width or Width()
+        self._each = each
         self._under_way: dict[object, int] = {}
         self._waiting: list[tuple[object, int, trio.Event]] = []
         self.used = 0
+
+    @classmethod
+    def within(cls, memory: int) -> Slots:
+        """As many as *memory* bytes hold, but never fewer than fill most lines."""
+        return cls(Width(most=max(LEAST, min(MOST, memory // EACH_BYTES))))
+
+    @property
+    def parts(self) -> int:
+        return self.width.at_once
+
+    @property
+    def budget(self) -> int:
+        return self.width.at_once * self._each
 
     @property
     def taken(self) -> int:
@@ -45,13 +61,17 @@ class Slots:
         return bool(self._waiting)
 
     def fits(self, size: int) -> bool:
-        return self.taken < self._parts and (not self.used or self.used + size <= self._budget)
+        return self.taken < self.parts and (not self.used or self.used + size <= self.budget)
 
     def take_nowait(self, owner: object, size: int) -> None:
         """Only if it `fits`."""
         assert self.fits(size), "O1"
         self._under_way[owner] = self.of(owner) + 1
         self.used += size
+
+    def arrived(self, size: int, seconds: float) -> None:
+        """A part of *size* bytes, which still has its slot, took *seconds*."""
+        self.width.arrived(size, seconds, full=not self.fits(size))
 
     @asynccontextmanager
     async def taking(self, owner: object, size: int) -> AsyncIterator[None]:

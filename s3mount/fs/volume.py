@@ -25,6 +25,7 @@ from s3mount.fs.gate import Changes, Gate
 from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
 from s3mount.fs.moving import Moving
 from s3mount.fs.options import FsOptions, Invalidate
+from s3mount.fs.slots import Slots
 from s3mount.fs.staging import StagingArea
 from s3mount.model import NO_METADATA, Absent, Attr, Condition, Key, Metadata, ObjectInfo, number_of
 from s3mount.store.api import Commit, ObjectStore
@@ -51,7 +52,7 @@ class Volume:
         self.touched: set[DirInode] = set()
         self.staging = StagingArea(store.staging, make_room=store.sync if store.staging is not None else None)
         self.buffers = BufferPool()
-        self.uploads = Uploads(store) if self.can.early_parts else None
+        self.uploads = Uploads(store, slots=Slots.within(options.upload_memory)) if self.can.early_parts else None
         self.unsynced = trio.Event()
         self.following = False
 

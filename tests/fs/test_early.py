@@ -17,9 +17,10 @@ from s3mount.fs import early, upload
 from s3mount.fs.attrs import AttrChange, read_time
 from s3mount.fs.content import FileContent
 from s3mount.fs.early import PACE_S, WAITING_PARTS, Uploads
-from s3mount.fs.slots import PARTS_AT_ONCE, Slots
+from s3mount.fs.slots import EACH_BYTES, Slots
 from s3mount.fs.upload import START_PARTS
-from s3mount.model import Absent, Key, KiB
+from s3mount.fs.width import LEAST, MOST, Width
+from s3mount.model import Absent, GiB, Key, KiB, MiB
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, lost_reply, lost_request, seeded
@@ -463,33 +464,33 @@ async def test_a_refused_completion_keeps_its_parts_for_the_next_try(rig: Kit) -
 
 
 async def test_a_writer_waits_while_too_many_of_its_parts_do_but_not_for_long(rig: Kit, autojump_clock: trio.testing.MockClock) -> None:
-    rig.script.add("put_part", *[Fault(until=trio.Event())] * PARTS_AT_ONCE)
+    rig.script.add("put_part", *[Fault(until=trio.Event())] * LEAST)
     async with background(rig):
         content = rig.content()
         began = trio.current_time()
-        for at in range(PARTS_AT_ONCE + WAITING_PARTS):
+        for at in range(LEAST + WAITING_PARTS):
             await content.write(at * PART, bytes(PART))
             await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == began
-        await content.write((PARTS_AT_ONCE + WAITING_PARTS) * PART, bytes(PART))
+        await content.write((LEAST + WAITING_PARTS) * PART, bytes(PART))
         assert trio.current_time() - began == PACE_S
         await rig.leave(content)
 
 
 async def test_a_writer_goes_on_as_soon_as_a_part_has_gone(rig: Kit) -> None:
     gate = trio.Event()
-    rig.script.add("put_part", *[Fault(until=gate)] * PARTS_AT_ONCE)
+    rig.script.add("put_part", *[Fault(until=gate)] * LEAST)
     async with background(rig):
         content = rig.content()
-        for at in range(PARTS_AT_ONCE + WAITING_PARTS):
+        for at in range(LEAST + WAITING_PARTS):
             await content.write(at * PART, bytes(PART))
             if at >= START_PARTS:
                 await until(lambda: rig.count("put_part") > START_PARTS)
-        await until(lambda: rig.count("put_part") == PARTS_AT_ONCE)
+        await until(lambda: rig.count("put_part") == LEAST)
         async with trio.open_nursery() as nursery:
             for at in range(2):
-                nursery.start_soon(content.write, (PARTS_AT_ONCE + WAITING_PARTS + at) * PART, bytes(PART))
-            await until(lambda: content.size == (PARTS_AT_ONCE + WAITING_PARTS + 2) * PART)
+                nursery.start_soon(content.write, (LEAST + WAITING_PARTS + at) * PART, bytes(PART))
+            await until(lambda: content.size == (LEAST + WAITING_PARTS + 2) * PART)
             await trio.testing.wait_all_tasks_blocked()
             assert len(nursery.child_tasks) == 2
             gate.set()
@@ -499,22 +500,48 @@ async def test_a_writer_goes_on_as_soon_as_a_part_has_gone(rig: Kit) -> None:
 
 async def test_a_second_file_is_not_starved_by_the_first(rig: Kit) -> None:
     gate = trio.Event()
-    rig.script.add("put_part", *[Fault(until=gate)] * PARTS_AT_ONCE)
+    rig.script.add("put_part", *[Fault(until=gate)] * LEAST)
     async with background(rig):
         first, second = rig.content(), rig.content()
-        await write_all(first, material(2 * PARTS_AT_ONCE * PART), step=PART)
+        await write_all(first, material(2 * LEAST * PART), step=PART)
         await write_all(second, material(START_PARTS * PART))
-        await until(lambda: rig.count("put_part") == PARTS_AT_ONCE)
+        await until(lambda: rig.count("put_part") == LEAST)
         gate.set()
         await until(lambda: len(rig.memory.bucket.uploads) == 2)
         # The first to go after the gate opened are those of the file with nothing under way.
-        await until(lambda: rig.parts_there == 2 * PARTS_AT_ONCE + START_PARTS)
+        await until(lambda: rig.parts_there == 2 * LEAST + START_PARTS)
         for content in (first, second):
             await content.aclose()
 
 
+async def test_more_parts_go_at_once_where_the_store_takes_its_time_and_as_many_as_memory_holds(
+    rig: Kit, autojump_clock: trio.testing.MockClock
+) -> None:
+    written, under_way = trio.Event(), [0]
+
+    def plan(op: Op) -> Fault:
+        under_way.append(slots.taken)
+        return Fault(delay=1.0, until=written) if op.verb == "put_part" else NOTHING
+
+    slots = Slots.within(24 * EACH_BYTES)
+    rig.uploads = Uploads(Faulty(rig.memory, plan), slots=slots)
+    async with background(rig):
+        content = rig.content()
+        await write_all(content, bytes(2 * MOST * PART), step=PART)
+        written.set()
+        await content.commit(rig.target)
+        assert (max(under_way), slots.width.at_once) == (24, 24)
+        await rig.leave(content)
+
+
+@pytest.mark.parametrize(("memory", "most"), [(0, LEAST), (64 * MiB, LEAST), (200 * MiB, 25), (256 * MiB, MOST), (4 * GiB, MOST)])
+def test_memory_bounds_how_many_may_go_at_once_but_never_below_what_fills_most_lines(memory: int, most: int) -> None:
+    assert Slots.within(memory).width.most == most
+    assert Slots.within(memory).parts == LEAST
+
+
 async def test_who_has_least_under_way_gets_the_next_slot() -> None:
-    slots = Slots(parts=2, budget=100)
+    slots = Slots(Width(least=2, most=2), each=50)
     order: list[str] = []
     gates = {name: trio.Event() for name in "abc"}
 
@@ -536,16 +563,16 @@ async def test_who_has_least_under_way_gets_the_next_slot() -> None:
     assert (slots.taken, slots.used) == (0, 0)
 
 
-@pytest.mark.parametrize(("used", "size", "fits"), [((), 500, True), ((10,), 90, True), ((10,), 91, False), ((1, 1, 1), 1, False)])
+@pytest.mark.parametrize(("used", "size", "fits"), [((), 500, True), ((10,), 92, True), ((10,), 93, False), ((1, 1, 1), 1, False)])
 def test_parts_keep_within_number_and_memory_but_one_may_always_go(used: tuple[int, ...], size: int, *, fits: bool) -> None:
-    slots = Slots(parts=3, budget=100)
+    slots = Slots(Width(least=3, most=3), each=34)
     for taken in used:
         slots.take_nowait("a", taken)
     assert slots.fits(size) is fits
 
 
 async def test_a_slot_that_nobody_waits_for_any_more_is_free() -> None:
-    slots = Slots(parts=1, budget=100)
+    slots = Slots(Width(least=1, most=1), each=100)
     slots.take_nowait("a", 1)
     with trio.move_on_after(0):
         async with slots.taking("b", 1):

@@ -117,6 +117,7 @@ PURE = [
     "s3mount.writeback.overlay",
     "s3mount.writeback.chains",
     "s3mount.fs.options",
+    "s3mount.fs.width",
     "s3mount.fs.kept",
     "s3mount.fs.names",
     "s3mount.fs.virtual",

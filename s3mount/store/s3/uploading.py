@@ -32,8 +32,11 @@ from s3mount.store.s3.together import together
 
 # One PUT up to here: a second and third request (create, complete) cost more than what parts in parallel would win.
 PUT_BYTES = 16 * MiB
-# Parts of one upload at once; facts: a handful of connections fills a line.
-PARTS_AT_ONCE = 8
+# Parts of one upload at once: sixteen connections fill most lines. (A mount that sends while it is written judges how many are worth it,
+# see fs/width; what goes from here is late by design, or an edit.)
+PARTS_AT_ONCE = 16
+# Threads that read staged bytes at once; more only queue at the disk.
+READERS = 8
 # Parts and bodies in memory, all uploads together: sixteen parts of 8 MiB.
 BUDGET_BYTES = 128 * MiB
 # How long the abort of a failed upload may hold up the caller, who already waits for the error.
@@ -81,7 +84,7 @@ class Uploading:
         self._verbs = verbs
         self._copy_part = copy_part
         self._budget = Budget(budget)
-        self._disk = trio.CapacityLimiter(PARTS_AT_ONCE)
+        self._disk = trio.CapacityLimiter(READERS)
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         """Make *content* the object. Raises as `put`, and PreconditionFailed where what is kept is another version by now."""
