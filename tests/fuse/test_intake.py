@@ -107,17 +107,24 @@ def test_pyfuse3_has_the_door_and_was_read() -> None:
     assert pyfuse3.__version__.startswith(READ)  # else: read its main loop, and run the tests in this folder
 
 
-async def test_requests_that_wait_for_nothing_are_served_in_one_round_of_the_loop(made: MakeLoop) -> None:
-    loop, rounds, seen = made(), Rounds(), list[int]()
-    trio.lowlevel.add_instrument(rounds)
+async def rounds_of(loop: Loop, *messages: bytes, tasks: int) -> list[int]:
+    """In which round of the event loop each of *messages* is served; the last of them is the end."""
+    rounds, seen = Rounds(), list[int]()
 
     async def handler(message: bytes) -> None:
         seen.append(rounds.count)
         await ending(loop, message)
 
-    loop.send(b"a", b"b", b"c", b"end")
-    await loop.run(3, handler)
+    loop.send(*messages)
+    trio.lowlevel.add_instrument(rounds)
+    await loop.run(tasks, handler)
     trio.lowlevel.remove_instrument(rounds)
+    return seen
+
+
+async def test_requests_that_wait_for_nothing_are_served_in_one_round_of_the_loop(made: MakeLoop) -> None:
+    loop = made()
+    seen = await rounds_of(loop, b"a", b"b", b"c", b"end", tasks=3)
     assert [message for _, message in loop.served] == [b"a", b"b", b"c", b"end"]
     assert len({name for name, _ in loop.served}) == 1
     assert len(set(seen)) == 1
@@ -142,16 +149,7 @@ async def test_a_request_that_comes_in_a_moment_needs_no_round_either(made: Make
 
 
 async def test_others_get_their_turn_however_many_requests_there_are(made: MakeLoop) -> None:
-    loop, rounds, seen = made(turn_s=0.0), Rounds(), list[int]()
-    trio.lowlevel.add_instrument(rounds)
-
-    async def handler(message: bytes) -> None:
-        seen.append(rounds.count)
-        await ending(loop, message)
-
-    loop.send(b"a", b"b", b"c", b"end")
-    await loop.run(2, handler)
-    trio.lowlevel.remove_instrument(rounds)
+    seen = await rounds_of(made(turn_s=0.0), b"a", b"b", b"c", b"end", tasks=2)
     assert len(seen) == 4
     assert seen == sorted(set(seen))
 
