@@ -108,6 +108,7 @@ def test_what_is_left_to_store_is_what_is_changed_and_what_is_written_back() -> 
 )
 def test_what_is_waited_for_is_said_in_one_sentence(files: int, size: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "MOMENT_S", 0.0)
+    monkeypatch.setattr(waiting, "LAST_WORD_S", 60.0)
     asked = threading.Event()
 
     def ask() -> dict[str, Any]:
@@ -115,7 +116,7 @@ def test_what_is_waited_for_is_said_in_one_sentence(files: int, size: int, text:
         return answer(changed=files, changed_bytes=size)
 
     with redirect_stderr(io.StringIO()) as err, waiting.told_meanwhile(ask):
-        assert asked.wait(10)
+        assert asked.wait(60)
     assert err.getvalue() == f"Waiting until {text} stored.\n"
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CLONE = Path(__file__).parents[2]
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 ACCESS_KEY, SECRET_KEY = "tester", "a-secret-for-tests"
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, environment, served
+from tests.server.serving import ACCESS_KEY, PATIENCE_S, SECRET_KEY, Server, environment, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.fuse]
 
 MiB = 1024 * 1024
-PATIENCE_S = 20
 
 
 @pytest.fixture(scope="module")

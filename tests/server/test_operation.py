@@ -21,7 +21,7 @@ import pytest
 
 from s3mount.cli.main import main
 from s3mount.engine.lock import turn
-from tests.server.serving import ACCESS_KEY, SECRET_KEY, Server, environment, exchange, s3mount, served
+from tests.server.serving import ACCESS_KEY, PATIENCE_S, SECRET_KEY, Server, environment, exchange, s3mount, served
 
 pytestmark = pytest.mark.slow  # nearly each starts a server of its own
 
@@ -30,7 +30,7 @@ MiB = 1024 * 1024
 
 def wait_until(condition: object, what: str) -> None:
     """Until *condition* holds: something that another process does soon."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     assert callable(condition)
     while not condition():
         assert time.monotonic() < deadline, what
@@ -218,7 +218,7 @@ def test_workers_agree_on_who_wrote_first(tmp_path: Path) -> None:
     winners: list[tuple[int, int]] = []
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
         for count in range(30):
             connection.request("PUT", f"/box/{count}", f"{number}".encode(), {"If-None-Match": "*"})
             answer = connection.getresponse()
@@ -260,7 +260,7 @@ def test_what_is_under_way_is_finished_after_sigterm(tmp_path: Path) -> None:
             with pytest.raises(ConnectionRefusedError):
                 server.connect()
             assert exchange(channel, b"67890").startswith(b"HTTP/1.1 200")
-        assert server.process.wait(10) == 0
+        assert server.process.wait(PATIENCE_S) == 0
         again = Server(server.data, log=tmp_path / "again.log")
         assert again.request("GET", "/box/slow").body == b"1234567890"
         assert again.stop() == 0
@@ -276,7 +276,7 @@ def test_what_does_not_end_is_cut_off_in_time(tmp_path: Path) -> None:
             wait_until(lambda: b"in_flight 2" in server.request("GET", "/-/metrics").body, "the upload to be under way")
             begun = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - begun < 6
+            assert time.monotonic() - begun < 20  # of the 30 s that they would have by default
 
 
 # -- crashes ---------------------------------------------------------------------------------
@@ -295,20 +295,20 @@ def test_acknowledged_puts_survive_being_killed_under_load(tmp_path: Path) -> No
             for key in sent.keys() - acknowledged.keys():
                 found = server.request("GET", f"/box/{key}")
                 assert found.status == 404 or found.body == sent[key]
-            _load(server, f"{round_}", acknowledged, sent, seconds=0.8)
+            _load(server, f"{round_}", acknowledged, sent)
         finally:
             server.kill()
-    assert len(acknowledged) > 20
     checked = s3mount("store", "check", "--data", tmp_path / "data")
     assert checked.returncode == 0, checked.stdout
     assert s3mount("store", "scrub", "--data", tmp_path / "data").returncode == 0
 
 
-def _load(server: Server, name: str, acknowledged: dict[str, bytes], sent: dict[str, bytes], *, seconds: float) -> None:
+def _load(server: Server, name: str, acknowledged: dict[str, bytes], sent: dict[str, bytes]) -> None:
     """Several clients put objects of all sizes until the server is killed in the midst of it."""
+    enough = len(acknowledged) + 20
 
     def client(number: int) -> None:
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE_S)
         for count in range(10_000):
             key, body = f"{name}-{number}-{count}", os.urandom((100, 20_000, 700_000)[count % 3])
             sent[key] = body
@@ -325,7 +325,7 @@ def _load(server: Server, name: str, acknowledged: dict[str, bytes], sent: dict[
     threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(seconds)
+    wait_until(lambda: len(acknowledged) >= enough, "objects to be acknowledged")
     server.kill()
     for thread in threads:
         thread.join()
@@ -335,11 +335,11 @@ def test_the_service_manager_hears_that_it_is_ready(tmp_path: Path) -> None:
     name = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(name)
-        channel.settimeout(20)
+        channel.settimeout(PATIENCE_S)
         command = ["serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
         process = subprocess.Popen(
             [sys.executable, "-m", "s3mount", *command], env=environment(NOTIFY_SOCKET=name), stdout=subprocess.DEVNULL
         )
         assert b"READY=1" in channel.recv(4096)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0

@@ -31,6 +31,10 @@ async def _end_tasks() -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
+# For whatever a server does soon; a busy machine takes its time.
+PATIENCE_S = 60.0
+
+
 class Served:
     """The S3 API over the folder, until `stop`."""
 
@@ -43,7 +47,7 @@ class Served:
         self._clients: list[Any] = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        assert self._ready.wait(10), "the server did not start"
+        assert self._ready.wait(PATIENCE_S), "the server did not start"
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -66,12 +70,12 @@ class Served:
         for client in self._clients:
             client.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         self.engine.close()
 
     def raw(self, request: bytes, *, whole: bool = True) -> bytes:
         """What comes back on a connection of its own, to its end (*whole*) or with the first headers."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
             connection.sendall(request)
             answer = b""
             while chunk := connection.recv(65536):
@@ -82,12 +86,12 @@ class Served:
 
     def abandon(self, request: bytes) -> None:
         """Send it and hang up."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
             connection.sendall(request)
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers (lower case) and body of a plain request; underscores in header names become dashes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()
