@@ -160,8 +160,8 @@ async def test_what_has_parts_already_is_not_what_nobody_heard_of(wire: Fronted,
 
 
 async def test_of_two_that_may_be_ours_neither_is_touched(wire: Fronted, tmp_path: Path) -> None:
-    others = foreign(wire)
     async with opened(wire, tmp_path) as store:
+        others = foreign(wire)
         wire.front.spoil(LOST_REPLY)
         with pytest.raises(OutcomeUnknown):
             await store.create_upload(K)
@@ -251,12 +251,13 @@ async def test_an_upload_of_another_hour_is_not_what_was_killed(wire: Fronted, t
 
 async def test_a_cancelled_creation_is_settled_by_the_next_mount(wire: Fronted, tmp_path: Path) -> None:
     async with opened(wire, tmp_path) as store:
-        wire.front.spoil(Rule("late", kinds=("CreateUpload",), seconds=0.4))
-        with trio.move_on_after(0.2):
-            await store.create_upload(K)
+        wire.front.spoil(Rule("late", kinds=("CreateUpload",), seconds=100))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.create_upload, K)
+            while not uploads(wire):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
         wire.front.spoil()
-        while not uploads(wire):
-            await trio.lowlevel.checkpoint()
     async with opened(wire, tmp_path) as store:
         assert await store.sweep() == 1
     assert uploads(wire) == set()
