@@ -11,6 +11,10 @@ The guesses go in strides: from how far apart the names of the pages so far are,
 directory is that long at all. A gap between two places that turns out to be long is divided once more. Where it is known from an earlier
 listing where pages began, guesses are taken from there, from the first page on.
 
+What lies between two guesses is listed one page after another, and a reader who comes there waits for each: long strides are for names
+whose guesses cost something. Where names are counted up, or known from an earlier listing, and nothing was lost so far, strides are short,
+so that the next pages of the reader are all under way; and there a first guess is made before ten pages, though not beyond these.
+
     |pages read|==gap==>|pages|==gap==>|pages|==gap, open=======>
                ^ lane           ^ lane        ^ lane
 
@@ -33,15 +37,18 @@ from s3mount.cache.texts import END, START, behind
 
 # Pages under way at a time: issue-sized directories in a fifth of the time, and still few against the connections of a mount.
 LANES = 6
-# Pages from one guess to the next, which one lane lists one after another: five guesses divide a hundred pages.
+# Pages from one guess to the next, which one lane lists one after another: five guesses divide a hundred pages. Where guesses are free.
 STRIDE = 16
+NEAR = 4
 # Pages that may be lost: so many of the first hundred, then one in so many.
 SPARE = 5
 PER_SPARE = 20
 # A gap of fewer pages is not worth dividing.
 LONG_GAP = 4
-# Pages before the first guess, so that directories of up to ten thousand keys cost what they cost.
+# Pages before the first guess, so that directories of up to ten thousand keys cost what they cost. Before one that costs nothing if the
+# directory reaches so far.
 PAGES_BEFORE = 10
+COUNTED_BEFORE = 5
 # Names that the ruler is made from, of each page.
 SAMPLES = 24
 # Names and pages that are remembered to measure by.
@@ -69,10 +76,12 @@ class Splitter:
         self._page_rows = page_rows
         self._spans: list[tuple[bytes, bytes]] = []
         self._flying: set[bytes] = set()
+        self._tried: set[bytes] = set()
         self._names: list[str] = []
         self._ends: list[tuple[str, str, int]] = []
         self._ruler: Ruler | None = None
         self._page_distance = 1
+        self._counted = False
         self._furthest = ""
         self._former: Sequence[bytes] = ()
         self._lost_rows = 0
@@ -97,6 +106,7 @@ class Splitter:
         """A page from *lo* has told all up to *hi*; *names* are its rows, in order."""
         asked = lo in self._flying
         self._flying.discard(lo)
+        self._tried.discard(lo)
         if any(start <= lo and hi <= stop for start, stop in self._spans):
             self._lost_rows += self._page_rows * asked
             return
@@ -119,8 +129,10 @@ class Splitter:
         if self._ruler is None or not self._ruler.fits(some):
             self._names = [*self._names[-NAMES:], *some]
             self._ruler = Ruler(self._names)
-        distance = sum(self._ruler.measure(last) - self._ruler.measure(first) for first, last, _ in self._ends)
-        self._page_distance = max(1, distance * self._page_rows // sum(rows for *_, rows in self._ends))
+        measured = [(self._ruler.measure(last) - self._ruler.measure(first), rows) for first, last, rows in self._ends]
+        distance, many = (sum(column) for column in zip(*measured, strict=True))
+        self._page_distance = max(1, distance * self._page_rows // many)
+        self._counted = all(one * many == rows * distance for one, rows in measured)
 
     def known(self, lo: bytes, hi: bytes) -> None:
         """What lies between need not be asked for."""
@@ -133,6 +145,7 @@ class Splitter:
     def failed(self, lo: bytes) -> None:
         """The page from *lo* could not be had: somebody may ask again."""
         self._flying.discard(lo)
+        self._tried.discard(lo)
 
     def _cover(self, lo: bytes, hi: bytes) -> None:
         spans = [*self._spans, (lo, hi)]
@@ -157,13 +170,18 @@ class Splitter:
 
     def _next(self, reader: bytes) -> bytes | None:
         gaps = self.gaps(reader)
-        going_on = next((gap.lo for gap in gaps if gap.lo not in self._flying), None)
+        going_on = next((gap.lo for gap in gaps if gap.lo not in self._flying and not self._is_coming(gap.lo)), None)
         if going_on is not None or not self._may_guess(gaps):
             return going_on
         place = self._guess(gaps)
         if place is not None:
             self.splits += 1
+            self._tried.add(place)
         return place
+
+    def _is_coming(self, place: bytes) -> bool:
+        """Whether a page under way, passed meanwhile by the page before it, will tell what follows *place*."""
+        return any(lo < flying < place == hi for lo, hi in self._spans for flying in self._flying)
 
     def gaps(self, reader: bytes = START) -> list[Gap]:
         """What is left to be listed behind *reader*, cut where something is under way."""
@@ -182,11 +200,26 @@ class Splitter:
 
     def _may_guess(self, gaps: Sequence[Gap]) -> bool:
         """One to try, more where that was right."""
-        if self.pages < PAGES_BEFORE and not self._former:
+        if self.pages < self._before and not self._former:
             return False
-        spare = SPARE if self._former else 1 + 3 * (self._reach() // (PAGES_BEFORE + STRIDE)) + self.pages // PAGES_BEFORE - 1
         at_stake = sum(not gap.is_open for gap in gaps) + -(-self._lost_rows // self._page_rows)
-        return at_stake < max(min(SPARE, spare), self.pages // PER_SPARE)
+        return at_stake < max(min(SPARE, self._spare()), self.pages // PER_SPARE)
+
+    @property
+    def _before(self) -> int:
+        """Pages before the first guess."""
+        return COUNTED_BEFORE if self._counted else PAGES_BEFORE
+
+    @property
+    def _stride(self) -> int:
+        """Pages from one guess to the next."""
+        return NEAR if (self._counted or self._former) and self._lost_rows < self._page_rows else STRIDE
+
+    def _spare(self) -> int:
+        """How many guesses may fail."""
+        if self._former or self._counted:
+            return SPARE
+        return 1 + 3 * (self._reach() // (PAGES_BEFORE + STRIDE)) + self.pages // PAGES_BEFORE - 1
 
     def _reach(self) -> int:
         """How many pages lie before the last name that was seen, by estimate."""
@@ -199,18 +232,29 @@ class Splitter:
     def _guess(self, gaps: Sequence[Gap]) -> bytes | None:
         if (place := self._of_former(gaps)) is not None:
             return place
-        if self._ruler is None or not gaps or self.pages < PAGES_BEFORE + len(self._former):
+        if self._ruler is None or not gaps or self.pages < self._before + len(self._former):
             return None
-        if gaps[-1].is_open and (place := self._at(gaps[-1], STRIDE * self._page_distance)) is not None:
+        if self._counted and gaps[-1].lo in self._tried:
+            return None  # nobody knows yet whether the directory is that long
+        if self.pages < PAGES_BEFORE and not self._former:
+            return self._early(gaps[-1])
+        if gaps[-1].is_open and (place := self._at(gaps[-1], self._stride * self._page_distance)) is not None:
             return place
         longest = max(gaps, key=self._distance_of)
         if self._distance_of(longest) < LONG_GAP * self._page_distance:
             return None
         return self._at(longest, self._distance_of(longest) // self._page_distance // 2 * self._page_distance)
 
+    def _early(self, gap: Gap) -> bytes | None:
+        """A place in *gap*, the last one, that a directory of `PAGES_BEFORE` pages reaches."""
+        assert self._ruler is not None
+        before = -(-(self._ruler.measure(_name(gap.lo)) - self._ruler.measure(self._names[0])) // self._page_distance)
+        stride = min(self.pages, NEAR, PAGES_BEFORE - 1 - before)
+        return self._at(gap, stride * self._page_distance) if gap.is_open and stride > 1 else None
+
     def _of_former(self, gaps: Sequence[Gap]) -> bytes | None:
         inside: Sequence[bytes] = max((self._former_in(gap) for gap in gaps), key=len, default=())
-        return inside[min(STRIDE - 1, len(inside) // 2)] if len(inside) > 1 else None
+        return inside[min(self._stride - 1, len(inside) // 2)] if len(inside) > 1 else None
 
     def _former_in(self, gap: Gap) -> Sequence[bytes]:
         return self._former[bisect_right(self._former, gap.lo) : bisect_left(self._former, gap.hi)]

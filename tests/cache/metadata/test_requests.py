@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from s3mount.errors import NotFound
 from s3mount.model import Key
 from s3mount.store.memory import MemoryStore
-from tests.cache.metadata.kit import list_all, remembering, walk, walk_pages
+from tests.cache.metadata.kit import LATENCY, list_all, remembering, walk, walk_pages
 
 
 @pytest.fixture
@@ -143,6 +143,25 @@ async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_
         assert set(slow.counts) == {"list"}
         assert slow.most >= 4
         assert trio.current_time() - began <= 30 * 0.03
+
+
+async def test_a_reader_of_names_that_are_counted_up_waits_for_the_first_pages_only(autojump_clock: MockClock) -> None:
+    """Who takes half of a round trip for a page is never kept waiting by one lane before him."""
+    async with remembering([f"file-{n:05d}" for n in range(30_000)]) as (store, slow):
+        began, pages = trio.current_time(), 0
+        async for _ in walk_pages(store):
+            await trio.sleep(LATENCY / 2)
+            pages += 1
+        assert pages == 30
+        assert trio.current_time() - began - pages * LATENCY / 2 <= 6 * LATENCY
+        assert slow.taken()["list"] <= 31
+
+
+@pytest.mark.parametrize("pages", [2, 5, 10])
+async def test_a_directory_of_ten_pages_costs_ten_requests(pages: int, autojump_clock: MockClock) -> None:
+    async with remembering([f"file-{n:05d}" for n in range(1000 * pages)]) as (store, slow):
+        await list_all(store)
+        assert slow.taken() == {"list": pages}
 
 
 @pytest.mark.slow
