@@ -14,9 +14,10 @@ gate         keeps commits off names that move; tells answers that came too late
 namespace    looking: name -> object -> inode -> stat
 files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
-rename       rename, exchange;  carry: moving keys one by one;  journal: what is written down of that
+rename       rename, exchange;  carry: moving keys one by one;  copies: of one key;  journal: what is written down of that
 moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;
-             aliases: versions that were carried since (pure);  resuming: what a former mount has left of one
+             aliases: versions that were carried since (pure);  resuming: what a former mount has left of one;  passengers: who goes along
+undoing      copies of a rename that failed: hidden, and taken back
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 following    what others do to the store, heard: what the kernel may believe for long

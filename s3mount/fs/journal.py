@@ -7,8 +7,12 @@ A record is one file, held by the process that works on it and safe once it is t
 are made, a line for each is added without a sync: kill -9 does not lose it, and after a power cut the objects themselves have to tell
 (`decide`): by their ETags, their commits, or their bytes whether one is a copy of the other, by their times whether a source is the one.
 
-    begin --> [ moves ] --copied--> [ moves, copies ] --done--> removed
-                  `--- the process ends anyhow ---' : the lock is free, and the next mount finishes it
+    begin --> [ moves ] --copied--> [ moves, copies ] --done-----------------------------> removed
+                  |                    |          `--undo--> [ to be undone ] --taken back--'
+                  `--------------------+--- the process ends anyhow ---' : the lock is free, and the next mount finishes it, or undoes it
+
+A rename that has failed, and could not be undone at once, says so in its record, synced (`undo`): from then on only its copies matter,
+those with a line and those that were made without one.
 
 Several records may name one key, when what is still on its way is renamed again: the latest is right. They are finished in that order,
 and an earlier one is told at once, without a sync, that nothing is left to do for the key.
@@ -33,6 +37,9 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".moves"
 FORMAT = 1
+
+# What the note of a rename that is to be undone begins with, where others have the number of a move.
+UNDO = "undo"
 
 # By how much a version may seem to be made later than this mount took it to be: the answer to a write tells the time only by its Date.
 LATER_NS = 5_000_000_000
@@ -77,11 +84,15 @@ def decide(move: Move, *, source: ObjectInfo | None, target: ObjectInfo | None, 
 
 
 class Record:
-    """One set of moves. `copied` and `done` are for the process that began it, or took it over."""
+    """One set of moves. `copied`, `undo` and `done` are for the process that began it, or took it over.
 
-    def __init__(self, held: Held, moves: Sequence[Move], copies: dict[int, ETag]) -> None:
+    `undone_below`: it has failed, and its copies, all below this prefix (or of this key), are to be taken back; None: it goes on.
+    """
+
+    def __init__(self, held: Held, moves: Sequence[Move], copies: dict[int, ETag], undone_below: str | None = None) -> None:
         self.moves = moves
         self.copies = copies
+        self.undone_below = undone_below
         self._held = held
 
     def copied(self, number: int, etag: ETag) -> None:
@@ -91,6 +102,12 @@ class Record:
             self._held.add(_line([number, etag]))
         except OSError as error:
             log.warning("The journal of renames cannot be written: %s", error.strerror)
+
+    def undo(self, below: str) -> None:
+        """It has failed; its copies below *below* are to be taken back. On return that is safe from a power cut. Raises OSError."""
+        self._held.add(_line([UNDO, below]))
+        self._held.sync()
+        self.undone_below = below
 
     def done(self) -> None:
         """Nothing is left to do."""
@@ -120,30 +137,36 @@ class Journal:
             if ours is None:
                 continue
             try:
-                moves, copies = _parsed(path.read_bytes())
+                record = _parsed(ours, path.read_bytes())
             except (ValueError, TypeError):
                 ours.leave()
                 raise ValueError(f"{path} is not a journal of this version of s3mount; move it away to go on without it.") from None
-            yield Record(ours, moves, copies)
+            yield record
 
 
-def _parsed(text: bytes) -> tuple[list[Move], dict[int, ETag]]:
+def _parsed(ours: Held, text: bytes) -> Record:
     head, found, tail = text.partition(b"\n\n")
     lines = head.split(b"\n")
     if not found or json.loads(lines[0]) != FORMAT:
         raise ValueError(text[:20])
     moves = [Move(Key(source), Key(target), ETag(etag), *times) for source, target, etag, *times in map(json.loads, lines[1:])]
-    return moves, dict(_notes(tail[: tail.rfind(b"\n") + 1]))
+    record = Record(ours, moves, {})
+    for about, said in _notes(tail[: tail.rfind(b"\n") + 1]):
+        if about == UNDO:
+            record.undone_below = said
+        else:
+            record.copies[int(about)] = ETag(said)
+    return record
 
 
-def _notes(tail: bytes) -> Iterator[tuple[int, ETag]]:
+def _notes(tail: bytes) -> Iterator[tuple[int | str, str]]:
     """What became of moves; a line that a full disk cut short, and what was written behind it, is passed over."""
     for line in tail.splitlines():
         try:
-            number, etag = json.loads(line)
-        except ValueError:
+            about, said = json.loads(line)
+        except (ValueError, TypeError):
             continue
-        yield int(number), ETag(etag)
+        yield about, said
 
 
 def _line(value: object) -> bytes:

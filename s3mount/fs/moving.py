@@ -28,17 +28,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut
+from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.aliases import Aliases
 from s3mount.fs.batches import Batches
-from s3mount.fs.carry import AT_ONCE, begun, copy_to, each
+from s3mount.fs.carry import begun
+from s3mount.fs.copies import AT_ONCE, DOUBTFUL, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
+from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import taken_up
+from s3mount.fs.undoing import Undoing
 from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import URL
@@ -53,19 +55,6 @@ ANSWER_KEYS = 1000
 RETRY_S = 5.0
 
 GONE = (PreconditionFailed, NotFound)
-DOUBTFUL = (OutcomeUnknown, TimedOut)
-
-
-class Passengers(Protocol):
-    """Who knows more of the keys that are carried than the store."""
-
-    def described(self, key: Key, etag: ETag) -> Commit | None:
-        """What the copy is to say of itself, seen under *key* now; None: what its source says."""
-        ...
-
-    async def arrived(self, key: Key, former: ETag, copy: ObjectInfo) -> None:
-        """What was seen under *key* as version *former* is *copy* from now on. Waits for no request to the store."""
-        ...
 
 
 class Moving(Wrapper):
@@ -74,6 +63,7 @@ class Moving(Wrapper):
     def __init__(self, inner: ObjectStore, folder: Path | None) -> None:
         super().__init__(inner)
         self.overlay = Overlay()
+        self.undoing = Undoing(inner, self.overlay)
         self._journal = Journal(folder) if folder is not None else None
         self._batches = Batches()
         self._queue: deque[Leg] = deque()
@@ -96,6 +86,7 @@ class Moving(Wrapper):
     def check(self) -> None:
         self.overlay.check()
         self._batches.check()
+        self.undoing.check()
 
     # -- a rename -----------------------------------------------------------------------
 
@@ -165,6 +156,7 @@ class Moving(Wrapper):
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.undoing.run)
                 for _ in range(AT_ONCE):
                     nursery.start_soon(self._work)
         finally:
@@ -187,7 +179,8 @@ class Moving(Wrapper):
         await each(self.overlay.legs(prefix), self._arrive)
 
     async def clear(self, *keys: str) -> None:
-        """On return nothing is on its way from or to *keys*."""
+        """On return nothing is on its way from or to *keys*, and nothing that a rename has left lies there."""
+        await self.undoing.clear(*keys)
         while legs := dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key)):
             # Another rename may have taken over what we waited for: then it still lies there.
             if len(legs) == 1:
@@ -254,6 +247,7 @@ class Moving(Wrapper):
         except GONE:
             log.info("%r was replaced by somebody else while it was renamed", leg.source)
             self.overlay.put(leg.source)
+        self.undoing.removed(leg.source)
         self._over(leg)
 
     def _over(self, leg: Leg) -> None:
@@ -263,6 +257,7 @@ class Moving(Wrapper):
     def leave(self) -> None:
         """What is still on its way is for the next mount."""
         self._batches.leave()
+        self.undoing.leave()
 
     # -- looking ----------------------------------------------------------------------
 
@@ -407,8 +402,12 @@ class Moving(Wrapper):
             await self._cut_short(leg, if_match)
         await self.clear(key)
         await self.inner.delete(key, if_match=if_match and self._aliases.etag(key, if_match))
-        self.overlay.removed(key)
+        self._removed(key)
         self._aliases.drop(key)
+
+    def _removed(self, key: Key) -> None:
+        self.overlay.removed(key)
+        self.undoing.removed(key)
 
     async def _cut_short(self, leg: Leg, if_match: ETag | None) -> None:
         """What is to be deleted need not arrive: unless somebody carries it just now, it is deleted where it lies."""
@@ -423,7 +422,7 @@ class Moving(Wrapper):
         await self.clear(*keys)
         failures = await self.inner.delete_many(keys)
         for key in set(keys) - {failure.key for failure in failures}:
-            self.overlay.removed(key)
+            self._removed(key)
         return failures
 
     async def relocate(self, moves: Sequence[Relocation]) -> Sequence[ObjectInfo]:
@@ -432,7 +431,7 @@ class Moving(Wrapper):
             self.overlay.put(move.target)
         infos = await self.inner.relocate([replace(move, source=self._aliases.info(move.source)) for move in moves])
         for move in moves:
-            self.overlay.removed(move.source.key)
+            self._removed(move.source.key)
             self._aliases.drop(move.source.key)
             self._aliases.drop(move.target)
         return infos

@@ -14,6 +14,8 @@ A rename of many keys is answered when it is written down; from then on the whol
 What lies under a source (an area) is not seen until all its legs are over, but for what this mount has put there since (`reborn`): what
 other clients put there meanwhile is seen late, and never touched.
 
+A rename that failed hides what it could not take back yet in the same way (`hide`): there are no legs then.
+
 V1  A key is the source of at most one leg that is not over, and the target of at most one.
 V2  Each leg that is not over has its source in an area.
 """
@@ -38,14 +40,20 @@ class State(Enum):
 
 
 class Area:
-    """The prefix *source*, from which everything went."""
+    """The prefix *source* (ends with "/"), from which everything went; or one key. `legs`: how many are not over."""
 
     __slots__ = ("legs", "reborn", "source")
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, legs: int = 0) -> None:
         self.source = source
         self.reborn: set[str] = set()
-        self.legs = 0
+        self.legs = legs
+
+    def covers(self, key: str) -> bool:
+        return key.startswith(self.source) and (self.source.endswith("/") or key == self.source)
+
+    def hides(self, key: str) -> bool:
+        return key not in self.reborn and self.covers(key)
 
 
 class Leg:
@@ -146,7 +154,7 @@ class Overlay:
         assert all(key == leg.target and leg.state is not State.OVER for key, leg in self._to.items()), "V1"
         assert all(key == leg.source and leg.state is not State.OVER for key, leg in self._from.items()), "V1"
         for leg in self._from.values():
-            assert any(leg.source.startswith(area.source) for area in leg.areas), f"V2 {leg}"
+            assert any(area.covers(leg.source) for area in leg.areas), f"V2 {leg}"
             assert all(area in self._areas for area in leg.areas), f"V2 {leg}"
         assert self._targets == sorted(self._targets)
         assert set(self._to) <= set(self._targets)
@@ -171,7 +179,7 @@ class Overlay:
         return hides(self._areas, key)
 
     def areas_of(self, source: str) -> tuple[Area, ...]:
-        return tuple(area for area in self._areas if source.startswith(area.source))
+        return tuple(area for area in self._areas if area.covers(source))
 
     # -- names --------------------------------------------------------------------------
 
@@ -230,10 +238,18 @@ class Overlay:
         leg.state = State.OVER
         del self._to[leg.target], self._from[leg.source]
         for area in leg.areas:
-            area.legs -= 1
-        self._areas = [area for area in self._areas if area.legs]
+            self.ended(area)
         if not self._to:
             self._targets = []
+
+    def hide(self, area: Area) -> None:
+        """What lies in *area* is not seen until its last one has `ended`."""
+        self._areas.append(area)
+
+    def ended(self, area: Area) -> None:
+        area.legs -= 1
+        if not area.legs:
+            self._areas = [other for other in self._areas if other is not area]
 
     def put(self, key: str) -> None:
         """This mount has put something there: it is seen."""
@@ -248,12 +264,12 @@ class Overlay:
 
 def hides(areas: Sequence[Area], key: str) -> bool:
     """See `Overlay.hides`."""
-    return any(key.startswith(area.source) and key not in area.reborn for area in areas)
+    return any(area.hides(key) for area in areas)
 
 
 def leaves_below(areas: Sequence[Area], stem: str) -> bool:
     """See `Overlay.leaves_below`."""
-    hiding = [area for area in areas if stem.startswith(area.source)]
+    hiding = [area for area in areas if area.covers(stem)]
     return all(any(key.startswith(stem) and key != stem for key in area.reborn) for area in hiding)
 
 

@@ -33,7 +33,8 @@ from s3mount.errors import (
     NotFound,
     NotSupported,
 )
-from s3mount.fs.carry import Carrier, each
+from s3mount.fs.carry import Carrier
+from s3mount.fs.copies import each
 from s3mount.fs.entries import Entries
 from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode
@@ -70,7 +71,8 @@ class Renames:
         self._entries = entries
         self._metadata = metadata
         self._store = volume.store
-        self._carrier = Carrier(volume.store, volume.options.journal, lambda move: self.described(move.source, move.etag))
+        undoing = None if volume.moving is None else volume.moving.undoing
+        self._carrier = Carrier(volume.store, volume.options.journal, lambda move: self.described(move.source, move.etag), undoing)
         if volume.moving is not None:
             volume.moving.attend(self)
 
@@ -91,7 +93,6 @@ class Renames:
             await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
             await self._clear(source, target)
-            await self._carrier.tidy(self._entries.key_of(target.directory, target.name) + "/")
             before = await self._namespace.see_moving(source.directory, source.name)
             after = await self._namespace.see_moving(target.directory, target.name)
             self._require_possible(before, after)
@@ -110,9 +111,12 @@ class Renames:
         return tuple(sorted(keys | {key + "/" for key in keys}))
 
     async def _clear(self, *ends: End) -> None:
-        """A file that is still on its way from a former rename arrives first. Trees need not."""
+        """A file that is still on its way from a former rename arrives first; trees need not. What one that failed has left goes."""
         if self._volume.moving is not None:
-            await self._volume.moving.clear(*(self._entries.key_of(end.directory, end.name) for end in ends))
+            keys = [self._entries.key_of(end.directory, end.name) for end in ends]
+            await self._volume.moving.clear(*keys)
+            for key in keys:
+                await self._volume.moving.undoing.settle(key + "/")
 
     async def _make_object(self, end: End) -> None:
         """A file that has no object yet gets one: it shall be there whole, under one of the two names, whatever happens next."""
@@ -182,7 +186,7 @@ class Renames:
                 await self._relocate({target: info}, replaced, replace=replace)
             else:
                 move = Move(source, target, info.etag, info.mtime_ns)
-                await self._carrier.carry([move], self._copied, replaces=replace)
+                await self._carrier.carry([move], self._copied, below=target, replaces=replace)
         except AlreadyExists:
             self._volume.changes.note(target)
             raise Exists("The name is taken.") from None
@@ -303,7 +307,7 @@ class Renames:
             await self._relocate({Key(target + info.key[len(source) :]): info for info in infos})
         else:
             moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag, info.mtime_ns) for info in reversed(infos)]
-            await self._carrier.carry(moves, self._copied, replaces=False)
+            await self._carrier.carry(moves, self._copied, below=target, replaces=False)
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:
         """Stems *names* are called otherwise now, all at once."""

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from s3mount.fs.batches import Batches
-from s3mount.fs.carry import each
+from s3mount.fs.copies import each
 from s3mount.fs.journal import Record, Step, decide
 from s3mount.fs.overlay import Area, Leg, Overlay
 from s3mount.model import Key, ObjectInfo

@@ -14,7 +14,8 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavailable
-from s3mount.fs.carry import AT_ONCE, Carrier
+from s3mount.fs.carry import Carrier
+from s3mount.fs.copies import AT_ONCE
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
@@ -88,7 +89,7 @@ async def test_what_was_put_where_a_key_came_from_is_not_taken_for_it_by_whoever
         carrier = Carrier(Faulty(store, away), tmp_path)
         if begin == "carry":
             with pytest.raises(Unavailable):
-                await carrier.carry(moves, nothing, replaces=False)
+                await carrier.carry(moves, nothing, below="e/", replaces=False)
         else:
             Journal(tmp_path).begin(moves).leave()
             await carrier.recover()
@@ -179,7 +180,7 @@ async def test_all_keys_are_carried_over_many_at_a_time() -> None:
     limits = Limited(Faulty(store, script), Limits(change=4))
     moves = await filled(store, 100)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(Carrier(limits, None).carry, moves, nothing, replaces=False))
+        nursery.start_soon(partial(Carrier(limits, None).carry, moves, nothing, below="b/", replaces=False))
         await trio.testing.wait_all_tasks_blocked()
         assert limits.waiting(Kind.CHANGE) == AT_ONCE - 4
         until.set()
@@ -192,7 +193,7 @@ async def test_a_copy_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> 
     moves = await filled(store, 50)
     script.add("copy", *[Fault()] * 40, Fault(before=AccessDenied("no")))
     with pytest.raises(AccessDenied):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
     assert await keys_of(store) == sorted(move.source for move in moves)
     assert is_empty(tmp_path)
 
@@ -203,7 +204,7 @@ async def test_a_copy_whose_reply_was_lost_is_undone_like_the_others(tmp_path: P
     moves = await filled(store, 50)
     script.add("copy", *[Fault()] * 40, lost_reply())
     with pytest.raises(OutcomeUnknown):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
     assert await keys_of(store) == sorted(move.source for move in moves)
 
 
@@ -231,7 +232,7 @@ async def test_a_deletion_that_fails_is_made_good_by_the_next_mount(tmp_path: Pa
     moves = await filled(store, 50)
     script.add("delete", *[Fault()] * 10, Fault(before=Unavailable("no")))
     with pytest.raises(Unavailable):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
     keys = await keys_of(store)
     assert set(keys) >= {move.target for move in moves}
     await Carrier(store, tmp_path).recover()
@@ -247,7 +248,7 @@ async def test_what_somebody_else_wrote_meanwhile_stays(tmp_path: Path) -> None:
         if move.source == "a/001":
             await store.another().put(move.source, b"theirs")
 
-    await Carrier(store, tmp_path).carry(moves, interfere, replaces=False)
+    await Carrier(store, tmp_path).carry(moves, interfere, below="b/", replaces=False)
     assert await keys_of(store) == ["a/001", *sorted(move.target for move in moves)]
     assert await read(store, Key("a/001")) == b"theirs"
 
@@ -287,7 +288,7 @@ async def test_killed_at_any_request_the_next_mount_finishes_it(tmp_path: Path, 
         journal, kept = tmp_path / f"{at}", tmp_path / f"{at}-kept"
         dying = Dying(store, at=at, after=after, journal=journal, kept=kept)
         try:
-            await Carrier(dying, journal).carry(moves, nothing, replaces=False)
+            await Carrier(dying, journal).carry(moves, nothing, below="b/", replaces=False)
         except (Killed, BaseExceptionGroup):
             pass
         else:
@@ -325,7 +326,7 @@ async def test_a_tree_is_not_copied_over_what_somebody_else_has_put_there(tmp_pa
     moves = await filled(store, 3)
     await store.another().put(Key("b/001"), b"theirs")
     with pytest.raises(AlreadyExists):
-        await Carrier(store, tmp_path).carry(moves, nothing, replaces=False)
+        await Carrier(store, tmp_path).carry(moves, nothing, below="b/", replaces=False)
     assert await keys_of(store) == [*sorted(move.source for move in moves), "b/001"]
     assert await read(store, Key("b/001")) == b"theirs"
     assert is_empty(tmp_path)

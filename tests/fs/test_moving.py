@@ -16,7 +16,8 @@ import trio.testing
 
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
 from s3mount.fs import aliases, rename, resuming
-from s3mount.fs.carry import AT_ONCE, Carrier
+from s3mount.fs.carry import Carrier
+from s3mount.fs.copies import AT_ONCE
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
 from s3mount.fs.moving import RETRY_S

@@ -1,0 +1,212 @@
+"""Copies of renames that failed: taken back, at once or as soon as the store allows it, and not seen until then.
+
+Owns: which copies those are, whether one may still be taken back, when that is tried again.
+Must not know: how keys are copied, POSIX, inodes.
+
+    a rename fails --> hidden --deleted--> gone
+                         |  `-- refused, or the store is away --> written down, tried again: now and then, before somebody needs the key,
+                         |                                        by the next mount
+                         `-- somebody else's by now, or the last one of its bytes --> seen
+
+U1  What this mount has never shown is deleted in exactly the version that it made; where a lost reply left that open, in one that is a
+    copy.
+U2  A copy that others may have seen stays where its source has gone, unless this mount took that away: its bytes may be nowhere else.
+U3  A record goes when nothing of its copies is left to be taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+
+from s3mount.errors import NotFound, PreconditionFailed, S3MountError
+from s3mount.fs.copies import copy_of, each
+from s3mount.fs.journal import Move, Record
+from s3mount.fs.overlay import Area, Overlay
+from s3mount.model import ETag, Key
+from s3mount.store.api import ObjectStore
+
+log = logging.getLogger(__name__)
+
+# For undoing after a failure, before the caller gets his answer.
+UNDO_SECONDS = 30.0
+
+# Between two tries: twice as long after each that failed. Rights that were revoked come back by somebody's hand, not within seconds.
+RETRY_S = 5.0
+RETRY_MAX_S = 300.0
+
+
+@dataclass(slots=True, eq=False)
+class Failed:
+    """A rename that is being undone: its copies lie in `area`, `left` of them."""
+
+    record: Record | None
+    area: Area
+
+    def over(self, number: int) -> None:
+        """The copy *number* is none any more, or not ours."""
+        if self.record is None:
+            return
+        if self.area.legs:
+            self.record.copied(number, ETag(""))
+        else:
+            self.record.done()
+
+
+@dataclass(slots=True, eq=False)
+class Stray:
+    """The copy that a move has made, or may have made (`etag` is None). `fresh`: its source was there just now; `parted`: we removed it."""
+
+    failed: Failed
+    number: int
+    move: Move
+    etag: ETag | None
+    fresh: bool
+    parted: bool = False
+    turn: trio.Lock = field(default_factory=trio.Lock)
+
+
+class Undoing:
+    """All of one mount. *store* is without *overlay*."""
+
+    def __init__(self, store: ObjectStore, overlay: Overlay) -> None:
+        self._store = store
+        self._overlay = overlay
+        self._strays: dict[str, Stray] = {}
+        self._by_source: dict[str, Stray] = {}
+        self._news = trio.lowlevel.ParkingLot()
+
+    def check(self) -> None:
+        assert all(stray.failed.area.covers(key) and stray.failed.area.legs for key, stray in self._strays.items()), "U3"
+
+    # -- beginning ----------------------------------------------------------------------
+
+    async def undo(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ETag | None], below: str) -> None:
+        """Take back *copies* of *moves*, by number, which lie below *below* or under that key. Never fails, nor takes long."""
+        strays = self._begin(record, moves, copies, below, fresh=True)
+        with trio.move_on_after(UNDO_SECONDS, shield=True):
+            await each(strays, self._try)
+        for stray in strays:
+            stray.fresh = False
+        if left := [stray for stray in strays if stray.move.target in self._strays]:
+            log.warning("%d copies of a rename that failed lie below %r: they are taken back when the store allows it", len(left), below)
+            await self._write_down(record, below)
+            self._news.unpark_all()
+
+    async def take_up(self, record: Record, numbers: Iterable[int]) -> None:
+        """Go on with what a former mount has left; *numbers* are its moves that nobody has named since. Raises StoreErrors, and goes on."""
+        copies = {number: record.copies.get(number) for number in numbers}
+        strays = self._begin(record, record.moves, copies, record.undone_below or "", fresh=False)
+        self._news.unpark_all()
+        await each(strays, self._take_back)
+
+    def _begin(
+        self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ETag | None], below: str, *, fresh: bool
+    ) -> Sequence[Stray]:
+        if not copies:
+            if record is not None:
+                record.done()
+            return ()
+        failed = Failed(record, Area(below, legs=len(copies)))
+        self._overlay.hide(failed.area)
+        strays = [Stray(failed, number, moves[number], etag, fresh) for number, etag in copies.items()]
+        self._strays.update((stray.move.target, stray) for stray in strays)
+        self._by_source.update((stray.move.source, stray) for stray in strays)
+        return strays
+
+    async def _write_down(self, record: Record | None, below: str) -> None:
+        if record is not None:
+            try:
+                await trio.to_thread.run_sync(record.undo, below)
+            except OSError as error:
+                log.error("The journal of renames cannot be written, and the next mount may go on with one that failed: %s", error.strerror)
+
+    # -- taking back --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Try again what is left, until cancelled."""
+        while True:
+            while not self._strays:
+                await self._news.park()
+            pause = RETRY_S
+            while self._strays:
+                await trio.sleep(pause)
+                pause = min(2 * pause, RETRY_MAX_S)
+                with suppress(S3MountError):
+                    await self.settle()
+
+    async def settle(self, prefix: str = "") -> None:
+        """On return nothing below *prefix* is left. Raises the first reason why something is; another comes first the next time."""
+        await each([stray for key, stray in self._strays.items() if key.startswith(prefix)], self._take_back)
+
+    async def clear(self, *keys: str) -> None:
+        """On return no copy that was not taken back lies under *keys*. Raises StoreErrors."""
+        if self._strays and (found := [stray for key in keys if (stray := self._strays.get(key)) is not None]):
+            await each(found, self._take_back)
+
+    def removed(self, key: str) -> None:
+        """This mount has removed what stood under *key*: who did so has not seen a copy."""
+        if (stray := self._by_source.get(key)) is not None:
+            stray.parted = True
+
+    def leave(self) -> None:
+        """What is left is for the next mount."""
+        for stray in self._strays.values():
+            if stray.failed.record is not None:
+                stray.failed.record.leave()
+
+    async def _try(self, stray: Stray) -> None:
+        with suppress(S3MountError):
+            await self._take_back(stray)
+
+    async def _take_back(self, stray: Stray) -> None:
+        async with stray.turn:
+            if self._strays.get(stray.move.target) is not stray:
+                return
+            try:
+                seen = await self._delete(stray)
+            except S3MountError as error:
+                log.info("%r, a copy that a rename has left, cannot be taken back yet: %s", stray.move.target, error)
+                self._strays[stray.move.target] = self._strays.pop(stray.move.target)
+                raise
+            self._over(stray, seen=seen)
+
+    async def _delete(self, stray: Stray) -> bool:
+        """Whether something stays there: somebody else's, or what is needed."""
+        move = stray.move
+        if stray.etag is None:
+            copy = await copy_of(self._store, move)
+            if copy is None:
+                return await self._exists(move.target)
+            stray.etag = copy.etag
+        if not (stray.fresh or stray.parted) and not await self._exists(move.source):
+            log.warning("%r is gone, and its copy %r, which a rename that failed has left, stays", move.source, move.target)
+            return True
+        try:
+            await self._store.delete(move.target, if_match=stray.etag if self._store.capabilities.conditional_put else None)
+        except PreconditionFailed:
+            return True
+        except NotFound:
+            pass
+        return False
+
+    async def _exists(self, key: Key) -> bool:
+        try:
+            await self._store.head(key)
+        except NotFound:
+            return False
+        return True
+
+    def _over(self, stray: Stray, *, seen: bool) -> None:
+        move = stray.move
+        del self._strays[move.target]
+        if self._by_source.get(move.source) is stray:
+            del self._by_source[move.source]
+        if seen:
+            self._overlay.put(move.target)
+        self._overlay.ended(stray.failed.area)
+        stray.failed.over(stray.number)

@@ -1,0 +1,280 @@
+"""Copies of a rename that failed, which could not be taken back at once: never seen, and gone as soon as the store allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from s3mount.errors import AccessDenied, NoEntry, OutcomeUnknown
+from s3mount.fs.carry import Carrier
+from s3mount.fs.journal import Journal, Move, Record
+from s3mount.fs.rename import NOREPLACE
+from s3mount.fs.undoing import RETRY_MAX_S, RETRY_S
+from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.store.api import Commit
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Op, Wrapper
+from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
+from tests.fs.mounted import Mounted
+from tests.store.registry import keys_of, read
+
+T = TypeVar("T")
+
+COUNT = 5
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> None:
+    """What fails is said in the log."""
+
+
+@dataclass
+class Rights:
+    """To change anything: for *left* more requests, until they are given back. *lost*: the reply to the last one is, too."""
+
+    left: int = 1000
+    lost: bool = False
+    refused: int = field(default=0)
+
+    def __call__(self, op: Op) -> Fault:
+        if not op.mutates:
+            return Fault()
+        self.left -= 1
+        if self.left >= 0:
+            return lost_reply() if self.lost and not self.left else Fault()
+        self.refused += 1
+        return Fault(before=AccessDenied("revoked"))
+
+
+@dataclass
+class Rig:
+    """A bucket with some files in one/, whose rename to two/ has failed in the middle, as did taking back what was copied."""
+
+    store: MemoryStore
+    rights: Rights
+    folder: Path
+    mount: Mounted
+
+    async def next_mount(self) -> Mounted:
+        """After kill -9 of the one before."""
+        moving = self.mount.fs._volume.moving
+        assert moving is not None
+        moving.leave()
+        self.mount = Mounted(Faulty(self.store, self.rights), journal=self.folder)
+        await self.mount.fs.recover()
+        return self.mount
+
+    @property
+    def journal(self) -> list[Path]:
+        return records(self.folder)
+
+
+async def rigged(folder: Path, *, copies: int = 3, lost: bool = False, ids: bool = True) -> Rig:
+    store, rights = MemoryStore(LIKE_S3), Rights()
+    for number in range(COUNT):
+        await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}" if ids else ""))
+    rig = Rig(store, rights, folder, Mounted(Faulty(store, rights), journal=folder))
+    rights.left, rights.lost = copies, lost
+    with pytest.raises((OutcomeUnknown, AccessDenied)):
+        await rig.mount.rename("one", "two")
+    assert len(await keys_of(store)) == COUNT + copies, "nothing could be taken back"
+    return rig
+
+
+def records(folder: Path) -> list[Path]:
+    return list(folder.glob("*.moves"))
+
+
+def sources() -> list[str]:
+    return [f"one/{number}" for number in range(COUNT)]
+
+
+async def require_only_one(mount: Mounted) -> None:
+    assert await mount.names() == ["one"]
+    assert await mount.names("one") == [f"{number}" for number in range(COUNT)]
+    with pytest.raises(NoEntry):
+        await mount.stat("two")
+    with pytest.raises(NoEntry):
+        await mount.stat("two/0")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_names_of_a_rename_that_failed_never_show_twice(tmp_path: Path, lost: bool) -> None:
+    """Regression: rights revoked in the middle of `mv one two` left files under both names, in this mount and the next."""
+    rig = await rigged(tmp_path, lost=lost)
+    await require_only_one(rig.mount)
+    await require_only_one(await rig.next_mount())
+    await require_only_one(await rig.next_mount())
+    assert len(rig.journal) == 1
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_next_mount_undoes_a_rename_that_failed(tmp_path: Path, lost: bool) -> None:
+    """Regression: nothing told it, and its `mv one two` said that the directory is not empty."""
+    rig = await rigged(tmp_path, lost=lost)
+    rig.rights.left = 1000
+    mount = await rig.next_mount()
+    assert await keys_of(rig.store) == sources()
+    assert not rig.journal
+    await mount.rename("one", "two")
+    assert await mount.names() == ["two"]
+    assert len(await keys_of(rig.store)) == COUNT
+
+
+async def test_the_same_rename_goes_once_rights_are_back(tmp_path: Path) -> None:
+    rig = await rigged(tmp_path)
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("one", "two")
+    rig.rights.left = 1000
+    await rig.mount.rename("one", "two")
+    assert await keys_of(rig.store) == [f"two/{number}" for number in range(COUNT)]
+    assert not rig.journal
+
+
+async def test_copies_are_taken_back_behind_everybodys_back_less_and_less_often(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    rig = await rigged(tmp_path)
+    refused = rig.rights.refused
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.mount.fs.run)
+        await trio.sleep(3600)
+        rounds = (rig.rights.refused - refused) / 3
+        assert 5 < rounds < 10 + 3600 / RETRY_MAX_S
+        assert len(await keys_of(rig.store)) == COUNT + 3
+        rig.rights.left = 1000
+        await trio.sleep(RETRY_MAX_S + RETRY_S)
+        assert await keys_of(rig.store) == sources()
+        assert not rig.journal
+        nursery.cancel_scope.cancel()
+    await require_only_one(rig.mount)
+
+
+async def test_who_puts_something_where_a_copy_lies_has_it_taken_back_first(tmp_path: Path) -> None:
+    rig = await rigged(tmp_path)
+    rig.rights.left = 1000
+    await rig.mount.mkdir("two")
+    await rig.mount.write("two/4", b"mine")
+    assert await rig.mount.names("two") == ["4"]
+    assert await read(rig.store, Key("two/4")) == b"mine"
+    assert await rig.mount.names() == ["one", "two"]
+    await rig.next_mount()
+    assert await keys_of(rig.store) == [*sources(), "two/", "two/4"]
+
+
+async def test_what_was_edited_or_removed_since_does_not_keep_its_copy(tmp_path: Path) -> None:
+    """Regression: what had another version by then was taken for nobody's copy, and stayed under the new name."""
+    rig = await rigged(tmp_path)
+    rig.rights.left = 1000
+    await rig.mount.write("one/4", b"edited")
+    await rig.mount.unlink("one/3")
+    assert [key for key in await keys_of(rig.store) if key.startswith("two/")] == ["two/2", "two/3", "two/4"]
+    await rig.mount.rename("one", "two")
+    assert await keys_of(rig.store) == [f"two/{number}" for number in (0, 1, 2, 4)]
+    assert await read(rig.store, Key("two/4")) == b"edited"
+
+
+async def test_what_others_made_of_a_copy_is_seen_and_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who has replaced it, and who has removed its source because the copy is there."""
+    rig = await rigged(tmp_path)
+    await rig.store.another().put(Key("two/4"), b"theirs")
+    await rig.store.another().delete(Key("one/3"))
+    rig.rights.left = 1000
+    mount = await rig.next_mount()
+    assert await mount.names("two") == ["3", "4"]
+    assert await read(rig.store, Key("two/4")) == b"theirs"
+    assert await read(rig.store, Key("two/3")) == b"3"
+    assert "'two/3', which a rename that failed has left, stays" in caplog.text
+    assert not rig.journal
+
+
+async def test_a_file_whose_rename_failed_is_there_once_and_hides_nobody(tmp_path: Path) -> None:
+    """`mv -n a b`, its reply lost and rights revoked: "bc" is seen, "b" is not."""
+    store, rights = MemoryStore(LIKE_S3), Rights()
+    for name in ("a", "bc"):
+        await store.put(Key(name), name.encode(), Commit(commit_id=name))
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    rights.left, rights.lost = 1, True
+    with pytest.raises(OutcomeUnknown):
+        await mount.rename("a", "b", flags=NOREPLACE)
+    assert await keys_of(store) == ["a", "b", "bc"]
+    assert await mount.names() == ["a", "bc"]
+    rights.left, rights.lost = 1000, False
+    await mount.rename("a", "b", flags=NOREPLACE)
+    assert await keys_of(store) == ["b", "bc"]
+
+
+async def test_a_rename_cut_off_in_the_middle_leaves_no_copy(tmp_path: Path) -> None:
+    """Regression: copies under way when it was cancelled were forgotten, and so was the whole rename."""
+    store, reached = MemoryStore(LIKE_S3), trio.Event()
+    moves = []
+    for number in range(COUNT):
+        source = await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
+        moves.append(Move(source.key, Key(f"two/{number}"), source.etag))
+
+    class Slow(Wrapper):
+        async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+            result = await call()
+            if op.verb == "copy":
+                reached.set()
+                await trio.sleep_forever()
+            return result
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(carried, Carrier(Slow(store), tmp_path), moves)
+        await reached.wait()
+        nursery.cancel_scope.cancel()
+    assert await keys_of(store) == sources()
+    assert not records(tmp_path)
+
+
+async def carried(carrier: Carrier, moves: Sequence[Move]) -> None:
+    async def nothing(move: Move, info: ObjectInfo) -> None:
+        pass
+
+    await carrier.carry(moves, nothing, below="two/", replaces=False)
+
+
+async def test_killed_while_it_undoes_the_next_mount_does_the_rest(tmp_path: Path) -> None:
+    """At each of its deletions."""
+    for deletions in range(COUNT + 1):
+        rig = await rigged(tmp_path / f"{deletions}", copies=COUNT - 1)
+        rig.rights.left = deletions
+        await rig.next_mount()
+        await require_only_one(rig.mount)
+        rig.rights.left = 1000
+        await rig.next_mount()
+        assert await keys_of(rig.store) == sources()
+        assert not rig.journal
+
+
+async def test_a_later_rename_from_where_a_copy_lay_is_nobodys_to_undo(tmp_path: Path) -> None:
+    """Where the record of the later one is there as well, after a power cut."""
+    store = MemoryStore(LIKE_S3)
+    one = await store.put(Key("one"), b"1")
+    two = await store.copy(one.key, Key("two"))
+    failed = Journal(tmp_path).begin([Move(one.key, two.key, one.etag)])
+    failed.copied(0, two.etag)
+    failed.undo("two")
+    failed.leave()
+    Journal(tmp_path).begin([Move(two.key, Key("three"), two.etag)]).leave()
+    await Carrier(store, tmp_path).recover()
+    assert await keys_of(store) == ["one", "three"]
+    assert not records(tmp_path)
+
+
+def test_a_record_says_that_it_is_to_be_undone(tmp_path: Path) -> None:
+    record: Record = Journal(tmp_path).begin([Move(Key("a/x"), Key("b/x"), ETag("one"))])
+    record.copied(0, ETag("two"))
+    record.undo("b/")
+    record.copied(0, ETag(""))
+    record.leave()
+    (left,) = Journal(tmp_path).left_over()
+    assert (left.undone_below, left.copies) == ("b/", {0: ""})
+    left.leave()
