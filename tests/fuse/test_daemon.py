@@ -335,7 +335,7 @@ def being_committed(mount: Mount) -> int:
 
 
 @pytest.mark.slow
-def test_ls_and_stat_answer_while_300_closes_are_under_way(new_mount: NewMount) -> None:
+def test_ls_and_stat_answer_while_300_slow_closes_are_under_way(new_mount: NewMount) -> None:
     mount = new_mount(program=[SERVE])
     (mount.path / "hung").mkdir()
     (mount.path / "quick").mkdir()
