@@ -9,16 +9,16 @@
     records             pure: what the journal says of one change; contents as pieces of bodies
     base, bodies        the SQLite file; the files of large bodies
     journal             the folder: entered, replaced, ended, refused, kept; its lock; numbered invariants
-    together            changes that arrive together share a transaction and its sync
+    together, worker    changes that arrive together share a transaction and its sync; the thread where that is done
     chains              pure: the changes of each key, which is sent next, which condition it carries; the states of a change
     overlay             pure: what is pending, laid over listings; versions of ours under their local ETags
     holding             bodies of what is pending: in memory, on disk
-    pending             the three in step
+    pending, turns      the three in step, one change of a key at a time
     room                how much may wait
     relocating          pure: what renames make of what is pending
     rescue              the bytes of a refused copy, before they are replaced
     pins                reading what is pending, and going over to the store
-    sender              the background: when, in which batches, what an answer means
+    sender, sources     the background: when, in which batches, what an answer means; the bytes that are sent
     shown, arriving, store     the verbs of the protocol: looking, waiting, changing
 
 Theory:

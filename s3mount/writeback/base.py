@@ -33,8 +33,9 @@ from s3mount.writeback.records import (
 FORMAT = 1
 NAME = "journal.sqlite"
 
-# A body of 30 KB in pages of 4 KiB takes twice the time to be synced.
-PAGE_BYTES = 16 * KiB
+# Of each change SQLite writes whole pages: with 4 KiB, a close of 30 KB writes 94 KiB and takes 0.27 ms of processor; with 16 KiB, 194 KiB
+# and 0.34 ms.
+PAGE_BYTES = 4 * KiB
 # What stays in the file for the changes to come: a program that writes a thousand small files needs as much.
 SPARE_BYTES = 32 * MiB
 # How long another process of ours may hold the write lock: it writes rows, syncs, and is gone.
@@ -56,6 +57,7 @@ COLUMNS = (
     "key, op, state, condition, commit_id, size, pieces, base, metadata, content_type, storage_class, former, created_ns, updated_ns,"
     " attempts, reason, error"
 )
+ENTER = f"INSERT INTO records ({COLUMNS}) VALUES ({', '.join('?' * 17)})"
 
 
 def record_of(number: int, *row: Any) -> Record:
@@ -137,8 +139,8 @@ def connected(folder: Path) -> sqlite3.Connection:
 
 def shrink(base: sqlite3.Connection) -> None:
     """Give the disk back what the file does not need any more, unless that is little. Raises sqlite3.Error, as where others use it."""
-    (free,), (pages,) = base.execute("PRAGMA freelist_count").fetchone(), base.execute("PRAGMA page_count").fetchone()
-    if free * PAGE_BYTES < SPARE_BYTES:
+    free, pages, page_bytes = (base.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count", "page_size"))
+    if free * page_bytes < SPARE_BYTES:
         return
     (kind,) = base.execute("PRAGMA auto_vacuum").fetchone()
     if kind:

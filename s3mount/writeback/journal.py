@@ -41,7 +41,7 @@ from pathlib import Path
 
 from s3mount.errors import Busy, NotFound, StoreError
 from s3mount.model import Condition, Key, KiB, Metadata, ObjectInfo, StagedBytes
-from s3mount.writeback.base import COLUMNS, NAME, connected, record_of, row_of, shrink, told
+from s3mount.writeback.base import COLUMNS, ENTER, NAME, connected, record_of, row_of, shrink, told
 from s3mount.writeback.bodies import copied, linked, read_all, sync
 from s3mount.writeback.records import Op, Piece, Record, State, require_joined
 
@@ -88,6 +88,7 @@ class Journal:
         self.folder = folder
         self._base = base
         self._lock = lock
+        self._synced: bool | None = None
 
     def __repr__(self) -> str:
         return f"<Journal {self.folder}{' owned' if self.owned else ''}>"
@@ -340,7 +341,9 @@ class Journal:
     @contextmanager
     def _changing(self, *, synced: bool) -> Iterator[None]:
         with told(self.folder):
-            self._base.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            if synced is not self._synced:
+                self._base.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+                self._synced = synced
             self._base.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -351,16 +354,16 @@ class Journal:
                 raise
 
     def _enter(self, change: Enter) -> int:
-        cursor = self._base.execute(f"INSERT INTO records ({COLUMNS}) VALUES ({', '.join('?' * 17)})", row_of(change.record))
-        number = cursor.lastrowid
+        number = self._base.execute(ENTER, row_of(change.record)).lastrowid
         assert number is not None
-        for name in change.record.bodies - change.bodies.keys():
+        names = change.record.bodies
+        for name in names - change.bodies.keys():
             if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
                 raise NotFound(f"The body {name!r} is gone.")
         for name, held in change.bodies.items():
             data, length = (None, held) if isinstance(held, int) else (held, len(held))
             self._base.execute("INSERT INTO bodies VALUES (?, ?, ?)", (name, length, data))
-        self._base.executemany("INSERT INTO uses VALUES (?, ?)", [(number, name) for name in change.record.bodies])
+        self._base.executemany("INSERT INTO uses VALUES (?, ?)", [(number, name) for name in names])
         return number
 
     def _amend(self, record: Record) -> None:

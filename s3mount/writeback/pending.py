@@ -9,8 +9,8 @@ HELD, so that nobody begins to send it. Steps of one key take turns.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -24,6 +24,7 @@ from s3mount.writeback.journal import Amend, Change, Enter, Journal, Leave
 from s3mount.writeback.overlay import Overlay
 from s3mount.writeback.records import Op, Record, State, compose
 from s3mount.writeback.together import Together
+from s3mount.writeback.turns import Turns
 
 # Changes without such a pause between them are one burst.
 PAUSE_S = 0.1
@@ -52,12 +53,6 @@ class Listener:
     known: Callable[[str, ETag | None], ObjectInfo | None] = lambda key, etag: None
 
 
-@dataclass(slots=True)
-class _Turn:
-    lock: trio.Lock
-    wanted: int = 0
-
-
 class Pending:
     """All that is pending in *journal*. *offered* is told of each change that may be sent as soon as it is due."""
 
@@ -79,7 +74,7 @@ class Pending:
         self.offered: Callable[[Entry], None] = lambda entry: None
         self.listener = Listener()
         self._clock_ns = clock_ns
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
         self._unrecorded: list[int] = []
 
     def __repr__(self) -> str:
@@ -107,18 +102,9 @@ class Pending:
             else:
                 self.failed_records += 1
 
-    @asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[None]:
+    def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Nobody else changes what is pending of *key*, but that it may arrive or be refused."""
-        turn = self._turns.setdefault(key, _Turn(trio.Lock()))
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[key]
+        return self._turns.of(key)
 
     # -- entering (within the key's turn) -------------------------------------------------
 
@@ -131,7 +117,8 @@ class Pending:
         if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
             raise changed(record.key)
         replaced = replaced_by_put(newest, self.chains)
-        record = self.dated(replace(record, former=record.former or self._seen(record.key)))
+        now = self._clock_ns()
+        record = replace(record, former=record.former or self._seen(record.key), created_ns=now, updated_ns=now)
         if replaced is not None:
             record = over(record, replaced.record)
         await self.enter([Step(record, replaced, due, bodies)], synced=synced)
@@ -169,7 +156,8 @@ class Pending:
 
     def dated(self, record: Record) -> Record:
         """*record*, entered now."""
-        return replace(record, created_ns=self._clock_ns(), updated_ns=self._clock_ns())
+        now = self._clock_ns()
+        return replace(record, created_ns=now, updated_ns=now)
 
     async def amend(self, entry: Entry, record: Record) -> ObjectInfo:
         """Have *entry*, which may be replaced, say *record* from here on: the same content, otherwise described."""

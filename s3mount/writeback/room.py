@@ -45,15 +45,20 @@ class Room:
     @asynccontextmanager
     async def held(self, size: int) -> AsyncIterator[None]:
         """Room for *size* bytes, which are on their way into the journal meanwhile. Raises Unavailable where the store is closed first."""
-        if size:
-            async with self._door:
-                await self._wait(size)
-                self._taking += size
+        if size and (self._door.locked() or not self._fits(size)):
+            await self._wait_behind_others(size)
+        else:
+            self._taking += size
         try:
             yield
         finally:
             self._taking -= size
             self._pending.moved.unpark_all()
+
+    async def _wait_behind_others(self, size: int) -> None:
+        async with self._door:
+            await self._wait(size)
+            self._taking += size
 
     async def _wait(self, size: int) -> None:
         while not self._fits(size):

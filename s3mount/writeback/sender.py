@@ -41,17 +41,16 @@ from s3mount.errors import (
     Unavailable,
     Unsupported,
 )
-from s3mount.model import NO_METADATA, Absent, Condition, Content, ETag, Hole, Kept, Key, Matches, MiB, ObjectInfo, Piece, Staged
+from s3mount.model import NO_METADATA, Absent, Condition, Content, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.rules import DELETE_KEYS, changed
-from s3mount.writeback.bodies import read_all
 from s3mount.writeback.chains import Entry, Phase
 from s3mount.writeback.holding import close_all
 from s3mount.writeback.journal import INLINE_BYTES
 from s3mount.writeback.pending import PAUSE_S, Pending
-from s3mount.writeback.pins import Body
-from s3mount.writeback.records import Op, Record, Stored, commit_of, is_local
+from s3mount.writeback.records import Op, Record, commit_of, is_local
 from s3mount.writeback.rescue import rescued
+from s3mount.writeback.sources import assembled, staged
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +88,7 @@ class Sender:
         self._urgent: deque[Entry] = deque()
         self._removals: dict[int, Entry] = {}
         self._wake = trio.Event()
+        self._waits_until = float("inf")
         self._running = 0
         self._scope = trio.CancelScope()
         self._ended: trio.Event | None = None
@@ -121,7 +121,8 @@ class Sender:
             if len(self._removals) >= DELETE_KEYS:
                 entry.due = trio.current_time()
                 self._push(entry)
-        self._wake.set()
+        if self._urgent or self._next_at() < self._waits_until:
+            self._wake.set()
 
     def hurry(self, entries: Sequence[Entry]) -> None:
         """Somebody waits for *entries*."""
@@ -153,11 +154,13 @@ class Sender:
     async def _wait(self) -> None:
         """Until something may be startable."""
         self._wake = trio.Event()
-        deadline = float("inf")
-        if self._heap and self._running < PARALLEL:
-            deadline = max(self._heap[0][0], self._quiet_at())
-        with trio.move_on_at(deadline):
+        self._waits_until = self._next_at()
+        with trio.move_on_at(self._waits_until):
             await self._wake.wait()
+
+    def _next_at(self) -> float:
+        """When the next change may be sent for which nobody waits."""
+        return max(self._heap[0][0], self._quiet_at()) if self._heap and self._running < PARALLEL else float("inf")
 
     def _start_due(self, nursery: trio.Nursery) -> None:
         while self._urgent and self._running < PARALLEL:
@@ -309,9 +312,9 @@ class Sender:
         bodies = await self._pending.holding.of(entry)
         try:
             if record.size <= INLINE_BYTES and not record.keeps:
-                return await self._inner.put(record.key, await _assembled(record, bodies), commit)
+                return await self._inner.put(record.key, await assembled(record, bodies), commit)
             base = await self._base(record)
-            pieces = tuple(_piece(piece, bodies) for piece in record.pieces)
+            pieces = tuple(staged(piece, bodies) for piece in record.pieces)
             return await self._inner.adopt(record.key, Content(record.size, pieces, base), commit)
         finally:
             close_all(bodies)
@@ -404,44 +407,3 @@ class Sender:
                 await self._arrived(entry, None)
             else:
                 await self._again(entry, failure)
-
-
-def _piece(piece: Piece | Stored, bodies: dict[str, Body]) -> Piece:
-    if isinstance(piece, Stored):
-        return Staged(piece.offset, piece.length, Source(bodies[piece.body], piece.position + piece.length), piece.position)
-    return piece
-
-
-class Source:
-    """A body as what an upload reads (`model.StagedBytes`)."""
-
-    path = None
-
-    def __init__(self, body: Body, length: int) -> None:
-        self.length = length
-        self._body = body
-
-    def read_into(self, position: int, buffer: memoryview) -> None:
-        if isinstance(self._body, int):
-            read_all(self._body, position, buffer)
-            return
-        piece = self._body[position : position + len(buffer)]
-        if len(piece) != len(buffer):
-            raise EOFError(position)
-        buffer[:] = piece
-
-
-async def _assembled(record: Record, bodies: dict[str, Body]) -> bytes:
-    """All of a small content that keeps nothing."""
-    if len(record.pieces) == 1 and isinstance(piece := record.pieces[0], Stored):
-        body = bodies[piece.body]
-        if isinstance(body, bytes) and len(body) == record.size:
-            return body
-    whole = bytearray(record.size)
-    for piece in record.pieces:
-        assert not isinstance(piece, Kept)
-        if isinstance(piece, Hole):
-            continue
-        into = memoryview(whole)[piece.offset : piece.offset + piece.length]
-        await trio.to_thread.run_sync(Source(bodies[piece.body], piece.position + piece.length).read_into, piece.position, into)
-    return bytes(whole)

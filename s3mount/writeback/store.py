@@ -124,6 +124,7 @@ class WriteBack(Arriving):
             self._pending.moved.unpark_all()
             left = len(self._pending.chains)
             await self._pending.together.call(self._journal.close)
+            self._pending.together.close()
             await self.inner.aclose()
             if left:
                 log.info("%d changes are not in the bucket yet; they are safe in %s, the next mount sends them", left, self._journal.folder)
@@ -180,7 +181,8 @@ class WriteBack(Arriving):
 
     async def _enter(self, record: Record, bodies: dict[str, bytes | int]) -> ObjectInfo:
         async with self._pending.turn(record.key):
-            record = replace(record, condition=self._translated(record.key, record.condition))
+            condition = self._translated(record.key, record.condition)
+            record = record if condition is record.condition else replace(record, condition=condition)
             return await self._pending.put(record, bodies, due=trio.current_time() + SETTLE_S)
 
     def _translated(self, key: Key, condition: Condition) -> Condition:

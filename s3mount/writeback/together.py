@@ -1,6 +1,6 @@
 """Changes of the journal that arrive together share a transaction, and its sync.
 
-Owns: who waits for which transaction, and the one thread that works on the journal.
+Owns: who waits for which transaction.
 Must not know: what the changes mean.
 
     commit --> queued --> [ the thread is busy with the former batch ] --> one `Journal.apply` for all that queued meanwhile --> answers
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import trio
 
 from s3mount.errors import StoreError, Unavailable
 from s3mount.writeback.journal import Change, Enter, Journal
+from s3mount.writeback.worker import Worker
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class Together:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._limiter = trio.CapacityLimiter(1)
+        self._worker = Worker()
         self._queue: list[_Waiting] = []
         self._working = False
         self.transactions = 0
@@ -61,9 +63,11 @@ class Together:
 
     async def call(self, work: Callable[..., T], *arguments: object) -> T:
         """Run a method of the journal in its thread, between batches. Not cancellable."""
-        with trio.CancelScope(shield=True):
-            result = await trio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
-        return result
+        return await self._worker.call(partial(work, *arguments))
+
+    def close(self) -> None:
+        """The thread ends. Idempotent."""
+        self._worker.close()
 
     async def _work(self, mine: _Waiting) -> None:
         """Do batches until *mine* is done, then let the next one in the queue go on."""

@@ -545,7 +545,7 @@ async def test_a_change_behind_one_in_doubt_takes_its_place_once_it_is_sure_that
 @asynccontextmanager
 async def slow_journal(store: WriteBack) -> AsyncIterator[None]:
     """Nothing that is entered within the block is in the journal before its end."""
-    async with store._pending.together._limiter:
+    async with store._pending.together._worker._turn:
         yield
 
 
