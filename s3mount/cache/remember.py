@@ -116,6 +116,10 @@ class Remembering(Wrapper):
         if self._ttl_s:
             self._ahead.list(stem)
 
+    def let_go(self) -> int:
+        """Called now and then: forget what nobody has come back to, and what is too old to be told; how many bytes that gives."""
+        return self.tables.let_go(self._listings.is_recent)
+
     async def _warm(self) -> None:
         """Take up what the last mount left; everybody waits for it."""
         async with self._warming:

@@ -68,6 +68,7 @@ class Table:
 
     `latest` is when the newest of what is known was asked for.
     `paid` and `hits` count pages that were listed for the sake of lookups, and lookups that were answered from here.
+    `untouched` counts how often it was found unused by who looks now and then.
     `proof` is the key that this mount has last put below it, or HEAD has found there, and when: the directory was there then.
     """
 
@@ -86,13 +87,14 @@ class Table:
         "paid",
         "proof",
         "stem",
+        "untouched",
         "using",
     )
 
     def __init__(self, stem: str) -> None:
         self.stem = stem
         self.using = 0
-        self.paid = self.hits = 0
+        self.paid = self.hits = self.untouched = 0
         self.began: Asked | None = None
         self.latest: Asked | None = None
         self.proof: tuple[str, Asked] | None = None
@@ -131,6 +133,11 @@ class Table:
     def stretches(self) -> int:
         """How many leaves: about as many as pages of a listing."""
         return len(self._leaves)
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether anything is left, if only where pages began."""
+        return bool(self._leaves or self._notes or self._former)
 
     @property
     def is_empty(self) -> bool:
@@ -274,6 +281,10 @@ class Table:
         read = [leaf for leaf in self._leaves if leaf.hi <= place and not fresh(leaf.asked)]
         before = itertools.accumulate((leaf.cost for leaf in read), initial=0)
         return self._drop([leaf for leaf, given in zip(read, before, strict=False) if given < most])
+
+    def drop_all(self) -> int:
+        """Forget all but where pages began; how many bytes that gives."""
+        return self._drop(self.leaves)
 
     def _drop(self, leaves: Iterable[Leaf]) -> int:
         before = self.cost

@@ -10,6 +10,7 @@ older than all of these is not recorded at all.
 
 M1  `cost` is the sum of the tables' costs.
 M2  A small table that nobody uses is expelled when the tables take more than `limit`, the one used longest ago first; others lose leaves.
+M3  Of what is stale and was not touched for a while nothing stays but where the pages of large directories began.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ STALE_BYTES = 8 * MiB
 READ_BYTES = 20 * MiB
 # Tables used last, which stay: somebody may have read one to its end and ask for its names now.
 USED_LAST = 4
+# Looks now and then at a table that is stale, each of which finds it untouched, until it goes.
+UNTOUCHED = 2
 # Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
 SMALL = 16
 
@@ -84,6 +87,7 @@ class Tables:
         table = self._tables.get(stem)
         if table is not None:
             self._tables.move_to_end(stem)
+            table.untouched = 0
         return table
 
     def table(self, stem: str) -> Table:
@@ -108,6 +112,24 @@ class Tables:
         if self.cost > self._limit:
             self._drop_cold(place)
         self._next_trim = max(min(STALE_BYTES, self._limit), self.cost) + min(STALE_BYTES, self._limit) // 16
+
+    def let_go(self, fresh: Accept) -> int:
+        """Called now and then: forget what nobody comes back to; how many bytes that gives.
+
+        The next listing of a large directory begins in as many places as the last one.
+        """
+        before = self.cost
+        for stem, table in list(self._tables.items()):
+            table.untouched += 1
+            if table.untouched <= UNTOUCHED or table.using or (table.latest is not None and fresh(table.latest)):
+                continue
+            self.cost -= table.drop_all()
+            if not table.is_of_use:
+                self.cost -= table.cost
+                del self._tables[stem]
+        if self.cost < before:
+            self._next_trim = max(min(STALE_BYTES, self._limit), self.cost)
+        return before - self.cost
 
     def _drop_stale(self, fresh: Accept, place: Callable[[Table], bytes | None]) -> None:
         """What would be asked for anew anyway is worth little: the first tables, and of those in use what was read already."""

@@ -26,7 +26,7 @@ from s3mount.cli.pending_keeper import keeper_for, kept_in, left_behind
 from s3mount.cli.pending_places import describe, place_of
 from s3mount.cli.report import only_cause, sentence
 from s3mount.cli.state import journal_folder, pending_folder, write_back_folder
-from s3mount.cli.status import errands, tell
+from s3mount.cli.status import errands, let_go, tell
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_size, parse_url
 from s3mount.errors import UsageError
@@ -200,6 +200,7 @@ def mount(
         about={"pending": str(pending_folder(url, choice)), "sync": sync, "metadata_ttl_s": min(metadata_ttl, FOREVER_S)},
         tell=tell,
         errands=errands,
+        let_go=let_go,
     )
     log_file = log_file and log_file.expanduser().absolute()
     if late is not None:

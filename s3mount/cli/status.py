@@ -1,10 +1,11 @@
 """`s3mount status`: what a mount is doing, and what it has not stored yet.
 
-Owns: the command and what it prints; how a store of many layers is asked about itself.
+Owns: the command and what it prints; how a store of many layers is asked about itself, and to forget.
 Must not know: how the answer comes (see fuse.control).
 
-A layer of a store that has something to tell has a method `statistics() -> dict`, which neither waits nor fails; that of a mount with
---write-back has `status()`, and `decide(verb, ids)` for what the store has refused.
+A layer of a store that has something to tell has a method `statistics() -> dict`, which neither waits nor fails; one that remembers what
+it may forget has `let_go() -> int`, which forgets some of it and says how many bytes; that of a mount with --write-back has `status()`, and
+`decide(verb, ids)` for what the store has refused.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def tell(store: ObjectStore) -> dict[str, object]:
     if (late := _late(store)) is not None:
         told["write_back"] = late.status()
     return told
+
+
+def let_go(store: ObjectStore) -> int:
+    """Have the layers of *store* forget what nobody comes back to; how many bytes that gives."""
+    return sum(layer.let_go() for layer in _layers(store) if hasattr(layer, "let_go"))
 
 
 def errands(store: ObjectStore) -> dict[str, Answer]:

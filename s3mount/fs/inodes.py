@@ -52,6 +52,10 @@ ASKED = 1024
 PATIENCE = 4096
 
 
+# Numbers of inodes that are gone, kept until the line of those that may go is made anew: each is 56 bytes between others that stay.
+GONE, GONE_PER = 1024, 16
+
+
 class Standing(Enum):
     NAMED = "named"
     UNNAMED = "unnamed"
@@ -148,6 +152,9 @@ class Inodes:
         self._store(root)
         self._directories[root.key] = root
 
+    def __repr__(self) -> str:
+        return f"<Inodes {len(self._by_ino)}, {len(self._clock)} in line>"
+
     def __len__(self) -> int:
         return len(self._by_ino)
 
@@ -194,7 +201,7 @@ class Inodes:
         assert inode.ino not in self._by_ino
         self._by_ino[inode.ino] = inode
         self._clock.append(inode.ino)
-        if len(self._clock) > 2 * len(self._by_ino) + 64:
+        if len(self._clock) > len(self._by_ino) + len(self._by_ino) // GONE_PER + GONE:
             self._clock = deque(self._by_ino)
 
     def remember(self, inode: Inode) -> None:

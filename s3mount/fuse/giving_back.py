@@ -1,10 +1,10 @@
 """Memory that nobody uses any more goes back to the system.
 
-Owns: when the allocator is asked for that.
+Owns: when the store is asked to forget what it need not know any more, and the allocator to give back what was freed.
 Must not know: what the memory held.
 
 glibc keeps what was freed below something that is still in use: 20 MiB of 180 after a walk over hundreds of thousands of keys. Asked to, it
-gives whole pages back; that takes some milliseconds, so it is asked now and then, when the process has worked meanwhile.
+gives whole pages back; that takes some milliseconds, so it is asked now and then, when the process has worked meanwhile or forgotten much.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import trio
 PERIOD_S = 10.0
 # CPU time that may leave something to give back: a walk over ten thousand names.
 WORKED_S = 0.2
+# Bytes that are worth it.
+MUCH = 1 << 20
 
 
 def trimmer() -> Callable[[], object] | None:
@@ -26,14 +28,13 @@ def trimmer() -> Callable[[], object] | None:
     return None if trim is None else lambda: trim(0)
 
 
-async def give_back_now_and_then() -> None:
-    """Until cancelled."""
+async def give_back_now_and_then(let_go: Callable[[], int]) -> None:
+    """Until cancelled. *let_go* forgets what is not needed any more, and says how many bytes that gives."""
     trim = trimmer()
-    if trim is None:
-        return
     worked = time.process_time()
     while True:
         await trio.sleep(PERIOD_S)
-        if time.process_time() - worked >= WORKED_S:
+        forgot = let_go()
+        if trim is not None and (forgot >= MUCH or time.process_time() - worked >= WORKED_S):
             await trio.to_thread.run_sync(trim, abandon_on_cancel=True)
             worked = time.process_time()

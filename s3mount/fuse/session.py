@@ -90,6 +90,8 @@ class MountOptions:
     """What whoever asks is told of the store."""
     errands: Callable[[ObjectStore], Mapping[str, Answer]] = lambda store: {}
     """What else may be asked of the mount, by the word for it."""
+    let_go: Callable[[ObjectStore], int] = lambda store: 0
+    """Has the store forget what it need not know any more; how many bytes that gives."""
 
 
 def run_mount(open_store: OpenStore, options: MountOptions, *, ready: Callable[[], None]) -> None:
@@ -146,7 +148,7 @@ class Mount:
                 await fs.recover()
                 async with trio.open_nursery() as background:
                     background.start_soon(_keep_running, fs)
-                    background.start_soon(give_back_now_and_then)
+                    background.start_soon(give_back_now_and_then, partial(options.let_go, store))
                     await self._serve(fs, invalidator)
                     background.cancel_scope.cancel()
             finally:

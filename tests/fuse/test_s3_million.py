@@ -30,6 +30,8 @@ PAGE = 1000
 # What a mount's process may take at any time, and by how much it may have grown from one walk to a longer one.
 MOST = 300 * MiB
 NOISE = 16 * MiB
+# Periods after which what nobody comes back to is forgotten for sure, and given back.
+FORGOTTEN_AFTER = 6
 # Pages listed again while a slow machine goes through a hundred thousand names: all of them every twenty seconds, and what lies above.
 AGAIN_PER_SECOND = 12
 
@@ -52,7 +54,10 @@ class Walked:
     def find(self, folder: str) -> int:
         """How many files lie below *folder*, and their sizes were asked for."""
         command = ["find", str(self.mount.path / folder), "-type", "f", "-size", "-2k"]
-        return subprocess.run(command, capture_output=True, timeout=self.seconds, check=True).stdout.count(b"\n")
+        said = subprocess.run(command, capture_output=True, timeout=self.seconds, check=False)
+        told = f"{said.stderr.decode()[:4000]}{self.mount.log.read_text()[-4000:]}"
+        assert (said.returncode, said.stderr) == (0, b""), told
+        return said.stdout.count(b"\n")
 
     def memory(self, name: str) -> int:
         """VmRSS or VmHWM (the peak) of the mount, in bytes."""
@@ -62,7 +67,7 @@ class Walked:
 
     def settled(self, enough: int) -> int:
         """Resident bytes, once there are no more than *enough* or what can be given back to the system has been."""
-        deadline = time.monotonic() + 3 * PERIOD_S
+        deadline = time.monotonic() + FORGOTTEN_AFTER * PERIOD_S
         while (now := self.memory("VmRSS")) > enough and time.monotonic() < deadline:
             time.sleep(PERIOD_S / 10)
         return now

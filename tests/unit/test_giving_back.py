@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from s3mount.fuse.giving_back import trimmer
+from s3mount.fuse.giving_back import PERIOD_S, give_back_now_and_then, trimmer
 
 MiB = 1 << 20
 
@@ -29,3 +31,16 @@ def test_what_lies_freed_below_something_in_use_is_given_back() -> None:
     trim()
     assert len(pinned) > 0
     assert resident() < full - 40 * MiB
+
+
+async def test_the_store_is_asked_to_forget_now_and_then(autojump_clock: MockClock) -> None:
+    asked: list[float] = []
+
+    def let_go() -> int:
+        asked.append(trio.current_time() - began)
+        return 0
+
+    began = trio.current_time()
+    with trio.move_on_after(3.5 * PERIOD_S):
+        await give_back_now_and_then(let_go)
+    assert asked == pytest.approx([PERIOD_S, 2 * PERIOD_S, 3 * PERIOD_S])

@@ -40,6 +40,16 @@ def test_a_number_is_forgotten_with_its_last_lookup() -> None:
     inodes.check()
 
 
+def test_numbers_that_are_gone_are_not_kept() -> None:
+    inodes = table()
+    for ino in range(2, 20_000):
+        file(inodes, ino, str(ino))
+        inodes.forget(ino - 10, 1)
+    assert repr(inodes).startswith("<Inodes 11, ")
+    assert int(repr(inodes).split()[2]) < 1100
+    inodes.check()
+
+
 def test_a_taken_number_is_replaced_by_a_fresh_one() -> None:
     inodes = table()
     file(inodes, 7, "f")

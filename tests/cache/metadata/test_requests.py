@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -250,6 +252,43 @@ async def test_a_long_walk_leaves_no_more_behind_than_a_short_one(autojump_clock
         assert store.tables.cost < 10 * 2**20
         assert slow.counts["list"] < 300
         store.tables.check()
+
+
+async def test_what_nobody_comes_back_to_is_let_go_but_for_where_its_pages_began(autojump_clock: MockClock) -> None:
+    names = random.Random(5)
+    keys = sorted({f"flat/{names.getrandbits(64):016x}" for _ in range(20_000)} | {f"small/{n}/f" for n in range(300)})
+    async with remembering(keys) as (store, slow):
+        assert [info.key async for info in walk(store)] == keys
+        assert not store.let_go()
+        await trio.sleep(40)
+        assert not store.let_go()
+        assert (before := store.tables.cost) > 2**20
+        assert store.let_go() > before - 10_000
+        slow.taken()
+        slow.most = 0
+        began = trio.current_time()
+        assert [info.key for info in (await list_all(store, "flat/"))[0]] == keys[:20_000]
+        assert slow.most >= 4
+        assert trio.current_time() - began <= 8 * LATENCY
+        assert slow.taken()["list"] <= 20 + 5
+        store.tables.check()
+
+
+async def test_what_is_fresh_or_touched_is_not_let_go(autojump_clock: MockClock) -> None:
+    async with remembering([f"d/f{n:04}" for n in range(2000)], metadata_ttl_s=100.0) as (store, slow):
+        await list_all(store, "d/")
+        await trio.sleep(90)
+        for _ in range(9):
+            store.let_go()
+        slow.taken()
+        await list_all(store, "d/")
+        assert not slow.taken()
+        await trio.sleep(20)
+        for _ in range(9):
+            assert store.after("d/f0000", 1)
+            assert not store.let_go()
+        await list_all(store, "d/")
+        assert slow.taken() == {"list": 2}
 
 
 async def test_the_path_of_a_tree_that_is_copied_in_is_not_listed_over_and_over(autojump_clock: MockClock) -> None:
