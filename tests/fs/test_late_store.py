@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-import trio.testing
+import trio
+from trio.testing import MockClock
 
 from s3mount.errors import AlreadyExists, Unavailable
 from s3mount.model import Key
@@ -16,13 +17,15 @@ from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
 from tests.fs.mounted import RW, Mounted, body
 from tests.fs.test_leftover import KEPT_LINE, Hands
+from tests.writeback.test_store import clock
+
+__all__ = ["clock"]  # a fixture
 
 
 async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_end(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Regression: umount ended with the first refusal, and left what was still on its way to the next mount."""
-    autojump_clock.autojump_threshold = 0.02
     bucket = MemoryStore(LIKE_S3)
     late = await WriteBack.open(Faulty(bucket, lambda op: Fault(delay=10) if op.mutates and op.key == "b" else NOTHING), tmp_path / "j")
     mount = Mounted(late, flush_timeout_s=600.0)
@@ -35,12 +38,9 @@ async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_
     assert (await body(bucket, "a"), await body(bucket, "b")) == (b"theirs", b"ours")
 
 
-async def test_the_end_of_a_mount_does_not_wait_for_ever_for_room(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, expect_logs: ExpectLogs
-) -> None:
+async def test_the_end_of_a_mount_does_not_wait_for_ever_for_room(tmp_path: Path, clock: MockClock, expect_logs: ExpectLogs) -> None:
     """Regression: with a full spool, and the store away, umount and SIGTERM never came to an end."""
     expect_logs("Away", KEPT_LINE)
-    autojump_clock.autojump_threshold = 0.02
     hands = Hands()
     away = Faulty(MemoryStore(LIKE_S3), lambda op: Fault(before=Unavailable("Away.")) if op.mutates else NOTHING)
     late = await WriteBack.open(away, tmp_path / "j", limit=10)

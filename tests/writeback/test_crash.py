@@ -20,6 +20,9 @@ from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.writeback.journal import Change, Journal
 from s3mount.writeback.store import WriteBack
 from tests.store.registry import InMemory, edited, keys_of, pattern, read, whole
+from tests.writeback.test_store import clock
+
+__all__ = ["clock"]  # a fixture
 
 T = TypeVar("T")
 
@@ -190,8 +193,7 @@ async def arrives(folder: Path, bucket: ObjectStore, commits: Counter[str]) -> t
 
 
 @pytest.mark.slow
-async def test_what_was_acknowledged_arrives_once_wherever_the_process_died(tmp_path: Path, autojump_clock: MockClock) -> None:
-    autojump_clock.autojump_threshold = 0.002
+async def test_what_was_acknowledged_arrives_once_wherever_the_process_died(tmp_path: Path, clock: MockClock) -> None:
     for last in range(500):
         bucket, commits = MemoryStore(LIKE_S3), Counter[str]()
         said, ended = await live(tmp_path / str(last), bucket, last, commits)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
 from s3mount.model import Absent, ETag, Key, Matches, ObjectInfo
@@ -20,7 +19,7 @@ from s3mount.writeback.records import State
 from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
 from tests.store.registry import InMemory, edited, keys_of, pattern, read, whole
-from tests.writeback.test_store import Counting, bucket, clock, plan, store
+from tests.writeback.test_store import Counting, bucket, clock, plan, slow_journal, store
 
 __all__ = ["bucket", "clock", "plan", "store"]
 
@@ -232,13 +231,9 @@ async def test_a_copy_is_refused_just_while_its_source_is_being_replaced(
     await bucket.put(A, b"mine")
     await move(store, A, B, condition=Absent())
     await bucket.put(B, b"theirs")
-    going = threading.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(store._pending.together.call, going.wait)
-        await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, slow_journal(store):
         nursery.start_soon(store.put, A, b"new")
         await trio.sleep(5)
-        going.set()
     await trio.sleep(30)
     assert (await read(bucket, A), await read(bucket, B)) == (b"new", b"theirs")
     (record,) = await store._pending.together.call(store._journal.records)

@@ -19,6 +19,9 @@ from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
 from tests.fs.mounted import Mounted
 from tests.writeback.test_crash import Journaled, Life, Mortal, contents
+from tests.writeback.test_store import clock
+
+__all__ = ["clock"]  # a fixture
 
 Tree = dict[str, bytes]
 
@@ -127,12 +130,11 @@ def is_left(moves: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("answered_from", [ANSWER_KEYS, 2], ids=["whole", "answered at once"])
 async def test_a_rename_that_a_crash_interrupted_leaves_one_of_the_two_names(
-    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, expect_logs: ExpectLogs, answered_from: int
+    tmp_path: Path, clock: MockClock, monkeypatch: pytest.MonkeyPatch, expect_logs: ExpectLogs, answered_from: int
 ) -> None:
     """Regression: both names were left, as versions are called otherwise once they have arrived."""
     expect_logs("is not carried to .* yet: Dead")
     monkeypatch.setattr("s3mount.fs.rename.ANSWER_KEYS", answered_from)
-    autojump_clock.autojump_threshold = 0.002
     for last in range(500):
         bucket, said = MemoryStore(LIKE_S3), Said()
         said.may = [await stored(bucket)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script, lost_reply
 from s3mount.writeback.records import State
 from s3mount.writeback.store import WriteBack
 from tests.store.registry import InMemory, edited, keys_of, pattern, read, read_pin, whole
+from tests.virtual_time import standing_still
 
 K, L, BIG = Key("key"), Key("d/other"), Key("big")
 
@@ -43,9 +44,10 @@ class Counting:
 
 
 @pytest.fixture
-def clock() -> MockClock:
+def clock() -> Iterator[MockClock]:
     """Time passes as soon as nobody has anything to do, threads included. Each test has to ask for it itself."""
-    return MockClock(autojump_threshold=0.02)
+    with standing_still() as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 from tests.cache.metadata.kit import fill, list_all, remembering
+from tests.virtual_time import standing_still
 
 T = TypeVar("T")
 
@@ -33,9 +34,10 @@ def autojump_clock() -> MockClock:
 
 
 @pytest.fixture
-def patient_clock() -> MockClock:
+def patient_clock() -> Iterator[MockClock]:
     """Waits for threads too."""
-    return MockClock(autojump_threshold=0.02)
+    with standing_still() as clock:
+        yield clock
 
 
 async def test_list_never_sends_a_head_and_shows_no_metadata(autojump_clock: MockClock) -> None:
