@@ -35,6 +35,7 @@ from s3mount.fs.files import Files
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, live_attr, stale
+from s3mount.fs.patience import Patience
 from s3mount.fs.turn import Turn
 from s3mount.fs.volume import Volume, attr_of, directory_attr
 from s3mount.model import NO_METADATA, Attr, Caller, Key, ObjectInfo
@@ -88,6 +89,7 @@ class Metadata:
         """Apply *edit* to the attributes of *inode*."""
         if isinstance(inode, DirInode):
             return await self._change_directory(inode, edit)
+        patience = Patience()
         while True:
             if inode.live is not None:
                 await self._files.complete(inode.live)
@@ -102,6 +104,7 @@ class Metadata:
                     attr = await self._change_cold(inode, edit)
                 if attr is not None:
                     return attr
+                await patience.refused(inode.key)
 
     def _change_removed(self, inode: FileInode, edit: Edit) -> Attr:
         """Nobody holds it, nothing is left of it; but the kernel still tells when it was removed, and would fail a syncfs(2) otherwise."""

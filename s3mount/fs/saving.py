@@ -29,6 +29,7 @@ from s3mount.fs.content import Target
 from s3mount.fs.inodes import FileInode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import stale
+from s3mount.fs.patience import Patience
 from s3mount.fs.volume import Volume
 from s3mount.model import Absent, Condition, Key, Matches, Metadata, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit
@@ -134,15 +135,19 @@ class Saving:
         if not live.unsaved or live.content.changed or live.content.committed is None:
             return
         live.saving = trio.Event()
+        patience = Patience()
         try:
             while live.unsaved and not live.content.changed:
                 with self.renewing(inode):
-                    await self._update(inode, live)
+                    refused = await self._update(inode, live)
+                if refused:
+                    await patience.refused(inode.key)
         finally:
             live.saving.set()
             live.saving = None
 
-    async def _update(self, inode: FileInode, live: Live) -> None:
+    async def _update(self, inode: FileInode, live: Live) -> bool:
+        """Whether it was refused although the object is ours."""
         volume = self._volume
         await volume.arrive(inode.key)
         key = await volume.gate.wait_free(lambda: inode.key)
@@ -150,7 +155,7 @@ class Saving:
             live.unsaved = False  # there is no object left that could have them
         sent, committed = live.attributes, live.content.committed
         if committed is None or not live.unsaved or live.content.changed:
-            return  # a rename or a commit took them along
+            return False  # a rename or a commit took them along
         live.in_flight += 1
         try:
             with volume.gate.using(key):
@@ -161,7 +166,7 @@ class Saving:
                 volume.mutated(key)
         except (PreconditionFailed, NotFound):
             if live.content.committed is not committed or await self._goes_on(inode, live, committed):
-                return  # a commit of ours was faster, or a copy whose reply was lost
+                return True  # a commit of ours was faster, or a copy whose reply was lost
             volume.inodes.displace(inode)
             live.unsaved = False
             raise stale() from None
@@ -169,6 +174,7 @@ class Saving:
             live.in_flight -= 1
         if live.attributes is sent:
             live.unsaved = False
+        return False
 
     async def _goes_on(self, inode: FileInode, live: Live, former: ObjectInfo) -> bool:
         """Whether the object is still what the commit of *former* made, though it is another version: its attributes were changed."""
