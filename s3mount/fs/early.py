@@ -102,12 +102,16 @@ class Uploads:
 
     def kick(self) -> None:
         """Begin what may be begun: first for those who have the least under way."""
-        while self._nursery is not None and not self.slots.waited_for:
-            able = [upload for upload in self._active if (size := upload.next_size) is not None and self.slots.fits(size)]
+        while self._nursery is not None:
+            able = [upload for upload in self._active if (size := upload.next_size) is not None and self._may_begin(size)]
             if not able:
                 return
             upload = min(able, key=self.slots.of)
             self._nursery.start_soon(upload.begin_next())
+
+    def _may_begin(self, size: int) -> bool:
+        """An upload itself at any time: a commit that finds one has only parts to send, and shares the slots with the others."""
+        return not size or (not self.slots.waited_for and self.slots.fits(size))
 
     async def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run *work* there, or here and now where there is no background."""
@@ -224,10 +228,11 @@ class EarlyUpload:
         return 0 if self._attempt.phase is Phase.IDLE and parts.ready >= START_PARTS else None
 
     def begin_next(self) -> Callable[[], Awaitable[None]]:
-        """What is to be run in the background for `next_size`; its slot is taken."""
+        """What is to be run in the background for `next_size`; a part's slot is taken."""
         size, attempt = self.next_size, self._attempt
         assert size is not None
-        self._uploads.slots.take_nowait(self, size)
+        if size:
+            self._uploads.slots.take_nowait(self, size)
         scope = trio.CancelScope()
         attempt.tasks.add(scope)
         if attempt.phase is Phase.IDLE:
@@ -247,7 +252,8 @@ class EarlyUpload:
             log.debug("Sending %r while it is written has failed, its commit sends the rest: %s", self._layers, error)
         finally:
             attempt.tasks.remove(scope)
-            self._uploads.slots.give(self, size)
+            if size:
+                self._uploads.slots.give(self, size)
             self._changed.unpark_all()
             self._uploads.kick()
 

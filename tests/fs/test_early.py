@@ -514,6 +514,23 @@ async def test_a_second_file_is_not_starved_by_the_first(rig: Kit) -> None:
             await content.aclose()
 
 
+async def test_an_upload_begins_while_others_take_all_slots_and_its_commit_shares_them(rig: Kit) -> None:
+    gate = trio.Event()
+    rig.script.add("put_part", *[Fault(until=gate)] * LEAST)
+    async with background(rig) as uploads:
+        first, second = rig.content(), rig.content()
+        await write_all(first, material(2 * LEAST * PART), step=PART)
+        await until(lambda: rig.count("put_part") == LEAST)
+        await write_all(second, material(START_PARTS * PART), step=PART)
+        await until(lambda: rig.open_uploads == 2)
+        assert (uploads.slots.taken, rig.count("put_part")) == (LEAST, LEAST)
+        gate.set()
+        await second.commit(rig.target)
+        assert rig.count("adopt") == 0
+        for content in (first, second):
+            await content.aclose()
+
+
 async def test_more_parts_go_at_once_where_the_store_takes_its_time_and_as_many_as_memory_holds(
     rig: Kit, autojump_clock: trio.testing.MockClock
 ) -> None:
