@@ -39,8 +39,8 @@ from s3mount.writeback.store import WriteBack
 logger = logging.getLogger("s3mount")
 
 # Reads: what 32 fetches ahead and some on demand need at once. Looks are cheap for a service and wait on latency alone.
-# Commits: parts of files that are being written, beside the closes of small ones.
-LIMITS = Limits(look=64, read=48, change=64, commit=40)
+# Commits: parts of files that are being written (at most 32), beside the closes of small ones. What they leave is for looks.
+LIMITS = Limits(look=64, read=48, change=64, commit=56)
 
 # What a single command fetches ahead of itself: several ranges of 8 MiB for each of the objects that it copies at once.
 COMMAND_BYTES = 256 * MiB

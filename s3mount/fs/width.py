@@ -22,7 +22,7 @@ from __future__ import annotations
 # Enough for most lines; few enough to be in memory anywhere.
 LEAST = 16
 # A store in 300 ms that gives a connection 9 MB/s carries 8 MiB in 1.2 s: there 21 at once are as good as sixteen connections that never
-# pause, and 32 leave something for the first round and the last. A pool for everything has 96 connections, and commits have 40.
+# pause, and 32 leave something for the first round and the last. Of the store's connections small files and reads have most (see cli/remote).
 MOST = 32
 # Shares of a part's time, see above.
 LITTLE, MUCH = 1 / 4, 1 / 2

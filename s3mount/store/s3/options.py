@@ -50,5 +50,5 @@ class S3Options:
     """From the request's last byte to the answer's first."""
     stall_s: float = 30.0
     """Between two bytes of a body, either way."""
-    connections: int = 96
+    connections: int = 112
     """Requests at once, all kinds together."""
