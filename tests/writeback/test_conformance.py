@@ -1,4 +1,4 @@
-"""The conformance suite over write-back."""
+"""The conformance suite over write-back. Virtual clock: nothing is sent before it is asked for, or the checks wait for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from s3mount.errors import Unavailable
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.writeback.store import WriteBack
 from tests.store.conformance import CHECKS, Check, apply
+from tests.writeback.test_store import clock
+
+__all__ = ["clock"]  # a fixture
 
 
 @pytest.fixture
@@ -25,5 +29,5 @@ async def store(tmp_path: Path) -> AsyncIterator[WriteBack]:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-async def test_conformance(check: Check, store: WriteBack) -> None:
+async def test_conformance(check: Check, clock: MockClock, store: WriteBack) -> None:
     await apply(check, store)

@@ -122,7 +122,7 @@ async def test_what_was_made_and_removed_before_it_was_sent_costs_nothing(clock:
     assert plan.mutations() == []
 
 
-async def test_a_rename_of_what_is_pending_is_one_put(store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
+async def test_a_rename_of_what_is_pending_is_one_put(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
     await store.put(K, b"data", Commit(condition=Absent(), metadata={"m": "1"}))
     info = await store.copy(K, L, if_match=(await store.head(K)).etag)
     await store.delete(K, if_match=(await store.head(K)).etag)
@@ -161,7 +161,7 @@ async def test_a_removal_of_what_is_gone_already_is_done(clock: MockClock, store
 
 
 @pytest.mark.slow
-async def test_removals_go_together(store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
+async def test_removals_go_together(clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting) -> None:
     for number in range(1500):
         await bucket.put(Key(f"d/{number}"), b"")
     for number in range(1500):
@@ -534,7 +534,7 @@ async def test_a_lost_reply_is_looked_into(
 
 
 async def test_a_change_behind_one_in_doubt_takes_its_place_once_it_is_sure_that_it_did_not_happen(
-    store: WriteBack, bucket: MemoryStore, plan: Counting, caplog: pytest.LogCaptureFixture
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, plan: Counting, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan.script.add("put", lost_request())
     info = await store.put(K, b"one", Commit(condition=Absent()))
