@@ -18,7 +18,7 @@ import pytest
 from s3mount.cli.main import run
 from s3mount.fuse import control, mountpoint, runtime
 from tests.fuse.conftest import NewMount
-from tests.fuse.mounting import SERVE, Mount
+from tests.fuse.mounting import SERVE, Mount, until
 from tests.fuse.test_failed_commit import BUCKET, bucket, client, command, front, mount, said, server, write_refused
 from tests.wire.faults import Rule
 from tests.wire.front import Front
@@ -57,6 +57,7 @@ def status_of(path: Path) -> dict[str, Any]:
 def test_status_tells_what_is_mounted_how_and_what_was_asked_of_the_store(mount: Mount) -> None:
     (mount.path / "a").mkdir()
     (mount.path / "a/file").write_bytes(b"x" * 1000)
+    until(lambda: status_of(mount.path)["open"] == 0)
     with open(mount.path / "a/file", "rb"):
         record = command("status", "--json", mount.path / "a")
         assert record.status == 0
@@ -66,6 +67,7 @@ def test_status_tells_what_is_mounted_how_and_what_was_asked_of_the_store(mount:
     assert told["store"]["requests"]["put"] == 2
     assert told["store"]["memory_limit"] > 0
     assert 0 < told["uptime_s"] < 3600
+    until(lambda: status_of(mount.path)["open"] == 0)  # the kernel tells of a close when it likes
     text = said("status", mount.path)
     assert re.search(r"^files +0 open, 0 not stored yet", text, re.MULTILINE)
     assert "put 2" in text
