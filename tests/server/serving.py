@@ -87,8 +87,8 @@ class Server:
             return exchange(channel, raw)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        """What it has logged so far, in whole lines."""
+        return [json.loads(line) for line in self._log.read_text().rpartition("\n")[0].splitlines()]
 
     def stop(self) -> int:
         """End it as a service manager does; its exit status. Idempotent."""

@@ -210,7 +210,8 @@ def test_workers_share_address_folder_and_figures(tmp_path: Path) -> None:
         for number in range(20):
             assert server.request("PUT", f"/box/{number}", b"x").status == 200
             assert server.request("GET", f"/box/{number}").body == b"x"
-        assert b's3mount_requests_total{method="PUT",status="2xx"} 21\n' in server.request("GET", "/-/metrics").body
+        told = b's3mount_requests_total{method="PUT",status="2xx"} 21\n'
+        wait_until(lambda: told in server.request("GET", "/-/metrics").body, "the last one to be counted")
         assert len({line["pid"] for line in server.lines() if line["event"] == "request"}) == 2
 
 
