@@ -19,6 +19,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from s3mount.cache.leaf import Asked, Leaf, Mark, Stretch
 from s3mount.cache.spread import spread
@@ -36,6 +37,8 @@ READ_BYTES = 20 * MiB
 USED_LAST = 4
 # Looks now and then at a table that is stale, each of which finds it untouched, until it goes.
 UNTOUCHED = 2
+# Tables that go at a time: some ten milliseconds, for which everybody else waits.
+AT_A_TIME = 4096
 # Leaves of a table that is expelled as a whole; a large one may have been listed ahead for somebody who reads on.
 SMALL = 16
 
@@ -119,10 +122,9 @@ class Tables:
         The next listing of a large directory begins in as many places as the last one.
         """
         before = self.cost
-        for stem, table in list(self._tables.items()):
+        for table in self._tables.values():
             table.untouched += 1
-            if table.untouched <= UNTOUCHED or table.using or (table.latest is not None and fresh(table.latest)):
-                continue
+        for stem, table in list(islice(((stem, table) for stem, table in self._tables.items() if _may_go(table, fresh)), AT_A_TIME)):
             self.cost -= table.drop_all()
             if not table.is_of_use:
                 self.cost -= table.cost
@@ -377,3 +379,10 @@ class Tables:
         if table is None or table.is_empty or table.rows_known() > most:
             return None
         return [stem + text.decode() for text, value in table.rows_behind(START) if value is Mark.PREFIX]
+
+
+def _may_go(table: Table, fresh: Accept) -> bool:
+    """Whether nobody has come back to it for a while, and what it tells is too old. Where pages began does not go."""
+    if table.using or table.untouched <= UNTOUCHED or (table.is_empty and table.is_of_use):
+        return False
+    return table.latest is None or not fresh(table.latest)
