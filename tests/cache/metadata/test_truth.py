@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.remember import Remembering
+from s3mount.cache.tables import UNTOUCHED
 from s3mount.errors import NotFound, OutcomeUnknown, StoreError
 from s3mount.model import ETag, Key, Page
 from s3mount.store.api import PAGE_KEYS, ObjectStore
@@ -157,7 +158,10 @@ class World:
         await self.other.delete(Key(key))
 
     async def wait(self, seconds: float) -> None:
+        """Now and then all is forgotten that nobody works on."""
         await trio.sleep(seconds)
+        for _ in range(UNTOUCHED + 1 if seconds == 3 else 0):
+            self.store.tables.let_go(lambda asked: False)
 
     # -- questions ------------------------------------------------------------------------
 
