@@ -175,10 +175,10 @@ def test_what_others_make_and_remove_shows_within_the_time_to_live(new_mount: Ne
     assert not (mount.path / "theirs").exists()
     put(mount, "theirs", b"new")
     until((mount.path / "theirs").exists)
-    assert os.listdir(mount.path) == ["theirs"]
+    until(lambda: os.listdir(mount.path) == ["theirs"])
     delete(mount, "theirs")
     until(lambda: not (mount.path / "theirs").exists())
-    assert os.listdir(mount.path) == []
+    until(lambda: os.listdir(mount.path) == [])
 
 
 def test_two_mounts_of_one_folder_see_each_others_files(new_mount: NewMount) -> None:
