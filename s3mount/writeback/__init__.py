@@ -14,6 +14,7 @@
     overlay             pure: what is pending, laid over listings; versions of ours under their local ETags
     holding             bodies of what is pending: in memory, on disk
     pending, turns      the three in step, one change of a key at a time
+    leaving             what is done leaves the journal, many at a time
     room                how much may wait
     relocating          pure: what renames make of what is pending
     rescue              the bytes of a refused copy, before they are replaced

@@ -41,6 +41,8 @@ class Arriving(Shown):
         await self.arrival(list(self._pending.chains if key is None else self._pending.chains.of(key)))
         await trio.lowlevel.checkpoint()
         self._raise_refused(key)
+        if key is None:
+            await self._pending.leaving.all_left()
         if not self.inner.capabilities.durable:
             await self.inner.sync(key)
 

@@ -21,6 +21,7 @@ from s3mount.store.rules import changed
 from s3mount.writeback.chains import Chains, Entry, Phase, carried, judge
 from s3mount.writeback.holding import Holding
 from s3mount.writeback.journal import Amend, Change, Enter, Journal, Leave
+from s3mount.writeback.leaving import Leaving
 from s3mount.writeback.overlay import Overlay
 from s3mount.writeback.records import Op, Record, State, compose
 from s3mount.writeback.together import Together
@@ -69,13 +70,12 @@ class Pending:
         self.last_entered = self.burst_began = float("-inf")
         self.failures = 0
         self.bytes = 0
-        self.left = self.leaving = 0
         self.moved = trio.lowlevel.ParkingLot()
+        self.leaving = Leaving(journal, self.together, self.moved.unpark_all, lambda: len(self.chains) > 0)
         self.offered: Callable[[Entry], None] = lambda entry: None
         self.listener = Listener()
         self._clock_ns = clock_ns
         self._turns = Turns()
-        self._unrecorded: list[int] = []
 
     def __repr__(self) -> str:
         return f"<Pending {self.chains!r} {self.overlay!r}>"
@@ -182,7 +182,8 @@ class Pending:
         left = [Leave(tuple(entry.record.id for entry in held))] if held else []
         changes = [Enter(step.record, step.bodies) for step in steps if step.record is not None]
         try:
-            numbers = iter(await self.together.commit([*changes, *left], synced=synced))
+            with self.leaving.along() as done:
+                numbers = iter(await self.together.commit([*changes, *left, *done], synced=synced))
         except BaseException:
             for entry in held:
                 self._let_go(entry)
@@ -246,8 +247,8 @@ class Pending:
 
     # -- sending --------------------------------------------------------------------------
 
-    async def arrived(self, entry: Entry, stored: ObjectInfo | None) -> None:
-        """*entry*'s change is in the store, as *stored*."""
+    def arrived(self, entry: Entry, stored: ObjectInfo | None) -> None:
+        """*entry*'s change is in the store, as *stored*; the journal is to be told (`leave`)."""
         record = entry.record
         successor = self.chains.successor(entry)
         self._gone(entry)
@@ -259,7 +260,6 @@ class Pending:
             self.overlay.alias(record.key, shown, etag)
             self.offered(successor)
         self.moved.unpark_all()
-        await self._leave(record.id)
 
     async def superseded(self, entry: Entry) -> bool:
         """*entry* did not reach the store, and will not: its successor, if it has one, stands for it from here on."""
@@ -287,8 +287,8 @@ class Pending:
         successor.since = min(successor.since, entry.since)
         self._gone(entry)
         if vanished:
-            await self.arrived(successor, None)
-            await self._leave(entry.record.id)
+            self.arrived(successor, None)
+            await self.leave([entry.record.id, successor.record.id])
             self.listener.forget(entry.record.key)
         else:
             self.offered(successor)
@@ -364,21 +364,10 @@ class Pending:
             except StoreError:
                 pass  # only who looks at the journal misses it
 
-    async def _leave(self, number: int) -> None:
-        """Have the journal forget a record; later, where it is full: until then the next mount finds the change done."""
-        self._unrecorded.append(number)
-        numbers, self._unrecorded = tuple(self._unrecorded), []
-        self.leaving += 1
-        try:
-            await self.together.commit([Leave(numbers)], synced=False)
-        except StoreError:
-            self._unrecorded.extend(numbers)
-            await self.together.call(self.journal.spare, self._unrecorded)
-        finally:
-            self.leaving -= 1
-            self.left += 1
-            self.moved.unpark_all()
-        if not len(self.chains) and not self.leaving:
+    async def leave(self, ids: Sequence[int]) -> None:
+        """Have the journal forget records that are done, if not at once."""
+        await self.leaving.leave(ids)
+        if not len(self.chains) and not self.leaving.under_way:
             await self.together.call(self.journal.shrink)
 
     # -- what somebody decided on refused ones ----------------------------------------------
@@ -403,7 +392,8 @@ class Pending:
         if self.chains.newest(record.key) is not None:
             raise changed(record.key)
         again = replace(record, state=State.QUEUED, reason="", error="", updated_ns=self._clock_ns())
-        await self.together.commit([Amend(again)])
+        with self.leaving.along() as done:
+            await self.together.commit([*done, Amend(again)])
         self._never_were.discard(again.etag)
         self._took(Entry(again, trio.current_time(), again.id, doubt=True))
         self.listener.forget(record.key)

@@ -84,10 +84,10 @@ class Room:
 
     async def _made(self) -> bool:
         """Whether something has left the disk since; False where nothing does."""
-        pending, left, failures = self._pending, self._pending.left, self._pending.failures
+        pending, left, failures = self._pending, self._pending.leaving.left, self._pending.failures
         self._sender.hurry(list(pending.chains))
-        while pending.left == left:
-            if self.closed or not (len(pending.chains) or pending.leaving) or pending.failures > failures:
+        while pending.leaving.left == left:
+            if self.closed or not (len(pending.chains) or pending.leaving.under_way) or pending.failures > failures:
                 return False
             await pending.moved.park()
         return True

@@ -237,11 +237,15 @@ class Sender:
             await self._again(entry, error)
 
     async def _arrived(self, entry: Entry, stored: ObjectInfo | None) -> None:
+        self._is_there(entry, stored)
+        await self._pending.leave([entry.record.id])
+
+    def _is_there(self, entry: Entry, stored: ObjectInfo | None) -> None:
         self.sent += 1
         self.sent_bytes += entry.record.size
         if stored is not None:
             self._pending.listener.stored(stored)
-        await self._pending.arrived(entry, stored)
+        self._pending.arrived(entry, stored)
 
     async def _again(self, entry: Entry, error: StoreError) -> None:
         self.last_error = str(error)
@@ -401,9 +405,11 @@ class Sender:
             failures = {failure.key: failure.error for failure in await self._inner.delete_many([entry.record.key for entry in batch])}
         except StoreError as error:
             failures = {entry.record.key: error for entry in batch}
+        there = [entry for entry in batch if entry.record.key not in failures]
+        for entry in there:
+            self._is_there(entry, None)
+        if there:
+            await self._pending.leave([entry.record.id for entry in there])
         for entry in batch:
-            failure = failures.get(entry.record.key)
-            if failure is None:
-                await self._arrived(entry, None)
-            else:
-                await self._again(entry, failure)
+            if entry.record.key in failures:
+                await self._again(entry, failures[entry.record.key])

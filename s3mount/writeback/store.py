@@ -121,6 +121,7 @@ class WriteBack(Arriving):
         if not self._room.closed:
             self._room.closed = True
             await self._sender.aclose()
+            await self._pending.leaving.settle()
             self._pending.moved.unpark_all()
             left = len(self._pending.chains)
             await self._pending.together.call(self._journal.close)
