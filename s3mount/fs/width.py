@@ -10,7 +10,7 @@ shortest time that one of them took (TCP Vegas judges packets so):
 
     the share of a part's time in which it waits for others = 1 - shortest / seconds
 
-         below a quarter: one more at once   |   above a half: one less   |   between: as it is
+         below a third: one more at once   |   above a half: one less   |   between: as it is
 
 It begins with `least`, which fills most lines, and adds one with each part that arrives, so that one round later there are twice as many.
 
@@ -22,10 +22,10 @@ from __future__ import annotations
 # Enough for most lines; few enough to be in memory anywhere.
 LEAST = 16
 # A store in 300 ms that gives a connection 9 MB/s carries 8 MiB in 1.2 s: there 21 at once are as good as sixteen connections that never
-# pause, and 32 leave something for the first round and the last. Of the store's connections small files and reads have most (see cli/remote).
+# pause, and 32 leave something for the first round and the last. The rest of the store's connections is for others (see cli/remote).
 MOST = 32
-# Shares of a part's time, see above.
-LITTLE, MUCH = 1 / 4, 1 / 2
+# Shares of a part's time, see above. On a line that sixteen fill, a third is 24 at once: some memory, and nothing lost.
+LITTLE, MUCH = 1 / 3, 1 / 2
 # By how much the shortest time grows with each part: a line that has become slower for good is known for it after some thousand parts.
 FORGETTING = 1.0005
 

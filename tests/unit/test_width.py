@@ -36,10 +36,10 @@ def sent(width: Width, line: Line, parts: int, *, size: int = PART) -> int:
         (connections(0.300, 9e6), (MOST, MOST)),  # a far store that gives each connection little
         (connections(0.030, 90e6), (MOST, MOST)),
         (connections(1.0, 1e9), (MOST, MOST)),  # that thinks long
-        (shared(0.030, 125e6), (22, 23)),  # a line of 1 Gbit/s, full with four parts: up to where a quarter is waiting
-        (shared(0.030, 1e6), (22, 23)),
-        (shared(2.0, 80e6), (26, 28)),  # full with 19
-        (lambda size, at_once: at_once**2 * 0.001, (18, 20)),  # worse with each: a processor that is overrun
+        (shared(0.030, 125e6), (24, 26)),  # a line of 1 Gbit/s, full with four parts: up to where a third is waiting
+        (shared(0.030, 1e6), (24, 26)),
+        (shared(2.0, 80e6), (28, 31)),  # full with 19
+        (lambda size, at_once: at_once**2 * 0.001, (20, 21)),  # worse with each: a processor that is overrun
     ],
 )
 def test_more_go_at_once_while_they_do_not_wait_for_each_other(line: Line, between: tuple[int, int]) -> None:
