@@ -17,7 +17,7 @@ entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange;  carry: moving keys one by one;  copies: of one key;  journal: what is written down of that
 moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;
              aliases: versions that were carried since (pure);  resuming: what a former mount has left of one;  passengers: who goes along
-undoing      copies of a rename that failed: hidden, and taken back
+undoing      copies of a rename that failed: hidden, and taken back;  riders: inodes that go along with one, and come back
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
 following    what others do to the store, heard: what the kernel may believe for long
@@ -25,9 +25,9 @@ following    what others do to the store, heard: what the kernel may believe for
 one inode's bytes
 content      base version + what was written since; the commit;  lost: what could not be kept (pure)
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
-upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once;  width: how many are worth it (pure)
+upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once;  width: how many pay (pure)
 leftover     what no commit took: told, and handed on when it cannot stay;  kept: its shape (pure)
 delivery     lost replies;  pinned: versions kept readable
-turn         one commit at a time, at no cost while nobody else wants to
+turn         one commit at a time, at no cost while nobody else wants to;  patience: how often what is refused is tried again
 staging      bytes that wait for a commit;  running_hash: their hash, taken while they are written;  buffers: for replies to reads
 """

@@ -4,8 +4,11 @@ Owns: the order of copies and deletions, what is undone after a failure, what is
 Must not know: what POSIX allows, inodes (who copies tells them through *copied*).
 
     list the keys --> journal --> copy all --> delete all --> journal done
-                                     |            `-- fails: the journal stays, whoever mounts next finishes it
+                                     |            |-- all are refused: as below
+                                     |            `-- some fail: done as far as anybody sees, the rest is deleted later (`Behind`)
                                      `-- fails: the copies made are taken back (see undoing), journal done; as if nothing happened
+
+Where nobody deletes later, or what there was under the new name cannot be had back, the journal stays: whoever mounts next finishes it.
 
 M1  A source is deleted only when its copy is acknowledged, and only in the version that was copied.
 M2  A copy is undone only in the version that we made; where the reply was lost, in one that is a copy.
@@ -17,25 +20,49 @@ M3  What is left after a crash is finished by the rule of `journal.decide`: noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
-from s3mount.fs.copies import DOUBTFUL, copy_of, copy_to, each
+from s3mount.fs.copies import DOUBTFUL, absent, copy_of, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.fs.overlay import Overlay
 from s3mount.fs.undoing import Undoing
-from s3mount.model import Absent, Condition, ETag, Key, ObjectInfo
+from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
 
-Copied = Callable[[Move, ObjectInfo], Awaitable[None]]
-"""Told of each copy when all are there, before the sources go."""
+
+class Riders(Protocol):
+    """Who goes along with what is moved."""
+
+    async def copied(self, move: Move, info: ObjectInfo) -> None:
+        """Told of each copy when all are there, before the sources go."""
+        ...
+
+    async def back(self) -> None:
+        """Of what was told nothing holds: everything is where it was."""
+        ...
+
+
+class Behind(Protocol):
+    """Who works behind what has been answered."""
+
+    undoing: Undoing
+
+    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str) -> bool:
+        """Have the sources of *copies*, by numbers of *moves*, all below *source*, deleted later, and have it seen as done now.
+
+        False: it does nothing.
+        """
+        ...
+
 
 TakeUp = Callable[[Record, Sequence[int], Callable[[int], Awaitable[None]]], Awaitable[bool]]
 """Have the moves with these numbers carried later, but for those that are finished by the call; False: it does nothing."""
@@ -44,41 +71,94 @@ Described = Callable[[Move], Commit | None]
 """What a copy is to say of itself, asked when it is about to be made; None: what its source says."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """From where to where, each a key or a prefix that ends with "/". `replaces`: there may be something, which cannot be had back.
+
+    `empty`: nothing was there just now, as far as this mount saw.
+    """
+
+    source: str
+    target: str
+    replaces: bool = False
+    empty: bool = True
+
+
+@dataclass(slots=True)
+class Crossing:
+    """One rename under way. By numbers of moves: `copies`, None where one may have been made; what is `gone`, False where it may be."""
+
+    moves: Sequence[Move]
+    way: Way
+    record: Record | None
+    copies: dict[int, ObjectInfo | None] = field(default_factory=dict)
+    gone: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def made(self) -> dict[int, ObjectInfo]:
+        return {number: info for number, info in self.copies.items() if info is not None}
+
+
 class Carrier:
     """Moves keys of *store*; *folder* holds the journal (None: none is kept, as for a store that only tests use)."""
 
     def __init__(
-        self, store: ObjectStore, folder: Path | None, described: Described = lambda move: None, undoing: Undoing | None = None
+        self,
+        store: ObjectStore,
+        folder: Path | None,
+        described: Described = lambda move: None,
+        *,
+        behind: Behind | None = None,
     ) -> None:
         self._store = store
         self._described = described
-        self._undoing = undoing or Undoing(store, Overlay())
+        self._undoing = behind.undoing if behind is not None else Undoing(store, Overlay())
+        self._behind = behind
         self._journal = Journal(folder) if folder is not None else None
 
-    async def carry(self, moves: Sequence[Move], copied: Copied, *, below: str, replaces: bool) -> None:
-        """Do *moves*, the last one last to go, all to *below*, which is a key or ends with "/".
+    async def carry(self, moves: Sequence[Move], way: Way, riders: Riders) -> None:
+        """Do *moves*, the last one last to go.
 
-        *replaces*: there may be targets already, which cannot be had back.
-        Raises StoreError: then nothing was moved, or all is there under both names. AlreadyExists unless it *replaces*.
+        Raises StoreError: then nothing was moved, or all is there under both names. AlreadyExists unless *way* replaces.
         """
-        record = await begun(self._journal, moves)
-        copies: dict[int, ObjectInfo | None] = {}
+        crossing = Crossing(moves, way, await begun(self._journal, moves))
         try:
-            await self._copy_all(moves, copies, record, replaces=replaces)
+            await self._copy_all(crossing)
         except BaseException:
-            made = {} if replaces else {number: None if info is None else info.etag for number, info in copies.items()}
-            with trio.CancelScope(shield=True):
-                await self._undoing.undo(record, moves, made, below)
+            await self._undo(crossing)
             raise
         try:
-            for number, info in copies.items():
-                assert info is not None
-                await copied(moves[number], info)
-            await each(range(len(moves) - 1), partial(self._delete_source, moves, record))
-            await self._delete_source(moves, record, len(moves) - 1)
-            await self._end(record)
+            for number, info in crossing.made.items():
+                await riders.copied(moves[number], info)
+            await self._delete_all(crossing)
+            await self._end(crossing.record)
+        except S3MountError as error:
+            if not await self._go_on(crossing, riders, error):
+                raise
         finally:
-            _leave(record)
+            _leave(crossing.record)
+
+    async def _undo(self, crossing: Crossing) -> None:
+        """What is left of it is for `Undoing`."""
+        copies = crossing.copies if crossing.way.empty else {}
+        etags = {number: None if info is None else info.etag for number, info in copies.items()}
+        record, crossing.record = crossing.record, None
+        with trio.CancelScope(shield=True):
+            await self._undoing.undo(record, crossing.moves, etags, crossing.way.target)
+
+    async def _go_on(self, crossing: Crossing, riders: Riders, error: S3MountError) -> bool:
+        """Whether it is done although sources are left. Where none has gone, and it can be undone, it is undone."""
+        moves, way = crossing.moves, crossing.way
+        if not crossing.gone and way.empty:
+            await riders.back()
+            await self._undo(crossing)
+            return False
+        left = {number: info for number, info in crossing.made.items() if crossing.gone.get(number) is not True}
+        if not crossing.gone or self._behind is None or not self._behind.remove_later(crossing.record, moves, left, way.source):
+            return False
+        log.warning("%d of %d keys that were renamed cannot be deleted from %r yet: %s", len(left), len(moves), way.source, error)
+        crossing.record = None
+        return True
 
     async def recover(self, take_up: TakeUp | None = None) -> None:
         """Finish what a former mount could not, but for what is taken up to be carried later.
@@ -120,26 +200,37 @@ class Carrier:
         if record is not None:
             await trio.to_thread.run_sync(record.done)
 
-    async def _copy_all(
-        self, moves: Sequence[Move], copies: dict[int, ObjectInfo | None], record: Record | None, *, replaces: bool
-    ) -> None:
-        """Into *copies*: those that were made, and None for each that may have been made."""
-        condition = None if replaces else self._absent
+    async def _copy_all(self, crossing: Crossing) -> None:
+        condition = None if crossing.way.replaces else absent(self._store)
 
         async def copy(number: int) -> None:
-            move = moves[number]
-            copies[number] = None
+            move = crossing.moves[number]
+            crossing.copies[number] = None
             try:
                 info = await copy_to(self._store, move, self._described(move), condition)
             except StoreError as error:
                 if not isinstance(error, DOUBTFUL):
-                    del copies[number]
+                    del crossing.copies[number]
                 raise
-            copies[number] = info
-            if record is not None:
-                record.copied(number, info.etag)
+            crossing.copies[number] = info
+            if crossing.record is not None:
+                crossing.record.copied(number, info.etag)
 
-        await each(range(len(moves)), copy)
+        await each(range(len(crossing.moves)), copy)
+
+    async def _delete_all(self, crossing: Crossing) -> None:
+        async def delete(number: int) -> None:
+            crossing.gone[number] = False
+            try:
+                await self._delete_source(crossing.moves, crossing.record, number)
+            except StoreError as error:
+                if not isinstance(error, DOUBTFUL):
+                    del crossing.gone[number]
+                raise
+            crossing.gone[number] = True
+
+        await each(range(len(crossing.moves) - 1), delete)
+        await delete(len(crossing.moves) - 1)
 
     async def _delete_source(self, moves: Sequence[Move], record: Record | None, number: int) -> None:
         """The last step of a move. That is written down: what is put there later may be just like what was there."""
@@ -154,10 +245,6 @@ class Carrier:
     def _guard(self, etag: ETag) -> ETag | None:
         return etag if self._store.capabilities.conditional_put else None
 
-    @property
-    def _absent(self) -> Condition:
-        return Absent() if self._store.capabilities.conditional_put else None
-
     async def _finish(self, record: Record, number: int) -> None:
         move, copied = record.moves[number], record.copies.get(number)
         if self._store.capabilities.relocate:
@@ -167,7 +254,7 @@ class Carrier:
             step = Step.DELETE_SOURCE
         if step is Step.COPY:
             try:
-                info = await copy_to(self._store, move, None, self._absent)
+                info = await copy_to(self._store, move, None, absent(self._store))
                 record.copied(number, info.etag)
             except AlreadyExists:
                 step = Step.LEAVE_BOTH
@@ -185,7 +272,9 @@ class Carrier:
             log.warning("%r was to be renamed to %r, which somebody else changed since: both are left", move.source, move.target)
             return
         try:
-            await self._store.relocate([Relocation(source=replace(source, etag=move.etag), target=move.target, condition=self._absent)])
+            await self._store.relocate(
+                [Relocation(source=replace(source, etag=move.etag), target=move.target, condition=absent(self._store))]
+            )
         except (PreconditionFailed, NotFound):
             log.info("%r was replaced or removed by somebody else while it was renamed", move.source)
 

@@ -14,8 +14,8 @@ import trio
 
 from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut
 from s3mount.fs.journal import Move
-from s3mount.model import ByteRange, Condition, Matches, MiB, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
+from s3mount.model import Absent, ByteRange, Condition, Key, Matches, MiB, ObjectInfo
+from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
 from s3mount.store.aspects import whole
 
 T = TypeVar("T")
@@ -29,6 +29,19 @@ AT_ONCE = 32
 # What is read to find out whether one object is a copy of the other, where nothing else tells: a copy gets an ETag of its own from some
 # services, and one whose reply was lost is known by nothing else if somebody else made its source.
 ALIKE_BYTES = 8 * MiB
+
+
+def absent(store: ObjectStore) -> Condition:
+    """That nothing is there yet, as far as *store* can judge it."""
+    return Absent() if store.capabilities.conditional_put else None
+
+
+async def sent(store: ObjectStore, source: ObjectInfo, target: Key, commit: Commit | None) -> ObjectInfo:
+    """The copy of *source* under *target*, where nothing may be; a store that relocates has nothing left at its source then."""
+    if not store.capabilities.relocate:
+        return await copy_to(store, Move(source.key, target, source.etag), commit, absent(store))
+    (copy,) = await store.relocate([Relocation(source=source, target=target, commit=commit, condition=absent(store))])
+    return copy
 
 
 async def copy_to(store: ObjectStore, move: Move, commit: Commit | None, condition: Condition) -> ObjectInfo:

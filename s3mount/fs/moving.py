@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,13 +35,13 @@ from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountE
 from s3mount.fs.aliases import Aliases
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
-from s3mount.fs.copies import AT_ONCE, DOUBTFUL, copy_to, each
+from s3mount.fs.copies import AT_ONCE, DOUBTFUL, each, sent
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
 from s3mount.fs.passengers import Passengers
-from s3mount.fs.resuming import taken_up
+from s3mount.fs.resuming import left_behind, taken_up
 from s3mount.fs.undoing import Undoing
-from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
+from s3mount.model import ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
 from s3mount.store.aspects import URL
 from s3mount.store.wrap.base import Wrapper
@@ -142,6 +142,15 @@ class Moving(Wrapper):
         self._queue.extend(legs)
         self._news.unpark_all()
 
+    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str) -> bool:
+        """As `carry.Later`."""
+        if not self._running or not copies:
+            return False
+        legs = left_behind(self.overlay, self._batches, record, moves, copies, source)
+        self._queue.extend(legs)
+        self._news.unpark_all()
+        return True
+
     async def take_up(self, record: Record, numbers: Sequence[int], finish: Callable[[int], Awaitable[None]]) -> bool:
         """As `carry.TakeUp`. Raises StoreErrors: then nothing is taken up."""
         legs = await taken_up(self.inner, self.overlay, self._batches, record, numbers, finish)
@@ -203,7 +212,7 @@ class Moving(Wrapper):
     async def _copy(self, leg: Leg) -> None:
         described = self._passengers.described(leg.target, leg.etag) if self._passengers else None
         try:
-            copy = await self._sent(leg, described)
+            copy = await sent(self.inner, replace(leg.info, key=leg.source), leg.target, described)
         except GONE:
             log.warning("%r was replaced or removed by somebody else while it was renamed: it stays there", leg.source)
             self._stays(leg)
@@ -224,22 +233,10 @@ class Moving(Wrapper):
         if self.capabilities.relocate:
             self._over(leg)
 
-    async def _sent(self, leg: Leg, described: Commit | None) -> ObjectInfo:
-        """The copy of *leg*; a store that relocates has nothing left at its source then."""
-        if not self.capabilities.relocate:
-            return await copy_to(self.inner, Move(leg.source, leg.target, leg.etag), described, self._absent)
-        source = replace(leg.info, key=leg.source, etag=leg.etag)
-        (copy,) = await self.inner.relocate([Relocation(source=source, target=leg.target, commit=described, condition=self._absent)])
-        return copy
-
     def _stays(self, leg: Leg) -> None:
         """It is seen where it lies again."""
         self._over(leg)
         self.overlay.put(leg.source)
-
-    @property
-    def _absent(self) -> Condition:
-        return Absent() if self.capabilities.conditional_put else None
 
     async def _delete(self, leg: Leg) -> None:
         try:

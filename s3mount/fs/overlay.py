@@ -91,10 +91,10 @@ class Asked:
     after: str
     limit: int
 
-    def text(self, key: str) -> str:
-        """What shows *key*: itself, or the common prefix in which it is."""
+    def rolled_up(self, key: str) -> str | None:
+        """The common prefix that shows *key*, be it the key itself; None where that is shown as an object."""
         cut = key.find(self.delimiter, len(self.prefix)) if self.delimiter else -1
-        return key if cut < 0 else key[: cut + len(self.delimiter)]
+        return None if cut < 0 else key[: cut + len(self.delimiter)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +208,10 @@ class Overlay:
         at = bisect_left(self._targets, max(asked.prefix, asked.after))
         while at < len(self._targets) and len(found) <= asked.limit and (key := self._targets[at]).startswith(asked.prefix):
             leg = self.waiting(key)
-            text = asked.text(key)
-            if leg is not None and text > asked.after:
-                found[text] = leg if text == key else None
-            at = at + 1 if leg is None or text == key else bisect_left(self._targets, text + END)
+            rolled_up = asked.rolled_up(key)
+            if leg is not None and (text := rolled_up or key) > asked.after:
+                found[text] = leg if rolled_up is None else None
+            at = at + 1 if leg is None or rolled_up is None else bisect_left(self._targets, rolled_up + END)
         return found
 
     # -- coming and going ----------------------------------------------------------------

@@ -17,7 +17,7 @@ see the steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from s3mount.errors import (
@@ -33,7 +33,7 @@ from s3mount.errors import (
     NotFound,
     NotSupported,
 )
-from s3mount.fs.carry import Carrier
+from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.copies import each
 from s3mount.fs.entries import Entries
 from s3mount.fs.files import Files
@@ -43,6 +43,7 @@ from s3mount.fs.metadata import Metadata
 from s3mount.fs.moving import ANSWER_KEYS
 from s3mount.fs.names import Kind
 from s3mount.fs.namespace import Namespace, Sight
+from s3mount.fs.riders import Riders
 from s3mount.fs.volume import Volume
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, Relocation
@@ -71,8 +72,9 @@ class Renames:
         self._entries = entries
         self._metadata = metadata
         self._store = volume.store
-        undoing = None if volume.moving is None else volume.moving.undoing
-        self._carrier = Carrier(volume.store, volume.options.journal, lambda move: self.described(move.source, move.etag), undoing)
+        self._carrier = Carrier(
+            volume.store, volume.options.journal, lambda move: self.described(move.source, move.etag), behind=volume.moving
+        )
         if volume.moving is not None:
             volume.moving.attend(self)
 
@@ -186,13 +188,17 @@ class Renames:
                 await self._relocate({target: info}, replaced, replace=replace)
             else:
                 move = Move(source, target, info.etag, info.mtime_ns)
-                await self._carrier.carry([move], self._copied, below=target, replaces=replace)
+                await self._carry([move], Way(source=source, target=target, replaces=replace, empty=replaced is None))
         except AlreadyExists:
             self._volume.changes.note(target)
             raise Exists("The name is taken.") from None
         except NotFound:
             self._volume.changes.note(source)
             raise NoEntry("There is no such name.") from None
+
+    async def _carry(self, moves: Sequence[Move], way: Way) -> None:
+        async with Riders(self._volume, self._files) as riders:
+            await self._carrier.carry(moves, way, riders)
 
     async def _relocate(self, sources: Mapping[Key, ObjectInfo], replaced: ObjectInfo | None = None, *, replace: bool = False) -> None:
         """Have *sources* under these keys, all at once. Raises NotFound, PreconditionFailed."""
@@ -214,10 +220,6 @@ class Renames:
         """What the copy of *key* is to say of itself, where the inode has attributes that its object lacks."""
         inode = self._volume.inodes.file_at(key)
         return None if inode is None or inode.etag != etag else self._files.described(inode)
-
-    async def _copied(self, move: Move, info: ObjectInfo) -> None:
-        """The inode of *move* goes with the copy."""
-        await self.arrived(move.source, move.etag, info)
 
     async def arrived(self, key: Key, former: ETag, copy: ObjectInfo) -> None:
         """What was seen under *key* as version *former* is *copy* from now on."""
@@ -307,7 +309,7 @@ class Renames:
             await self._relocate({Key(target + info.key[len(source) :]): info for info in infos})
         else:
             moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag, info.mtime_ns) for info in reversed(infos)]
-            await self._carrier.carry(moves, self._copied, below=target, replaces=False)
+            await self._carry(moves, Way(source=source, target=target))
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:
         """Stems *names* are called otherwise now, all at once."""

@@ -1,6 +1,6 @@
 """Large renames that a former mount could not finish: seen as done from the first moment of the next one, and carried behind it.
 
-Owns: what is left to do for each key, from listings of both ends instead of two HEADs a key.
+Owns: what is left to do for each key, from listings of both ends instead of two HEADs a key; or what a rename of this one has left.
 Must not know: how keys are carried, inodes, how records are found.
 
     a record --its keys are listed where they were, and where they go--> by `journal.decide`
@@ -14,12 +14,12 @@ What lies where the keys came from and is none of them was put there since: it i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from s3mount.fs.batches import Batches
 from s3mount.fs.copies import each
-from s3mount.fs.journal import Record, Step, decide
+from s3mount.fs.journal import Move, Record, Step, decide
 from s3mount.fs.overlay import Area, Leg, Overlay
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import PAGE_KEYS, ObjectStore
@@ -56,6 +56,19 @@ async def taken_up(
         for key in found.others:
             overlay.put(key)
     return legs
+
+
+def left_behind(
+    overlay: Overlay, batches: Batches, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str
+) -> Sequence[Leg]:
+    """The legs of a rename of *source* whose *copies*, by number, are there and whose sources could not be deleted; seen from now on."""
+    area = Area(source)
+    legs = {Leg(moves[number].source, replace(copy, etag=moves[number].etag), (area,)): number for number, copy in copies.items()}
+    batches.begin(record, legs)
+    overlay.add(area, list(legs))
+    for leg, number in legs.items():
+        overlay.copied(leg, copies[number])
+    return list(legs)
 
 
 async def remaining(store: ObjectStore, record: Record, numbers: Sequence[int]) -> Remaining | None:

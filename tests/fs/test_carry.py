@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavailable
-from s3mount.fs.carry import Carrier
+from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.copies import AT_ONCE
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.model import ETag, Key, ObjectInfo
@@ -89,7 +89,7 @@ async def test_what_was_put_where_a_key_came_from_is_not_taken_for_it_by_whoever
         carrier = Carrier(Faulty(store, away), tmp_path)
         if begin == "carry":
             with pytest.raises(Unavailable):
-                await carrier.carry(moves, nothing, below="e/", replaces=False)
+                await carrier.carry(moves, Way(source="d/", target="e/"), Rider())
         else:
             Journal(tmp_path).begin(moves).leave()
             await carrier.recover()
@@ -157,11 +157,27 @@ def is_empty(folder: Path) -> bool:
     return not list(folder.iterdir())
 
 
-# -- carrying -------------------------------------------------------------------------------
-
-
 async def nothing(move: Move, info: ObjectInfo) -> None:
     pass
+
+
+class Rider:
+    """Somebody who is told of copies, and does *then* something."""
+
+    def __init__(self, then: Callable[[Move, ObjectInfo], Awaitable[None]] = nothing) -> None:
+        self._then = then
+
+    async def copied(self, move: Move, info: ObjectInfo) -> None:
+        await self._then(move, info)
+
+    async def back(self) -> None:
+        raise AssertionError("nobody goes back here")
+
+
+ALONG = Way(source="a/", target="b/")
+
+
+# -- carrying -------------------------------------------------------------------------------
 
 
 async def filled(store: ObjectStore, count: int) -> list[Move]:
@@ -180,7 +196,7 @@ async def test_all_keys_are_carried_over_many_at_a_time() -> None:
     limits = Limited(Faulty(store, script), Limits(change=4))
     moves = await filled(store, 100)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(Carrier(limits, None).carry, moves, nothing, below="b/", replaces=False))
+        nursery.start_soon(partial(Carrier(limits, None).carry, moves, ALONG, Rider()))
         await trio.testing.wait_all_tasks_blocked()
         assert limits.waiting(Kind.CHANGE) == AT_ONCE - 4
         until.set()
@@ -193,7 +209,7 @@ async def test_a_copy_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> 
     moves = await filled(store, 50)
     script.add("copy", *[Fault()] * 40, Fault(before=AccessDenied("no")))
     with pytest.raises(AccessDenied):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, ALONG, Rider())
     assert await keys_of(store) == sorted(move.source for move in moves)
     assert is_empty(tmp_path)
 
@@ -204,7 +220,7 @@ async def test_a_copy_whose_reply_was_lost_is_undone_like_the_others(tmp_path: P
     moves = await filled(store, 50)
     script.add("copy", *[Fault()] * 40, lost_reply())
     with pytest.raises(OutcomeUnknown):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, ALONG, Rider())
     assert await keys_of(store) == sorted(move.source for move in moves)
 
 
@@ -232,7 +248,7 @@ async def test_a_deletion_that_fails_is_made_good_by_the_next_mount(tmp_path: Pa
     moves = await filled(store, 50)
     script.add("delete", *[Fault()] * 10, Fault(before=Unavailable("no")))
     with pytest.raises(Unavailable):
-        await Carrier(Faulty(store, script), tmp_path).carry(moves, nothing, below="b/", replaces=False)
+        await Carrier(Faulty(store, script), tmp_path).carry(moves, ALONG, Rider())
     keys = await keys_of(store)
     assert set(keys) >= {move.target for move in moves}
     await Carrier(store, tmp_path).recover()
@@ -248,7 +264,7 @@ async def test_what_somebody_else_wrote_meanwhile_stays(tmp_path: Path) -> None:
         if move.source == "a/001":
             await store.another().put(move.source, b"theirs")
 
-    await Carrier(store, tmp_path).carry(moves, interfere, below="b/", replaces=False)
+    await Carrier(store, tmp_path).carry(moves, ALONG, Rider(interfere))
     assert await keys_of(store) == ["a/001", *sorted(move.target for move in moves)]
     assert await read(store, Key("a/001")) == b"theirs"
 
@@ -288,7 +304,7 @@ async def test_killed_at_any_request_the_next_mount_finishes_it(tmp_path: Path, 
         journal, kept = tmp_path / f"{at}", tmp_path / f"{at}-kept"
         dying = Dying(store, at=at, after=after, journal=journal, kept=kept)
         try:
-            await Carrier(dying, journal).carry(moves, nothing, below="b/", replaces=False)
+            await Carrier(dying, journal).carry(moves, ALONG, Rider())
         except (Killed, BaseExceptionGroup):
             pass
         else:
@@ -326,7 +342,7 @@ async def test_a_tree_is_not_copied_over_what_somebody_else_has_put_there(tmp_pa
     moves = await filled(store, 3)
     await store.another().put(Key("b/001"), b"theirs")
     with pytest.raises(AlreadyExists):
-        await Carrier(store, tmp_path).carry(moves, nothing, below="b/", replaces=False)
+        await Carrier(store, tmp_path).carry(moves, ALONG, Rider())
     assert await keys_of(store) == [*sorted(move.source for move in moves), "b/001"]
     assert await read(store, Key("b/001")) == b"theirs"
     assert is_empty(tmp_path)

@@ -105,6 +105,17 @@ async def test_a_rename_answers_before_anything_is_copied(tmp_path: Path) -> Non
         assert await rig.mount.names("e") == NAMES
 
 
+async def test_an_empty_directory_is_listed_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: its marker was taken for an object without a name, and the directory was not seen until it had arrived."""
+    async with rigged() as rig:
+        await rig.store.put(Key("d/empty/"), b"")
+        await rig.mount.rename("d", "e")
+        assert await rig.mount.names("e") == sorted([*NAMES, "empty"])
+        assert await rig.mount.names("e/empty") == []
+        await rig.arrive()
+        assert await rig.mount.names("e") == sorted([*NAMES, "empty"])
+
+
 async def test_it_is_carried_many_keys_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
     async with rigged(faults=lambda op: Fault(delay=COPY_S) if op.verb in ("copy", "delete") else None) as rig:
         began = trio.current_time()

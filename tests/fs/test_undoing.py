@@ -12,16 +12,18 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, NoEntry, OutcomeUnknown
-from s3mount.fs.carry import Carrier
+from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.journal import Journal, Move, Record
+from s3mount.fs.moving import RETRY_S as LATER_S
 from s3mount.fs.rename import NOREPLACE
 from s3mount.fs.undoing import RETRY_MAX_S, RETRY_S
-from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.model import ETag, Key
 from s3mount.store.api import Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
 from tests.fs.mounted import Mounted
+from tests.fs.test_carry import Rider
 from tests.store.registry import keys_of, read
 
 T = TypeVar("T")
@@ -235,10 +237,7 @@ async def test_a_rename_cut_off_in_the_middle_leaves_no_copy(tmp_path: Path) -> 
 
 
 async def carried(carrier: Carrier, moves: Sequence[Move]) -> None:
-    async def nothing(move: Move, info: ObjectInfo) -> None:
-        pass
-
-    await carrier.carry(moves, nothing, below="two/", replaces=False)
+    await carrier.carry(moves, Way(source="one/", target="two/"), Rider())
 
 
 async def test_killed_while_it_undoes_the_next_mount_does_the_rest(tmp_path: Path) -> None:
@@ -267,6 +266,120 @@ async def test_a_later_rename_from_where_a_copy_lay_is_nobodys_to_undo(tmp_path:
     await Carrier(store, tmp_path).recover()
     assert await keys_of(store) == ["one", "three"]
     assert not records(tmp_path)
+
+
+# -- sources that cannot be deleted ---------------------------------------------------------
+
+
+async def filled() -> tuple[MemoryStore, Rights]:
+    store = MemoryStore(LIKE_S3)
+    for number in range(COUNT):
+        await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
+    return store, Rights()
+
+
+async def test_where_no_source_can_be_deleted_the_rename_has_not_happened(tmp_path: Path) -> None:
+    """Regression: all was there under both names until the next mount. Whoever has a file open goes on with it."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    fh = await mount.open("one/2")
+    rights.left = COUNT
+    with pytest.raises(AccessDenied):
+        await mount.rename("one", "two")
+    assert len(await keys_of(store)) == 2 * COUNT
+    await require_only_one(mount)
+    assert await mount.fs.read(fh, 0, 9) == b"2"
+    rights.left = 1000
+    await mount.fs.write(fh, 0, b"!")
+    await mount.close(fh)
+    assert await read(store, Key("one/2")) == b"!"
+    await mount.rename("one", "two")
+    assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
+    assert not records(tmp_path)
+
+
+async def test_a_file_that_cannot_be_deleted_is_not_there_twice(tmp_path: Path) -> None:
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    rights.left = 1
+    with pytest.raises(AccessDenied):
+        await mount.rename("one/1", "one/new")
+    await require_only_one(mount)
+    rights.left = 1000
+    await mount.rename("one/1", "one/new")
+    assert await mount.names("one") == ["0", "2", "3", "4", "new"]
+    assert len(await keys_of(store)) == COUNT
+    assert not records(tmp_path)
+
+
+async def test_attributes_that_went_with_a_copy_are_saved_though_the_rename_fails(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        await mount.chmod("one/2", 0o600)
+        rights.left = COUNT
+        with pytest.raises(AccessDenied):
+            await mount.rename("one", "two")
+        rights.left = 1000
+        assert (await mount.stat("one/2")).mode & 0o777 == 0o600
+        await mount.fs.sync()
+        nursery.cancel_scope.cancel()
+    assert (await Mounted(store).stat("one/2")).mode & 0o777 == 0o600
+
+
+async def test_where_some_sources_have_gone_the_rename_is_done_and_the_others_go_later(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: half of it was there under both names, and its repetition said that the directory is not empty."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        rights.left = COUNT + 2
+        await mount.rename("one", "two")
+        assert len(await keys_of(store)) == 2 * COUNT - 2
+        assert await mount.names() == ["two"]
+        assert await mount.names("two") == [f"{number}" for number in range(COUNT)]
+        with pytest.raises(AccessDenied):
+            await mount.fs.sync()
+        rights.left = 1000
+        await trio.sleep(LATER_S + 1)
+        assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
+        assert not records(tmp_path)
+        nursery.cancel_scope.cancel()
+    mount.fs.check()
+
+
+async def test_a_source_whose_deletion_is_in_doubt_goes_later(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        rights.left, rights.lost = 2, True
+        await mount.rename("one/1", "one/new")
+        rights.left, rights.lost = 1000, False
+        assert await mount.names("one") == ["0", "2", "3", "4", "new"]
+        await mount.fs.sync()
+        assert not records(tmp_path)
+        nursery.cancel_scope.cancel()
+
+
+async def test_killed_before_the_others_have_gone_the_next_mount_deletes_them(tmp_path: Path) -> None:
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        rights.left = COUNT + 2
+        await mount.rename("one", "two")
+        nursery.cancel_scope.cancel()
+    rights.left = 1000
+    rig = Rig(store, rights, tmp_path, mount)
+    assert await (await rig.next_mount()).names() == ["two"]
+    assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
+    assert not rig.journal
 
 
 def test_a_record_says_that_it_is_to_be_undone(tmp_path: Path) -> None:

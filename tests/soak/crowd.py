@@ -53,13 +53,6 @@ class Crowd(Insistent):
             if self.former:
                 self.acknowledged(self.former + name[len(self.place) :], None, None)
 
-    def _sync(self) -> None:
-        fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
     def look(self, rng: random.Random) -> None:
         expected = {name[len(self.place) + 1 :] for name in self.world}
 

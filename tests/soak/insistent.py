@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import shutil
 import threading
 import time
 from collections import Counter, deque
@@ -301,6 +300,7 @@ class Insistent:
         if not name or name == new:
             return
         self._insist(lambda: os.rename(self.home / name, self.home / new), lambda: self._move_if_there(name, new))
+        self._insist(self._sync)
         self._know_moved([(name, new)])
 
     def _move_if_there(self, name: str, new: str) -> None:
@@ -308,13 +308,14 @@ class Insistent:
             os.rename(self.home / name, self.home / new)
         except FileNotFoundError:
             os.stat(self.home / new)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            # What a failed rename has left there are copies: whoever takes them away loses nothing, which the end proves.
-            self.told["copies taken away by hand"] += 1
-            shutil.rmtree(self.home / new)
-            os.rename(self.home / name, self.home / new)
+
+    def _sync(self) -> None:
+        """A rename is acknowledged by the name that one sees; that nothing is left of the old one, by fsync of the directory."""
+        fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def unlink(self, rng: random.Random) -> None:
         if not (name := self._some(rng)):
@@ -334,6 +335,7 @@ class Insistent:
         if any(path.startswith(f"{new}/") for path in self.world):
             return
         self._insist(lambda: os.rename(self.home / name, self.home / new), lambda: self._move_if_there(name, new))
+        self._insist(self._sync)
         self._know_moved([(path, new + path[len(name) :]) for path in inside])
 
     def _fill_folder(self, rng: random.Random, name: str) -> None:

@@ -76,6 +76,13 @@ def test_pages_tell_the_tree_under_its_new_name(
         assert told == ([found.key for found in wanted.objects], list(wanted.prefixes))
 
 
+def test_a_key_that_ends_with_the_delimiter_is_told_as_a_prefix() -> None:
+    overlay, area = Overlay(), Area("dir/")
+    overlay.add(area, [Leg(Key("dir/a/"), info("to/a/"), (area,))])
+    assert all_pages(overlay, ["dir/a/"], "to/", "/", 5) == ([], ["to/a/"])
+    assert all_pages(overlay, ["dir/a/"], "to/a/", "/", 5) == (["to/a/"], [])
+
+
 def test_what_is_put_below_a_source_is_seen_and_what_is_removed_is_not() -> None:
     overlay, area = Overlay(), Area("dir/")
     overlay.add(area, [Leg(Key("dir/a"), info("to/a"), (area,))])
