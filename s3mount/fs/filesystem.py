@@ -22,6 +22,7 @@ import logging
 import stat
 import time
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from math import inf
 
 import trio
@@ -52,6 +53,10 @@ BACKGROUND_SECONDS = 5.0
 TRANSIENT = (Unavailable, TimedOut, Throttled, OutcomeUnknown)
 
 log = logging.getLogger(__name__)
+
+
+# All may have arrived when nobody waits any more: so long it may take to find that out.
+LAST_LOOK_S = 1.0
 
 
 class Filesystem:
@@ -208,9 +213,11 @@ class Filesystem:
         """On return everything so far is committed, and safe from a power cut. Raises the failures as one."""
         await self._save("")
 
-    async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None, limit: float = inf) -> None:
+    async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None, by: float | None = None) -> None:
+        """*by*: no longer than until then, nor than `flush_timeout_s`; None: as long as it takes."""
         failures: list[Exception] = []
-        with trio.move_on_after(limit) as saving:
+        limit = self._volume.options.flush_timeout_s
+        with trio.move_on_at(inf if by is None else min(by, trio.current_time() + limit)) as saving:
             failures.extend(await self._files.save_all(prefix))
         if saving.cancelled_caught:
             failures.append(Unavailable(f"After {limit:g} s there is no room for all that is to be stored."))
@@ -259,21 +266,25 @@ class Filesystem:
             except S3MountError:
                 pass  # they stay with their directories until next time
 
-    async def aclose(self) -> None:
-        """Commit what is open, sync, drop everything. What could not be committed is kept aside, and raised as one."""
+    async def aclose(self, *, by: float = inf) -> None:
+        """Commit what is open, sync, drop everything. What could not be committed is kept aside, and raised as one.
+
+        *by*: when, by trio's clock, a store that gets commits later is not waited for any more; each step has `flush_timeout_s` at most.
+        """
         try:
             if self._volume.can.deferred:
-                await self._save("", sync=self._sync_in_time, limit=self._volume.options.flush_timeout_s)
+                await self._save("", sync=partial(self._sync_in_time, by), by=by)
             else:
                 await self._save("")
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.aclose()
 
-    async def _sync_in_time(self) -> None:
+    async def _sync_in_time(self, by: float) -> None:
         """Until the store has got what is safe on local disk, however often that takes, but not longer than the user wants to wait."""
         limit, refusals = self._volume.options.flush_timeout_s, set[str]()
-        with trio.move_on_after(limit):
+        now = trio.current_time()
+        with trio.move_on_at(max(min(by, now + limit), now + min(limit, LAST_LOOK_S))):
             while True:
                 try:
                     return await self._store.sync()

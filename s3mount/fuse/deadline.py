@@ -1,6 +1,6 @@
-"""Deadlines: one that always holds, and one that costs nothing unless the work waits.
+"""Deadlines: one that always holds, one that costs nothing unless the work waits, and one that may come earlier than was said.
 
-Owns: `strictly_within`, `within`.
+Owns: `strictly_within`, `within`, `Bounded`.
 Must not know: what is given up.
 
 A trio cancel scope costs a quarter of a whole small request (15 of 55 microseconds, measured), and most of those are answered without
@@ -13,6 +13,7 @@ has one (a store's time-out, a nursery) it is left with that.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar, cast
@@ -26,6 +27,29 @@ async def strictly_within(seconds: float, work: Coroutine[Any, Any, Answer]) -> 
     """The result of *work*; TooSlowError when it took longer than *seconds*."""
     with trio.fail_after(seconds):
         return await work
+
+
+class Bounded:
+    """Work that has *seconds* each, and no longer than until `end` (of trio's clock), which may be told while it is under way."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = math.inf
+        self._seconds = seconds
+        self._under_way: set[trio.CancelScope] = set()
+
+    async def strictly(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """The result of *work*; TooSlowError when it took longer."""
+        with trio.fail_at(min(self.end, trio.current_time() + self._seconds)) as scope:
+            self._under_way.add(scope)
+            try:
+                return await work
+            finally:
+                self._under_way.discard(scope)
+
+    def end_by(self, moment: float) -> None:
+        self.end = moment
+        for scope in self._under_way:
+            scope.deadline = min(scope.deadline, moment)
 
 
 @types.coroutine

@@ -4,7 +4,8 @@ Owns: the translation, the deadline of every request, and the only net: nothing 
 takes the mount down with it).
 Must not know: objects, keys, commits.
 
-- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT.
+- No INTERRUPT reaches us, so every handler has a deadline after which it is cancelled and answers ETIMEDOUT. At the end of a mount that of
+  commits comes earlier (`commits`): nobody waits in a `close` for a store that is away when the mount itself no longer does.
 - The buffer that `Filesystem.read` returns is valid until the next checkpoint: nothing here awaits between it and the reply.
 - RELEASE is a background request for the kernel, like readahead and writeback, and only `max_background` of those run at once (12, unless
   raised). Nobody waits for its answer. So a few are served in place; beyond `RELEASES_IN_PLACE` they are answered first and go on in the
@@ -31,7 +32,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from s3mount.errors import AlreadyExists, FsError, InvalidName, NoEntry, NotFound, TooLarge, Unsupported, errno_of
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fuse.attributes import dot_entry, no_entry, to_change, to_entry, to_statvfs
-from s3mount.fuse.deadline import strictly_within, within
+from s3mount.fuse.deadline import Bounded, strictly_within, within
 from s3mount.model import Attr, Caller
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def reply_errno_at_once(handler: Handler[Args, Answer]) -> Handler[Args, Answer]
 
 def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno`, within the deadline for commits."""
-    return _guarded(handler, lambda self, work: strictly_within(self.deadlines.commit_s, work))
+    return _guarded(handler, lambda self, work: self.commits.strictly(work))
 
 
 def reply_errno_of_removal(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
@@ -158,6 +159,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, fs: Filesystem, nursery: trio.Nursery, *, ttl_s: float, xattrs: bool, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
+        self.commits = Bounded(deadlines.commit_s)
         self.removing_within = within if fs.is_near else strictly_within
         self.refusals = Refusals()
         self._fs = fs

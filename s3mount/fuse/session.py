@@ -9,7 +9,8 @@ Must not know: which store it is (it is handed a way to open one), terminals, co
 How the main loop ends:
 - somebody unmounts: the kernel has written every dirty page back before; what was open is committed by `Filesystem.aclose`;
 - the first SIGTERM, SIGINT or SIGHUP: the kernel is asked for its dirty pages, then we unmount. A mount that is in use is detached,
-  asked once more, and ended under its users: what they write later fails with ENOTCONN;
+  asked once more, and ended under its users: what they write later fails with ENOTCONN. With --write-back all of that takes no longer than
+  --flush-timeout: who waits in a `close` for room by then is told so, and what he wrote is kept aside;
 - a second signal, at any time from then on: stop now. What was not committed is lost, and the error says so;
 - a defect in the loop itself: as an unmount, and the defect is raised in the end.
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import math
 import os
 import signal
 import time
@@ -42,6 +44,7 @@ from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
 from s3mount.fuse import mountpoint, runtime, tuning, utab
 from s3mount.fuse.control import Answer, Control, path_in
+from s3mount.fuse.deadline import Bounded
 from s3mount.fuse.giving_back import give_back_now_and_then
 from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.intake import MOMENT_S, Intake, in_place_of_trio
@@ -127,6 +130,8 @@ class Mount:
         self._began_ns = time.time_ns()
         self._finishing = False
         self._detached = False
+        self._end = math.inf
+        self._commits: Bounded | None = None
         self._stop_now = trio.CancelScope()
 
     async def run(self, open_store: OpenStore) -> None:
@@ -142,7 +147,7 @@ class Mount:
         invalidator = Invalidator(partial(occupied, options.mountpoint, shared=shared))
         fs = Filesystem(store, self._options.fs, invalidate=invalidator)
         async with trio.open_nursery() as attendants:
-            attendants.start_soon(self._heed_signals, attendants)
+            attendants.start_soon(self._heed_signals, attendants, store.capabilities.deferred)
             attendants.start_soon(Control(self._control, self._verbs(fs, store)).serve)
             try:
                 await fs.recover()
@@ -155,7 +160,7 @@ class Mount:
                 self._finishing = True
                 attendants.start_soon(_ask_for_patience)
                 try:
-                    await fs.aclose()
+                    await fs.aclose(by=self._end)
                 finally:
                     self.kept = fs.outstanding().kept
             attendants.cancel_scope.cancel()
@@ -165,6 +170,8 @@ class Mount:
         async with trio.open_nursery() as requests:
             options = self._options
             operations = Operations(fs, requests, ttl_s=options.fs.metadata_ttl_s, xattrs=options.fs.xattrs, deadlines=options.deadlines)
+            self._commits = operations.commits
+            self._commits.end_by(self._end)
             handshake = _init(operations, options)
             try:
                 async with trio.open_nursery() as loop:
@@ -222,7 +229,7 @@ class Mount:
 
     # -- the end --------------------------------------------------------------------------
 
-    async def _heed_signals(self, attendants: trio.Nursery) -> None:
+    async def _heed_signals(self, attendants: trio.Nursery, deferred: bool) -> None:
         with trio.open_signal_receiver(*SIGNALS) as received:
             heard = 0
             async for number in received:
@@ -233,8 +240,16 @@ class Mount:
                     return
                 log.info("%s: committing what is open, then unmounting", signal.Signals(number).name)
                 if not self._finishing:
+                    if deferred:
+                        self._end_by(trio.current_time() + self._options.fs.flush_timeout_s)
                     attendants.start_soon(_ask_for_patience)
                     attendants.start_soon(self._take_off)
+
+    def _end_by(self, moment: float) -> None:
+        """Nobody waits any longer for a store that gets commits later, be he in a `close` just now."""
+        self._end = moment
+        if self._commits is not None:
+            self._commits.end_by(moment)
 
     async def _take_off(self) -> None:
         path = self._options.mountpoint

@@ -23,7 +23,7 @@ from s3mount.fs.options import FsOptions
 from s3mount.fuse import runtime, session
 from s3mount.fuse.attributes import to_entry, to_statvfs
 from s3mount.fuse.daemon import Ready, in_background
-from s3mount.fuse.deadline import strictly_within, within
+from s3mount.fuse.deadline import Bounded, strictly_within, within
 from s3mount.fuse.mountpoint import mounted_at, require_fit
 from s3mount.fuse.notify import notify
 from s3mount.fuse.operations import Refusals
@@ -115,6 +115,25 @@ async def test_work_can_be_cancelled_from_outside(autojump_clock: trio.testing.M
     with trio.move_on_after(1) as scope:
         await within(100, hang())
     assert scope.cancelled_caught
+
+
+async def test_an_end_that_is_told_meanwhile_holds_for_work_under_way_and_for_what_begins_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bounded = Bounded(1000)
+
+    async def given_up() -> None:
+        with pytest.raises(trio.TooSlowError):
+            await bounded.strictly(hang())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(given_up)
+        await trio.sleep(10)
+        bounded.end_by(trio.current_time() + 5)
+        nursery.start_soon(given_up)
+    assert trio.current_time() == pytest.approx(15)
+    await given_up()
+    assert trio.current_time() == pytest.approx(15)
 
 
 # -- refusals -----------------------------------------------------------------------------

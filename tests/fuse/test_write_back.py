@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.writeback.sender import GATHER_S, SETTLE_S
-from tests.fuse.mounting import PATIENCE_S, Mount, until
+from tests.fuse.mounting import PATIENCE_S, Mount, s3mount, until
 from tests.fuse.remote import boto, bucket_name, remote, remote_mount
 from tests.server.serving import served
 from tests.wire.faults import Rule
@@ -260,3 +261,26 @@ def test_unmounting_waits_no_longer_than_it_was_told(front: Front, bucket: Bucke
     mount.start()
     bucket.wait(["a"])
     assert (mount.path / "a").read_bytes() == b"safe"
+
+
+def test_who_waits_for_room_while_the_mount_ends_is_told_in_time(front: Front, bucket: Bucket, mount: Mount) -> None:
+    """Regression: with the store away the close of what found no room, and with it the mount, hung for six hours after SIGTERM."""
+    mount.stop()
+    mount.options = (*mount.options, "--flush-timeout", "2s", "--spool-size", "1MiB")
+    mount.start()
+    front.spoil(DOWN)
+    (mount.path / "a").write_bytes(bytes(MiB))
+    with subprocess.Popen(["cp", "/dev/stdin", mount.path / "b"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as cp:
+        assert cp.stdin is not None
+        cp.stdin.write(b"written" * 1000)
+        cp.stdin.close()
+        until(lambda: any(file["sending"] for file in json.loads(s3mount("status", "--json", mount.path).stdout)["waiting"]))
+        mount.expected = [".*"]
+        mount.process.terminate()
+        assert mount.process.wait(PATIENCE_S) == 1
+        assert cp.wait(PATIENCE_S) != 0
+        assert cp.stderr is not None
+        assert b"timed out" in cp.stderr.read()
+    kept = [json.loads(line) for line in s3mount("pending", "--json", f"s3://{bucket.name}").stdout.splitlines()]
+    assert {(item["key"], item["size"]) for item in kept} == {("a", MiB), ("b", 7000)}
+    front.spoil()
