@@ -413,6 +413,15 @@ async def test_a_whole_object_is_asked_with_its_checksum_and_verified() -> None:
         assert said == [len(BODY)]
 
 
+async def test_a_whole_object_that_is_said_to_be_shorter_than_its_version_is_no_data() -> None:
+    """Regression: a length cut short on the way was the caller's mistake, and a read failed for good."""
+    async with scripted() as server, lane_to(server.url) as lane:
+        server.plan = [[answer("200 OK", BODY[:50])], [summed(BODY)]]
+        with pytest.raises(Garbled):
+            await read(lane, if_match=TAG, size=len(BODY))
+        assert await read(lane, if_match=TAG, size=len(BODY)) == BODY
+
+
 async def test_bytes_that_do_not_fit_their_checksum_are_asked_for_again_and_never_given() -> None:
     spoilt = summed(b"!" + BODY[1:])
     async with scripted() as server, lane_to(server.url) as lane:

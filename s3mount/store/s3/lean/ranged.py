@@ -43,6 +43,8 @@ class Question:
         info = headers.info_of(self.key, {**head.fields, "content-length": str(total)})
         if self.if_match is not None and info.etag != self.if_match:
             raise changed(self.key)
+        if self.span.stop > total and self.whole:
+            raise Garbled(f"The endpoint says {total} bytes of a version of {self.key!r} that has {self.span.stop}.")
         if self.span.stop > total:
             raise ValueError(f"{self.span} does not lie inside {self.key!r} of {total} bytes")
         if (start, stop) != (self.span.start, self.span.stop):
