@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.leaving import LINGER_S, MANY
-from s3mount.writeback.sender import SETTLE_S
+from s3mount.writeback.sender import GATHER_S, SETTLE_S
 from s3mount.writeback.store import WriteBack
 from tests.store.registry import keys_of
 
@@ -123,6 +124,30 @@ async def test_what_has_arrived_is_not_in_the_journal_after_the_end(clock: MockC
     await store.sync(Key("file"))
     await store.aclose()
     assert in_journal(store) == ["stuck"]
+
+
+async def test_the_removals_of_a_request_leave_together(clock: MockClock, store: WriteBack) -> None:
+    for number in range(20):
+        await store.delete(Key(f"file{number}"))
+    before = store._pending.together.transactions
+    clock.jump(GATHER_S)
+    await wait_all_tasks_blocked()
+    clock.jump(LINGER_S)
+    while len(in_journal(store)) > 1:
+        await wait_all_tasks_blocked()
+    assert store._pending.together.transactions == before + 1
+
+
+async def test_bytes_stay_that_the_next_change_is_made_of(clock: MockClock, store: WriteBack) -> None:
+    await store.put(Key("file"), b"data")
+    entry = store._pending.chains.newest("file")
+    assert entry is not None
+    await store.sync(Key("file"))
+    assert "file" in in_journal(store)
+    again = replace(entry.record, id=0, key=Key("again"), commit_id="0" * 32)
+    await store._pending.put(again, {}, due=trio.current_time())
+    assert in_journal(store) == ["stuck", "again"]
+    store._journal.check()
 
 
 async def test_what_could_not_leave_with_a_change_leaves_after_it(
