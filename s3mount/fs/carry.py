@@ -167,11 +167,7 @@ class Carrier:
         """
         if self._journal is None:
             return
-        try:
-            records = await trio.to_thread.run_sync(lambda journal: list(journal.left_over()), self._journal)
-        except (OSError, ValueError) as error:
-            log.error("The journal of renames cannot be read: %s", error)
-            return
+        records = await trio.to_thread.run_sync(lambda journal: list(journal.left_over()), self._journal)
         taken: set[Key] = set()
         named: set[Key] = set()
         for record in records:

@@ -131,17 +131,22 @@ class Journal:
         return Record(held.make(self._folder, name, text, synced=True), moves, {})
 
     def left_over(self) -> Iterator[Record]:
-        """Records that nobody works on any more, each locked for us, the latest first. Raises OSError, ValueError for what is no record."""
+        """Records that nobody works on any more, each locked for us, the latest first. What is no record is told in the log, and stays."""
         for path in sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True):
-            ours = held.hold(path)
-            if ours is None:
-                continue
             try:
-                record = _parsed(ours, path.read_bytes())
-            except (ValueError, TypeError):
-                ours.leave()
-                raise ValueError(f"{path} is not a journal of this version of s3mount; move it away to go on without it.") from None
-            yield record
+                if (ours := held.hold(path)) is not None:
+                    yield _read(ours, path)
+            except (OSError, ValueError, TypeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is none of this version of s3mount"
+                log.error("The journal %s of a rename cannot be read (%s): what it tells of stays as it is", path, reason)
+
+
+def _read(ours: Held, path: Path) -> Record:
+    try:
+        return _parsed(ours, path.read_bytes())
+    except BaseException:
+        ours.leave()
+        raise
 
 
 def _parsed(ours: Held, text: bytes) -> Record:

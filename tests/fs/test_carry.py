@@ -147,10 +147,17 @@ def test_a_line_cut_off_by_a_crash_is_no_copy(tmp_path: Path) -> None:
     left.leave()
 
 
-def test_what_is_no_record_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "x.moves").write_text("2\n\n")
-    with pytest.raises(ValueError, match=r"x\.moves is not a journal"):
-        list(Journal(tmp_path).left_over())
+def test_what_is_no_record_is_told_by_name_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, text in (("v.moves", "2\n\n"), ("w.moves", "3"), ("x.moves", "1\n[1]\n\n"), ("y.moves", "1\n\n[]\n"), ("z.moves", "")):
+        (tmp_path / name).write_text(text)
+    assert [list(left.moves) for left in Journal(tmp_path).left_over()] == [[]]
+    for name in ("v.moves", "w.moves", "x.moves", "z.moves"):
+        assert f"{name} of a rename cannot be read" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def records(folder: Path) -> list[Path]:
+    return list(folder.glob("*.moves"))
 
 
 def is_empty(folder: Path) -> bool:
@@ -320,10 +327,17 @@ async def test_killed_at_any_request_the_next_mount_finishes_it(tmp_path: Path, 
     raise AssertionError("it never ends")
 
 
-async def test_a_journal_that_cannot_be_read_is_said_and_the_mount_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "x.moves").write_text("nonsense")
-    await Carrier(MemoryStore(LIKE_S3), tmp_path).recover()
-    assert "x.moves is not a journal" in caplog.text
+async def test_one_record_that_cannot_be_read_does_not_keep_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: nothing that was interrupted was finished any more."""
+    store = MemoryStore(LIKE_S3)
+    moves = await filled(store, 2)
+    Journal(tmp_path).begin(moves).leave()
+    nonsense = tmp_path / "99999.moves"
+    nonsense.write_text("nonsense")
+    await Carrier(store, tmp_path).recover()
+    assert "99999.moves of a rename cannot be read" in caplog.text
+    assert await keys_of(store) == sorted(move.target for move in moves)
+    assert [path.name for path in records(tmp_path)] == [nonsense.name]
 
 
 async def test_a_record_of_a_mount_that_lives_is_left_alone(tmp_path: Path) -> None:

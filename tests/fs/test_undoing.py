@@ -23,7 +23,7 @@ from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
 from tests.fs.mounted import Mounted
-from tests.fs.test_carry import Rider
+from tests.fs.test_carry import Rider, records
 from tests.store.registry import keys_of, read
 
 T = TypeVar("T")
@@ -87,10 +87,6 @@ async def rigged(folder: Path, *, copies: int = 3, lost: bool = False, ids: bool
         await rig.mount.rename("one", "two")
     assert len(await keys_of(store)) == COUNT + copies, "nothing could be taken back"
     return rig
-
-
-def records(folder: Path) -> list[Path]:
-    return list(folder.glob("*.moves"))
 
 
 def sources() -> list[str]:
