@@ -129,9 +129,11 @@ def sync_all(path: Path) -> None:
 
 
 def push_pages(fd: int) -> None:
-    """syncfs(2) of the file system that *fd* is on. It brings WRITEs and SETATTRs, and tells nothing of their outcome."""
-    if _libc.syncfs(fd) != 0:
-        raise OSError(ctypes.get_errno(), "syncfs failed")
+    """syncfs(2) of the file system that *fd* is on. It brings WRITEs and SETATTRs, and tells nothing of their outcome.
+
+    If it fails, some WRITE may have failed long ago, which was told then: of what is still lost the mount itself knows (see fs.lost).
+    """
+    _libc.syncfs(fd)
 
 
 def _take_off(path: Path, *, lazily: bool) -> None:

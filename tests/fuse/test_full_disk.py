@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from s3mount.fuse import mountpoint
 from s3mount.model import MiB
 from tests.fuse.conftest import AS_ROOT
-from tests.fuse.mounting import Mount
+from tests.fuse.mounting import Mount, abandon, s3mount
 
 pytestmark = [pytest.mark.fuse, pytest.mark.skipif(not AS_ROOT, reason="only root can mount a small disk")]
 
@@ -72,3 +73,33 @@ def test_many_small_files_take_the_room_of_a_large_one_just_removed(mount: Mount
     for number in range(200):
         (mount.path / f"small{number}").write_bytes(small)
     assert {(mount.path / f"small{number}").read_bytes() for number in range(200)} == {small}
+
+
+def outgrow(mount: Mount) -> None:
+    """A file that does not fit, removed again: the kernel's own memory of that outlasts it."""
+    mount.expected = ["No space|full"]
+    with pytest.raises(OSError) as refused:
+        (mount.path / "large").write_bytes(fits(mount, 2.0))
+    assert refused.value.errno == errno.ENOSPC
+    (mount.path / "large").unlink()
+
+
+def test_flush_tells_nothing_of_what_was_refused_and_removed_before(mount: Mount) -> None:
+    """Regression: syncfs(2) says once more that some write failed at some time."""
+    outgrow(mount)
+    (mount.path / "small").write_bytes(b"fits")
+    done = s3mount("flush", mount.path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mount_in_use_ends_well_though_a_write_was_refused_before(mount: Mount) -> None:
+    """Regression: the same of syncfs(2) ended it in the middle of unmounting."""
+    outgrow(mount)
+    fd = os.open(mount.path / "small", os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b"in use")
+    mount.process.send_signal(signal.SIGTERM)
+    mount.wait(0)
+    abandon(fd)
+    mount.judge()
+    mount.start()
+    assert (mount.path / "small").read_bytes() == b"in use"
