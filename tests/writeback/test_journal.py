@@ -289,3 +289,18 @@ def test_a_journal_of_a_version_that_did_not_shrink_learns_it(tmp_path: Path, mo
         assert size_of(journal.folder) < 1 * MiB
         assert [each.id for each in journal.records()] == [kept]
         journal.check()
+
+
+def test_a_journal_of_a_version_with_larger_pages_goes_on_and_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3mount.writeback.base.SPARE_BYTES", 2 * MiB)
+    with monkeypatch.context() as former:
+        former.setattr("s3mount.writeback.base.PAGE_BYTES", 16 * KiB)
+        with Journal.open(tmp_path / "j") as journal:
+            (kept,) = journal.apply([Enter(put("kept", "kept", "body", size=5), {"body": b"bytes"})])
+    with Journal.open(tmp_path / "j") as journal:
+        assert journal._base.execute("PRAGMA page_size").fetchone() == (16 * KiB,)
+        assert fill_and_empty(journal) > 4 * MiB
+        journal.shrink()
+        assert size_of(journal.folder) < 1 * MiB
+        assert [each.id for each in journal.records()] == [kept]
+        journal.check()
