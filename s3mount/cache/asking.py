@@ -79,6 +79,11 @@ class Asking:
         """Begin, or join, a page of the directory *stem* behind *after*."""
         return self._list(stem, "/", after, lambda asked, page: self._tables.listed(stem, after, page, asked), join=join)
 
+    def _page_as_it_is(self, stem: str) -> Flight[Page]:
+        """The first page of *stem*, whose answer itself counts: one under way since before a change of this mount is not joined."""
+        under_way = self._pages.get((stem, "/", ""))
+        return self.page(stem, join=under_way is None or not self._tables.has_changed(stem, under_way.asked))
+
     def flat(self, prefix: str, after: str, *, sought: str = "") -> Flight[Page]:
         """Begin, or join, a page of all keys below *prefix* behind *after*, for the sake of the directory *sought*."""
         return self._list(
@@ -147,7 +152,7 @@ class Asking:
 
     async def look(self, name: str) -> tuple[Found, Asked]:
         """As `find`, by HEAD and the first page of what lies below *name*: whoever looks for a directory reads it next."""
-        below = self.page(f"{name}/")
+        below = self._page_as_it_is(f"{name}/")
         info, _ = await self.head(Key(name))
         page = await below.wait()
         marker = next((found for found in page.objects if found.key == f"{name}/"), None)

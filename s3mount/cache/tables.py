@@ -19,7 +19,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 from s3mount.cache.leaf import Asked, Leaf, Mark, Stretch
 from s3mount.cache.spread import spread
@@ -269,6 +269,11 @@ class Tables:
         if change is not None and change.asked.number > asked.number:
             return change.value
         return Mark.UNKNOWN if asked.number < self._doubted else None
+
+    def has_changed(self, stem: str, asked: Asked) -> bool:
+        """Whether this mount has changed, or may have changed, anything below *stem* since the request *asked* was sent."""
+        since = takewhile(lambda change: change.asked.number > asked.number, reversed(self._changes.values()))
+        return asked.number < self._doubted or any(change.key.startswith(stem) for change in since)
 
     def forget_all(self) -> None:
         """More has changed than one would name: nothing that is known counts any more, nor what is under way."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from s3mount.errors import NotFound, OutcomeUnknown, PreconditionFailed
 from s3mount.model import Key
+from s3mount.store.api import ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from s3mount.store.wrap.base import Op
+from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
 from tests.cache.metadata.kit import around, list_all, remembering
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -106,3 +112,33 @@ async def test_files_removed_and_made_during_a_listing_neither_hide_nor_repeat_t
                 await store.put(Key(f"d/f{n:05}-new"), b"")
         assert len(told) == len(set(told))
         assert {f"d/f{n:05}" for n in range(5000) if n % 500 != 3} <= set(told)
+
+
+class LateLists(Wrapper):
+    """Listings are answered by the store at once, and come back when those of their prefix are let go."""
+
+    def __init__(self, inner: ObjectStore, *prefixes: str) -> None:
+        super().__init__(inner)
+        self.let_go = {prefix: trio.Event() for prefix in prefixes}
+
+    async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+        answer = await call()
+        if op.verb == "list":
+            await self.let_go[op.key].wait()
+        return answer
+
+
+async def test_a_directory_is_there_whose_listing_was_sent_before_this_mount_put_something_into_it(autojump_clock: MockClock) -> None:
+    late = LateLists(MemoryStore(LIKE_S3), "", "d/", "d/f/")
+    async with around(late, attributes="full") as store, trio.open_nursery() as nursery:
+        late.let_go["d/f/"].set()
+        assert (await store.find("d/f")).object is None
+        await store.put(Key("d/f"), b"x")
+
+        async def look() -> None:
+            assert (await store.find("d")).is_directory
+            late.let_go[""].set()
+
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        late.let_go["d/"].set()
