@@ -294,7 +294,8 @@ WRITES = {**SOME_BREAKS, "an upload broken off": Rule("reset_upload", at=0.5)}
 @pytest.mark.parametrize("rule", WRITES.values(), ids=WRITES)
 def test_what_was_closed_without_an_error_is_in_the_bucket(stage: Stage, patient: Mount, rule: Rule) -> None:
     """An upload whose very beginning got no answer is nobody's, and not looked at here."""
-    key = f"new-{rule.fault}-{rule.at}-{rule.code}"
+    key = f"new-{rule.fault}-{rule.at}-{rule.code}/file"
+    (patient.path / key).parent.mkdir()
     kinds = ("PUT", "UploadPart", "Complete", *LOOKING, *READING)
     stage.front.spoil(replace(rule, kinds=kinds, chance=0.3, seed=17))
     (patient.path / key).write_bytes(FILM[:MiB])
@@ -307,8 +308,9 @@ def test_what_was_closed_without_an_error_is_in_the_bucket(stage: Stage, patient
 
 def test_a_close_that_cannot_succeed_fails(stage: Stage, hasty: Mount) -> None:
     def write() -> None:
-        (hasty.path / "new-refused").write_bytes(b"never there")
+        (hasty.path / "new-refused/file").write_bytes(b"never there")
 
+    (hasty.path / "new-refused").mkdir()
     stage.front.spoil(replace(INTERNAL_ERROR, kinds=("PUT", "HEAD")))
     assert refused(write) == errno.EIO
     stage.front.spoil(replace(DENIED, kinds=("PUT",)))
