@@ -11,7 +11,7 @@ import os
 import random
 import stat
 from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,14 +163,22 @@ def shown(attr: Attr | None) -> object:
     return None if attr is None else (attr.mode, attr.size, attr.nlink, attr.mtime_ns if stat.S_ISREG(attr.mode) else 0)
 
 
+@asynccontextmanager
+async def opened(folder: Path, *, root: str = "") -> AsyncIterator[Pair]:
+    pair = Pair(folder, root=root)
+    try:
+        yield pair
+        await pair.fs.aclose()
+    finally:
+        pair.theirs.close()
+        pair.ours.close()
+
+
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
-    pair = Pair(tmp_path / "data")
-    await pair.hear()
-    yield pair
-    await pair.fs.aclose()
-    pair.theirs.close()
-    pair.ours.close()
+    async with opened(tmp_path / "data") as pair:
+        await pair.hear()
+        yield pair
 
 
 async def test_what_lasts_is_not_asked_for_again(pair: Pair) -> None:
@@ -184,11 +192,11 @@ async def test_what_lasts_is_not_asked_for_again(pair: Pair) -> None:
 
 
 async def test_nothing_lasts_before_the_store_is_followed(tmp_path: Path) -> None:
-    pair = Pair(tmp_path / "data")
-    pair.put("file")
-    assert not (await pair.kernel.stat("file")).lasting
-    await pair.hear()
-    assert (await pair.kernel.stat("file")).lasting
+    async with opened(tmp_path / "data") as pair:
+        pair.put("file")
+        assert not (await pair.kernel.stat("file")).lasting
+        await pair.hear()
+        assert (await pair.kernel.stat("file")).lasting
 
 
 async def test_a_file_that_another_process_removes_is_gone(pair: Pair) -> None:
@@ -327,21 +335,20 @@ async def test_while_the_store_cannot_tell_nothing_lasts(pair: Pair, monkeypatch
 
 
 async def test_only_what_lies_below_the_mounted_prefix_is_heard(tmp_path: Path) -> None:
-    pair = Pair(tmp_path / "data", root="a/b/")
-    await pair.hear()
-    for name in ("a/b/c/file", "a/x"):
-        pair.put(name)
-    await pair.hear()
-    assert await pair.is_there("c/file")
-    pair.put("a/x")
-    await pair.hear()
-    asked = pair.kernel.asked
-    assert await pair.is_there("c/file")
-    assert pair.kernel.asked == asked
-    pair.theirs.rename_prefix(BUCKET, "a/", "z/", durable=False)
-    await pair.hear()
-    assert not await pair.is_there("c/file")
-    await pair.fs.aclose()
+    async with opened(tmp_path / "data", root="a/b/") as pair:
+        await pair.hear()
+        for name in ("a/b/c/file", "a/x"):
+            pair.put(name)
+        await pair.hear()
+        assert await pair.is_there("c/file")
+        pair.put("a/x")
+        await pair.hear()
+        asked = pair.kernel.asked
+        assert await pair.is_there("c/file")
+        assert pair.kernel.asked == asked
+        pair.theirs.rename_prefix(BUCKET, "a/", "z/", durable=False)
+        await pair.hear()
+        assert not await pair.is_there("c/file")
 
 
 @pytest.fixture
