@@ -29,7 +29,7 @@ from s3mount.cli.pending_keeper import INCOMPLETE
 from s3mount.cli.pending_places import PendingPlace
 from s3mount.errors import AlreadyExists, Busy, NotFound, PreconditionFailed, S3MountError, Stale, StoreError, Unavailable
 from s3mount.fs.delivery import deliver, look
-from s3mount.model import Content, ETag, Hole, Kept, Matches, ObjectInfo, Piece, Staged
+from s3mount.model import Content, ETag, Hole, Kept, Key, Matches, ObjectInfo, Piece, Staged
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.wrap.base import Wrapper
 from s3mount.writeback.journal import Amend, Journal, Leave
@@ -101,14 +101,21 @@ async def in_its_words(store: ObjectStore, record: Record) -> Record:
     if former and is_local(former):
         info = await look(store, record.key, commit_of(former))
         record = replace(record, former=info.etag if info is not None else "")
-    wanted = record.condition.etag if isinstance(record.condition, Matches) else record.base.etag if record.base else None
-    if wanted is None or not is_local(wanted):
-        return record
-    info = await look(store, record.key, commit_of(wanted))
+    condition, base = record.condition, record.base
+    if isinstance(condition, Matches) and is_local(condition.etag):
+        info = await _as_there(store, record, record.key, condition.etag)
+        condition, base = Matches(info.etag), base and (base if record.reads else replace(info, size=base.size))
+    if base is not None and is_local(base.etag):
+        base = replace(await _as_there(store, record, base.key, base.etag), size=base.size)
+    return replace(record, condition=condition, base=base)
+
+
+async def _as_there(store: ObjectStore, record: Record, key: Key, etag: ETag) -> ObjectInfo:
+    """What *etag*, of a mount with --write-back, has become under *key*."""
+    info = await look(store, key, commit_of(etag))
     if info is None:
         raise PreconditionFailed(f"{record.key!r} is an edit of a version that is not in the bucket.")
-    base = record.base and replace(info, size=record.base.size)
-    return replace(record, base=base, condition=Matches(info.etag) if record.condition else None)
+    return info
 
 
 def _content(journal: Journal, record: Record) -> Content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from s3mount.cli.open_store import Stores
 from s3mount.cli.pending_items import Item, RunningMount, everything
 from s3mount.cli.pending_keeper import Keeper, left_behind
 from s3mount.cli.pending_places import PendingPlace, all_places, describe, place_of, reached_as
+from s3mount.cli.pending_send import in_its_words
 from s3mount.cli.store_options import Choice
 from s3mount.config import parse_url
 from s3mount.errors import AccessDenied, Stale, Unavailable
@@ -22,7 +24,7 @@ from s3mount.model import Absent, Condition, Content, ETag, Hole, Kept, Key, Mat
 from s3mount.store.api import COMMIT_ID, Commit
 from s3mount.store.s3.options import S3Options
 from s3mount.writeback.journal import Enter, Journal
-from s3mount.writeback.records import Op, Record
+from s3mount.writeback.records import LOCAL, Op, Record
 from tests.cli.conftest import Command
 
 URL = "local://bucket"
@@ -198,6 +200,23 @@ def test_an_edit_is_put_together_from_its_base_and_what_was_kept(s3mount: Comman
     assert (tmp_path / "out").read_bytes() == edited(body)
     assert s3mount("retry", "--all").status == 0
     assert s3mount("cat", "local://bucket/a/file").out == edited(body)
+
+
+def test_a_file_whose_bytes_lie_under_another_name_is_read_from_there(place: PendingPlace, data: Path) -> None:
+    """Regression: a version that --write-back called its own way was looked for under the name of the file that is made of it."""
+    other = "1" * 32
+    there = put(data, "before", b"bytes", commit_id=other)
+    record = Record(
+        key=Key("after"), op=Op.PUT, condition=Absent(), pieces=(Kept(0, 5),), base=replace(there, etag=ETag(LOCAL + other)), size=5
+    )
+
+    async def act() -> Record:
+        async with Stores(Choice(data)) as stores:
+            return await in_its_words(await stores.open(parse_url(URL)), record)
+
+    told = trio.run(act)
+    assert told.base is not None
+    assert (told.base.key, told.base.etag, told.base.size, told.condition) == ("before", there.etag, 5, Absent())
 
 
 def test_an_edit_of_a_version_that_is_gone_says_so(s3mount: Command, place: PendingPlace, data: Path, tmp_path: Path) -> None:
