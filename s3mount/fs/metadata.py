@@ -71,19 +71,28 @@ class Metadata:
             return await self.change(inode, edit)
         if isinstance(inode, DirInode):
             raise IsADirectory("That is a directory.")
-        return await self._resize(inode, change.size, edit)
+        return await self._resize(inode, change.size, edit, told=change.mtime_ns is not None)
 
-    async def _resize(self, inode: FileInode, size: int, edit: Edit) -> Attr:
+    async def _resize(self, inode: FileInode, size: int, edit: Edit, *, told: bool) -> Attr:
+        """*told*: who asks says the new time as well."""
         async with self._files.held(inode) as live:
             await self._files.complete(live)
             if not stat.S_ISREG(live.attributes.mode):
                 raise Invalid("Only a regular file has a size.")
+            if size == live.content.size and not told:
+                self._show_time_anew(inode)
             if size != live.content.size or live.content.incomplete:
                 await live.content.truncate(size)
             live.attributes = edit(live.attributes)
             if live.holders == 1 or not live.content.changed:
                 await self._files.save(inode)
             return live_attr(inode, live)
+
+    def _show_time_anew(self, inode: FileInode) -> None:
+        """The time of a file that is cut to the size that it has is now; the kernel believes its own until it has forgotten the file."""
+        place = self._namespace.place_of(inode)
+        if self._volume.invalidate is not None and place is not None:
+            self._volume.invalidate.entry(*place)
 
     async def change(self, inode: Inode, edit: Edit) -> Attr:
         """Apply *edit* to the attributes of *inode*."""

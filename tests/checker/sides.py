@@ -233,6 +233,9 @@ class Side:
     # -- names --------------------------------------------------------------------------
 
     def truncate(self, path: str, size: int) -> Value:
+        found = os.stat(self._at(path))
+        if found.st_size == size:
+            self.mapped.add(found.st_ino)  # the kernel tells the new time of a FUSE file when nobody has it open any more
         os.truncate(self._at(path), size)
         return os.stat(self._at(path)).st_size
 
@@ -347,7 +350,7 @@ class Side:
         return told(status), _unless_refused(lambda: _content(path, status)), attributes, self._time(status)
 
     def _time(self, status: os.stat_result) -> int:
-        """Nanoseconds, if they were set; 0 for the clock's; `UNTOLD` of what was mapped: the clock may set it at any moment, unseen."""
+        """Nanoseconds, if they were set; 0 for the clock's; `UNTOLD` of what was mapped, or cut to its own size: set at any moment."""
         if status.st_ino in self.mapped:
             return UNTOLD
         return status.st_mtime_ns if status.st_mtime_ns < SET_BEFORE_NS else 0

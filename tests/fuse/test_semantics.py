@@ -16,7 +16,7 @@ import pytest
 from s3mount.model import Key
 from tests.fuse.conftest import NewMount
 from tests.fuse.late_writer import write_late
-from tests.fuse.mounting import Mount, environment
+from tests.fuse.mounting import Mount, environment, until
 
 pytestmark = pytest.mark.fuse
 
@@ -147,6 +147,16 @@ def test_o_trunc_on_a_second_open_empties_the_first_handle(here: Path) -> None:
             assert os.fstat(first.fileno()).st_size == 0
             second.write(b"new")
         assert os.pread(first.fileno(), 100, 0) == b"new"
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_file_that_is_cut_to_the_size_that_it_has_is_as_young_as_on_a_disk(here: Path, size: int) -> None:
+    """Regression: the kernel went on telling a time that had been set before."""
+    (here / "file").write_bytes(b"bytes"[:size])
+    os.utime(here / "file", ns=(10**18, 10**18))
+    os.truncate(here / "file", size)
+    until(lambda: (here / "file").stat().st_mtime_ns > 10**18)
+    assert (here / "file").stat().st_size == size
 
 
 def test_truncated_away_bytes_do_not_come_back(here: Path) -> None:
