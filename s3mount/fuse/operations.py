@@ -107,8 +107,9 @@ class Refusals:
 
     def errno_for(self, request: str, error: Exception) -> int:
         """The errno to answer. POSIX answers are no news; failures of the store are warnings; the rest are defects."""
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        if isinstance(error, ExceptionGroup):
+            first, *_ = [self.errno_for(request, one) for one in error.exceptions]
+            return first
         if isinstance(error, trio.TooSlowError):
             self._once(("slow", request), "%s was given up: it took longer than its deadline", request)
             return errno.ETIMEDOUT

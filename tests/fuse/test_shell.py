@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import Busy, NoEntry, Unavailable, UsageError
+from s3mount.errors import AccessDenied, Busy, NoEntry, Unavailable, UsageError
 from s3mount.fs.options import FsOptions
 from s3mount.fuse import runtime, session
 from s3mount.fuse.attributes import to_entry, to_statvfs
@@ -150,6 +150,16 @@ def test_a_store_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     numbers = [refusals.errno_for("flush", ExceptionGroup("", [Unavailable("The store is away.")])) for _ in range(3)]
     assert numbers == [errno.EIO] * 3
     assert [record.getMessage() for record in caplog.records] == ["flush failed: The store is away."]
+
+
+def test_several_failures_at_once_are_none_but_failures(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: fsync of a directory in which two files could not be stored was told as a defect, with its traceback."""
+    failures = ExceptionGroup("", [AccessDenied("Not one."), Unavailable("Nor two.")])
+    assert Refusals().errno_for("fsyncdir", failures) == errno.EACCES
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("fsyncdir failed: Not one.", None),
+        ("fsyncdir failed: Nor two.", None),
+    ]
 
 
 def test_a_defect_is_logged_once_for_each_place_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
