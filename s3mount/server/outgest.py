@@ -66,10 +66,10 @@ async def _send_content(call: Call, reply: Reply, reader: Reader, close: bool) -
         if not await _send_file(call, transport, reader, start, stop):
             await _send_pieces(call, transport, reader, start, stop)
     except (ConnectionError, asyncio.CancelledError):
-        transport.abort()
+        _abort(transport)
         raise
     except Exception as error:
-        transport.abort()
+        _abort(transport)
         log.exception("Request %s: a content could not be sent to its end.", call.id)
         raise ConnectionResetError("the answer came short") from error
     return answer
@@ -136,6 +136,12 @@ def _fetch(fd: int, offset: int, count: int) -> None:
     os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
     for at in _probes(offset, count):
         os.pread(fd, 1, at)
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    """One that is closing ends by itself; one that the client's end has closed meanwhile cannot be aborted any more."""
+    if not transport.is_closing():
+        transport.abort()
 
 
 def _probes(offset: int, count: int) -> Iterable[int]:
