@@ -34,6 +34,7 @@ class Invalidator:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="s3mount-invalidate", daemon=True)
         self._started = False
+        self._closed = False
 
     def entry(self, parent: int, name: bytes) -> None:
         """Forget that *name* in *parent* exists or not; the inode behind it is forgotten too when nothing else holds it."""
@@ -48,7 +49,8 @@ class Invalidator:
         self._put(lambda: pyfuse3.invalidate_inode(ino, attr_only=True))
 
     def close(self, *, patience_s: float) -> bool:
-        """Drop what is queued and end the thread; False when it is still inside the kernel after *patience_s* seconds."""
+        """Drop what is queued, and what comes yet, and end the thread; False when it is still inside the kernel after *patience_s* seconds."""
+        self._closed = True
         if not self._started:
             return True
         while not self._calls.empty():
@@ -58,6 +60,8 @@ class Invalidator:
         return not self._thread.is_alive()
 
     def _put(self, call: Callable[[], None]) -> None:
+        if self._closed:
+            return
         self._calls.put(call)
         if not self._started:
             self._started = True

@@ -65,7 +65,7 @@ MAX_TASKS = 10_000
 MIN_TASKS = 2
 
 # A thread inside the kernel that does not come back in this time will not come back at all.
-INVALIDATOR_PATIENCE_S = 2.0
+INVALIDATOR_PATIENCE_S = 10.0
 
 # The background work of the file system must go on after a defect in it; not as a busy loop.
 RESTART_S = 5.0
