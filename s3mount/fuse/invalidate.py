@@ -49,7 +49,7 @@ class Invalidator:
         self._put(lambda: pyfuse3.invalidate_inode(ino, attr_only=True))
 
     def close(self, *, patience_s: float) -> bool:
-        """Drop what is queued, and what comes yet, and end the thread; False when it is still inside the kernel after *patience_s* seconds."""
+        """Drop what is queued or still comes, and end the thread; False when it is still inside the kernel after *patience_s* seconds."""
         self._closed = True
         if not self._started:
             return True
