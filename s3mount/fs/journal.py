@@ -11,8 +11,8 @@ are made, a line for each is added without a sync: kill -9 does not lose it, and
                   |                    |          `--undo--> [ to be undone ] --taken back--'
                   `--------------------+--- the process ends anyhow ---' : the lock is free, and the next mount finishes it, or undoes it
 
-A rename that has failed, and could not be undone at once, says so in its record, synced (`undo`): from then on only its copies matter,
-those with a line and those that were made without one.
+A rename that has failed says so in its record, synced (`undo`), before its copies are taken back: from then on only they matter, those
+with a line and those that were made without one.
 
 Several records may name one key, when what is still on its way is renamed again: the latest is right. They are finished in that order,
 and an earlier one is told at once, without a sync, that nothing is left to do for the key.

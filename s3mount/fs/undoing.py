@@ -3,15 +3,16 @@
 Owns: which copies those are, whether one may still be taken back, when that is tried again.
 Must not know: how keys are copied, POSIX, inodes.
 
-    a rename fails --> hidden --deleted--> gone
-                         |  `-- refused, or the store is away --> written down, tried again: now and then, before somebody needs the key,
-                         |                                        by the next mount
-                         `-- somebody else's by now, or the last one of its bytes --> seen
+    a rename fails --> written down --> hidden --deleted--> gone
+                                          |  `-- refused, or the store is away --> tried again: now and then, before somebody needs the
+                                          |                                        key, by the next mount
+                                          `-- somebody else's by now, or the last one of its bytes --> seen
 
 U1  What this mount has never shown is deleted in exactly the version that it made; where a lost reply left that open, in one that is a
-    copy.
+    copy. Whoever tries again looks at the version first: not every service heeds a condition.
 U2  A copy that others may have seen stays where its source has gone, unless this mount took that away: its bytes may be nowhere else.
 U3  A record goes when nothing of its copies is left to be taken back.
+U4  That a rename failed is written down before any of its copies is taken back: after a crash the others are taken back as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from s3mount.errors import NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.copies import copy_of, each
 from s3mount.fs.journal import Move, Record
 from s3mount.fs.overlay import Area, Overlay
-from s3mount.model import ETag, Key
+from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Undoing:
         self._store = store
         self._overlay = overlay
         self._strays: dict[str, Stray] = {}
-        self._by_source: dict[str, Stray] = {}
+        self._by_source: dict[str, list[Stray]] = {}
         self._news = trio.lowlevel.ParkingLot()
 
     def check(self) -> None:
@@ -87,6 +88,8 @@ class Undoing:
 
     async def undo(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ETag | None], below: str) -> None:
         """Take back *copies* of *moves*, by number, which lie below *below* or under that key. Never fails, nor takes long."""
+        if copies:
+            await self._write_down(record, below)
         strays = self._begin(record, moves, copies, below, fresh=True)
         with trio.move_on_after(UNDO_SECONDS, shield=True):
             await each(strays, self._try)
@@ -94,7 +97,6 @@ class Undoing:
             stray.fresh = False
         if left := [stray for stray in strays if stray.move.target in self._strays]:
             log.warning("%d copies of a rename that failed lie below %r: they are taken back when the store allows it", len(left), below)
-            await self._write_down(record, below)
             self._news.unpark_all()
 
     async def take_up(self, record: Record, numbers: Iterable[int]) -> None:
@@ -115,7 +117,8 @@ class Undoing:
         self._overlay.hide(failed.area)
         strays = [Stray(failed, number, moves[number], etag, fresh) for number, etag in copies.items()]
         self._strays.update((stray.move.target, stray) for stray in strays)
-        self._by_source.update((stray.move.source, stray) for stray in strays)
+        for stray in strays:
+            self._by_source.setdefault(stray.move.source, []).append(stray)
         return strays
 
     async def _write_down(self, record: Record | None, below: str) -> None:
@@ -150,7 +153,7 @@ class Undoing:
 
     def removed(self, key: str) -> None:
         """This mount has removed what stood under *key*: who did so has not seen a copy."""
-        if (stray := self._by_source.get(key)) is not None:
+        for stray in self._by_source.get(key, ()):
             stray.parted = True
 
     def leave(self) -> None:
@@ -181,9 +184,13 @@ class Undoing:
         if stray.etag is None:
             copy = await copy_of(self._store, move)
             if copy is None:
-                return await self._exists(move.target)
+                return await self._found(move.target) is not None
             stray.etag = copy.etag
-        if not (stray.fresh or stray.parted) and not await self._exists(move.source):
+        if not stray.fresh:
+            there = await self._found(move.target)
+            if there is None or there.etag != stray.etag:
+                return there is not None
+        if not (stray.fresh or stray.parted) and await self._found(move.source) is None:
             log.warning("%r is gone, and its copy %r, which a rename that failed has left, stays", move.source, move.target)
             return True
         try:
@@ -194,17 +201,17 @@ class Undoing:
             pass
         return False
 
-    async def _exists(self, key: Key) -> bool:
+    async def _found(self, key: Key) -> ObjectInfo | None:
         try:
-            await self._store.head(key)
+            return await self._store.head(key)
         except NotFound:
-            return False
-        return True
+            return None
 
     def _over(self, stray: Stray, *, seen: bool) -> None:
         move = stray.move
         del self._strays[move.target]
-        if self._by_source.get(move.source) is stray:
+        self._by_source[move.source].remove(stray)
+        if not self._by_source[move.source]:
             del self._by_source[move.source]
         if seen:
             self._overlay.put(move.target)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -376,6 +377,76 @@ async def test_killed_before_the_others_have_gone_the_next_mount_deletes_them(tm
     assert await (await rig.next_mount()).names() == ["two"]
     assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
     assert not rig.journal
+
+
+async def test_a_source_that_has_left_two_copies_leaves_none_of_them_when_it_is_removed(tmp_path: Path) -> None:
+    """Regression: the first one became a file that nobody had made."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    for target in ("two", "three"):
+        rights.left = COUNT
+        with pytest.raises(AccessDenied):
+            await mount.rename("one", target)
+    rights.left = 1000
+    await mount.unlink("one/3")
+    moving = mount.fs._volume.moving
+    assert moving is not None
+    await moving.undoing.settle()
+    assert await keys_of(store) == [key for key in sources() if key != "one/3"]
+    assert await mount.names() == ["one"]
+    assert not records(tmp_path)
+
+
+async def test_what_others_put_where_a_copy_lay_stays_also_where_no_condition_is_heeded(tmp_path: Path) -> None:
+    """Regression: it was deleted for the copy, in this mount and in the next."""
+    for again in (False, True):
+        store, rights = MemoryStore(replace(LIKE_S3, conditional_put=False)), Rights(left=3)
+        for number in range(COUNT):
+            await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
+        rig = Rig(store, rights, tmp_path / f"{again}", Mounted(Faulty(store, rights), journal=tmp_path / f"{again}"))
+        with pytest.raises(AccessDenied):
+            await rig.mount.rename("one", "two")
+        await store.another().put(Key("two/4"), b"theirs")
+        rights.left = 1000
+        mount = await rig.next_mount() if again else rig.mount
+        moving = mount.fs._volume.moving
+        assert moving is not None
+        await moving.undoing.settle()
+        assert await keys_of(store) == [*sources(), "two/4"]
+        assert await read(store, Key("two/4")) == b"theirs"
+        assert await mount.names("two") == ["4"]
+
+
+async def test_killed_while_a_rename_that_failed_is_taken_back_the_next_mount_takes_back_the_rest(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: the rest was renamed, and the tree lay in two halves."""
+    store, reached, left = (await filled())[0], trio.Event(), tmp_path / "left"
+
+    class Dying(Wrapper):
+        async def around(self, op: Op, call: Callable[[], Awaitable[T]]) -> T:
+            if (op.verb, op.key) == ("copy", "two/4"):
+                raise AccessDenied("revoked")
+            if op.verb == "delete" and op.key != "two/0":
+                reached.set()
+                await trio.sleep_forever()
+            return await call()
+
+    async def refused(carrier: Carrier, moves: Sequence[Move]) -> None:
+        with pytest.raises(AccessDenied):
+            await carried(carrier, moves)
+
+    moves = [Move(Key(f"one/{number}"), Key(f"two/{number}"), (await store.head(Key(f"one/{number}"))).etag) for number in range(COUNT)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refused, Carrier(Dying(store), tmp_path / "journal"), moves)
+        await reached.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert "two/0" not in await keys_of(store)
+        shutil.copytree(tmp_path / "journal", left)
+        nursery.cancel_scope.cancel()
+    await Carrier(store, left).recover()
+    assert await keys_of(store) == sources()
+    assert not records(left)
 
 
 def test_a_record_says_that_it_is_to_be_undone(tmp_path: Path) -> None:
