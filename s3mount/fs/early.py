@@ -348,12 +348,15 @@ class EarlyUpload:
         return [parts[number] for number in sorted(parts)]
 
     async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> Part:
-        async with self._uploads.slots.taking(self, clipped(number, table.size).length):
-            attempt.parts.begin_frozen(number)
-            try:
-                return await self._send(attempt, number, table)
-            finally:
-                attempt.parts.ended(number)
+        try:
+            async with self._uploads.slots.taking(self, clipped(number, table.size).length):
+                attempt.parts.begin_frozen(number)
+                try:
+                    return await self._send(attempt, number, table)
+                finally:
+                    attempt.parts.ended(number)
+        finally:
+            self._uploads.kick()
 
     async def complete(self, parts: Sequence[Part]) -> ObjectInfo:
         """Make *parts* the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way."""

@@ -531,6 +531,28 @@ async def test_an_upload_begins_while_others_take_all_slots_and_its_commit_share
             await content.aclose()
 
 
+async def test_what_a_commit_gives_back_is_for_files_that_are_still_written(rig: Kit) -> None:
+    """Regression: while the last parts of a commit were under way, and its completion, nobody else's parts were begun."""
+    sent, completed = trio.Event(), trio.Event()
+    rig.script.add("put_part", Fault(until=sent))
+    rig.script.add("complete_upload", Fault(until=completed))
+    rig.uploads = Uploads(rig.store, slots=Slots(Width(least=1, most=2)))
+    async with background(rig):
+        first, second = rig.content(), rig.content()
+        for content in (first, second):
+            await write_all(content, material(START_PARTS * PART), step=PART)
+        await until(lambda: rig.open_uploads == 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.commit, rig.target)
+            sent.set()
+            await until(lambda: rig.count("complete_upload") == 1)
+            await until(lambda: rig.parts_there == 2 * START_PARTS)
+            completed.set()
+        await rig.quiet()
+        for content in (first, second):
+            await content.aclose()
+
+
 async def test_more_parts_go_at_once_where_the_store_takes_its_time_and_as_many_as_memory_holds(
     rig: Kit, autojump_clock: trio.testing.MockClock
 ) -> None:
