@@ -132,7 +132,9 @@ class Moving(Wrapper):
         if former is not None and former.state is State.WAITING:
             return Leg(former.source, replace(former.info, key=target), (area, *former.areas))
         copy = None if former is None or former.etag != info.etag else former.copy
-        return Leg(info.key, replace(info, key=target, etag=copy.etag if copy else self._aliases.etag(info.key, info.etag)), (area,))
+        if copy is not None:  # it is younger than what was listed
+            return Leg(info.key, replace(info, key=target, etag=copy.etag, mtime_ns=copy.mtime_ns), (area,))
+        return Leg(info.key, replace(info, key=target, etag=self._aliases.etag(info.key, info.etag)), (area,))
 
     def _begun(self, area: Area, legs: Sequence[Leg], claimed: Sequence[Leg], record: Record | None) -> None:
         self._batches.begin(record, {leg: number for number, leg in enumerate(legs)})
@@ -239,11 +241,17 @@ class Moving(Wrapper):
         self.overlay.put(leg.source)
 
     async def _delete(self, leg: Leg) -> None:
+        """What is late is looked at first: not every service heeds a condition."""
         try:
+            if leg.late and (await self.inner.head(leg.source)).etag != leg.etag:
+                raise PreconditionFailed(f"{leg.source!r} is another version by now.")
             await self.inner.delete(leg.source, if_match=leg.etag if self.capabilities.conditional_put else None)
         except GONE:
             log.info("%r was replaced by somebody else while it was renamed", leg.source)
             self.overlay.put(leg.source)
+        except S3MountError:
+            leg.late = True
+            raise
         self.undoing.removed(leg.source)
         self._over(leg)
 

@@ -57,9 +57,12 @@ class Area:
 
 
 class Leg:
-    """One key on its way. `info` is the source's, as it is seen under the target; `copy` what was made of it; `doubt`: it may be there."""
+    """One key on its way. `info` is the source's, as it is seen under the target; `copy` what was made of it; `doubt`: it may be there.
 
-    __slots__ = ("areas", "busy", "copy", "doubt", "info", "source", "state")
+    `late`: the source could not be deleted when it was copied.
+    """
+
+    __slots__ = ("areas", "busy", "copy", "doubt", "info", "late", "source", "state")
 
     def __init__(self, source: Key, info: ObjectInfo, areas: tuple[Area, ...]) -> None:
         self.source = source
@@ -67,6 +70,7 @@ class Leg:
         self.areas = areas
         self.copy: ObjectInfo | None = None
         self.doubt = False
+        self.late = False
         self.state = State.WAITING
         self.busy: trio.Event | None = None
 

@@ -287,22 +287,19 @@ class Renames:
 
     async def _copy_prefix(self, source: str, target: str, replaced: Sight) -> None:
         """Carry all, the marker last; many in the background. The marker of an empty directory that is *replaced* goes first."""
-        infos: list[ObjectInfo] = []
-        after = ""
-        while True:
-            page = await self._store.list(source, after=after)
-            infos.extend(page.objects)
-            if page.next is None:
-                break
-            after = page.next
+        infos, moving = await self._listed(source), self._volume.moving
+        behind = moving is not None and moving.running and len(infos) > ANSWER_KEYS
+        if not behind and moving is not None and moving.overlay.legs(source):
+            # What arrives is a version of its own, and is to be written down as that.
+            await moving.settle(source)
+            infos = await self._listed(source)
         if not infos:
             raise NotFound("Nothing lies there.")
         for info in infos:
             self._volume.require_key(target + info.key[len(source) :])
         if replaced.marker is not None:
             await self._store.delete(Key(target), if_match=replaced.marker.etag if self._volume.can.conditional_put else None)
-        moving = self._volume.moving
-        if moving is not None and moving.running and len(infos) > ANSWER_KEYS:
+        if moving is not None and behind:
             await moving.begin(source, target, infos)
             self._volume.kept.add(source[: source.rfind("/", 0, len(source) - 1) + 1])
         elif self._volume.can.relocate:
@@ -310,6 +307,15 @@ class Renames:
         else:
             moves = [Move(info.key, Key(target + info.key[len(source) :]), info.etag, info.mtime_ns) for info in reversed(infos)]
             await self._carry(moves, Way(source=source, target=target))
+
+    async def _listed(self, source: str) -> list[ObjectInfo]:
+        infos: list[ObjectInfo] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self._store.list(source, after=after)
+            infos.extend(page.objects)
+            after = page.next
+        return infos
 
     def _renamed_prefix(self, names: Mapping[str, str]) -> None:
         """Stems *names* are called otherwise now, all at once."""

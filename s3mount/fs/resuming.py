@@ -68,6 +68,7 @@ def left_behind(
     overlay.add(area, list(legs))
     for leg, number in legs.items():
         overlay.copied(leg, copies[number])
+        leg.late = True
     return list(legs)
 
 

@@ -601,6 +601,54 @@ async def test_killed_after_a_second_rename_nothing_is_left_where_the_first_bega
         assert await rig.mount.names("f") == NAMES
 
 
+async def test_killed_after_a_second_rename_what_was_just_arriving_then_goes_on_as_well(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: it is younger than what was listed, was taken for somebody else's, and stayed where the first rename had taken it."""
+    now, journal, kept = [10**18], tmp_path / "journal", tmp_path / "kept"
+    stuck = lambda op: Fault(until=trio.Event()) if op.verb == "copy" and op.key.startswith("f/") else None  # noqa: E731
+    async with rigged(journal, faults=stuck, store=MemoryStore(LIKE_S3, clock_ns=lambda: now[0])) as rig:
+        now[0] += 3600 * 10**9
+        await rig.mount.rename("d", "e")
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.rename, "e", "f")
+            await trio.testing.wait_all_tasks_blocked()
+            rig.held.set()
+        shutil.copytree(journal, kept)
+        assert [key for key in await keys_of(rig.store) if key.startswith("e/")]
+        await Carrier(rig.store, kept).recover()
+        assert {key[0] for key in await keys_of(rig.store)} == {"f"}
+        assert not files(kept)
+
+
+async def test_killed_while_a_part_of_a_tree_on_its_way_is_renamed_that_is_finished_as_well(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: what had just arrived is newer than what was listed, was taken for somebody else's, and stayed under both names."""
+    now, journal, kept, reached = [10**18], tmp_path / "journal", tmp_path / "kept", trio.Event()
+
+    def stuck(op: Op) -> Fault | None:
+        if (op.verb, op.key) != ("delete", "e/sub/x"):
+            return None
+        reached.set()
+        return Fault(until=trio.Event())
+
+    async with rigged(journal, faults=stuck, store=MemoryStore(LIKE_S3, clock_ns=lambda: now[0])) as rig:
+        now[0] += 3600 * 10**9
+        await rig.mount.rename("d", "e")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.rename, "e/sub", "e/other")
+            for _ in range(20):  # the journal is written in a thread
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            rig.held.set()
+            await reached.wait()
+            shutil.copytree(journal, kept)
+            await Carrier(rig.store, kept).recover()
+            assert [key for key in await keys_of(rig.store) if key[-1] == "x"] == ["e/other/x"]
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_leg_that_was_taken_over_is_not_finished_by_its_first_record(tmp_path: Path) -> None:
     """Regression in the making: the earlier record would take it to where it was renamed from."""
     store = MemoryStore(LIKE_S3)

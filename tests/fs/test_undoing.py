@@ -449,6 +449,29 @@ async def test_killed_while_a_rename_that_failed_is_taken_back_the_next_mount_ta
     assert not records(left)
 
 
+async def test_what_others_put_where_a_source_could_not_be_deleted_stays_also_where_no_condition_is_heeded(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: it was deleted for what had been there."""
+    store, rights = MemoryStore(replace(LIKE_S3, conditional_put=False)), Rights()
+    for number in range(COUNT):
+        await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mount.fs.run)
+        rights.left = COUNT + 2
+        await mount.rename("one", "two")
+        kept = Key(next(key for key in await keys_of(store) if key.startswith("one/")))
+        await store.another().put(kept, b"theirs")
+        rights.left = 1000
+        await trio.sleep(LATER_S + 1)
+        assert await keys_of(store) == [kept, *(f"two/{number}" for number in range(COUNT))]
+        assert await read(store, kept) == b"theirs"
+        assert await mount.names() == ["one", "two"]
+        nursery.cancel_scope.cancel()
+    mount.fs.check()
+
+
 def test_a_record_says_that_it_is_to_be_undone(tmp_path: Path) -> None:
     record: Record = Journal(tmp_path).begin([Move(Key("a/x"), Key("b/x"), ETag("one"))])
     record.copied(0, ETag("two"))
