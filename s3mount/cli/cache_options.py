@@ -22,7 +22,7 @@ MEMORY = click.option(
     metavar="SIZE",
     default="512M",
     show_default=True,
-    help="s3://: data buffers and tables together.",
+    help="s3://: data buffers and tables together; parts that are being sent come on top, up to half as much.",
 )
 FOLDER = click.option(
     "--cache-dir",

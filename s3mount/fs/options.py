@@ -44,7 +44,7 @@ class FsOptions:
     journal: Path | None = None
     """Where renames are written down that the store cannot do at once; None where it can."""
     upload_memory: int = 256 * MiB
-    """Bytes of parts under way, where that many are worth it; half as many always may be."""
+    """Bytes of parts under way, where that many are worth it; 128 MiB always may be (see slots)."""
     flush_timeout_s: float = 600.0
     """How long the end of a mount waits for a store that gets commits later (`Capabilities.deferred`)."""
     keep: Keep | None = None

@@ -14,6 +14,7 @@ from s3mount.cli import status, waiting
 from s3mount.errors import NotFound, Throttled
 from s3mount.model import Key
 from s3mount.store.memory import MemoryStore
+from s3mount.store.wrap.base import Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, Script
 from s3mount.store.wrap.limited import Limited
 from s3mount.store.wrap.traced import Traced
@@ -67,6 +68,15 @@ async def test_the_layers_of_a_store_tell_what_was_asked_and_what_failed() -> No
     }
     assert status.tell(MemoryStore()) == {}
     assert status.errands(store) == {}
+
+
+class Forgetful(Wrapper):
+    def let_go(self) -> int:
+        return 5
+
+
+def test_each_layer_of_a_store_is_asked_to_forget() -> None:
+    assert status.let_go(Forgetful(Traced(Forgetful(MemoryStore())))) == 10
 
 
 def test_status_of_a_mount_that_writes_back_says_how_much_how_old_and_how_fast(s3mount: Command, mounted: list[dict[str, Any]]) -> None:
