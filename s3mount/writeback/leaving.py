@@ -9,7 +9,8 @@ Must not know: what the changes were.
 Nothing waits for it but room on the disk: whoever opens the journal before finds such a change in the store, by its commit id.
 
 L1  What is done leaves the journal before or with the next record that enters it: so a key has no more than two there.
-L2  Where the journal is full, the bodies' files go at least, and the records with the next that leave.
+L2  What was to leave with a change that failed leaves all the same: whoever is to tell the journal waits for such changes first.
+L3  Where the journal is full, the bodies' files go at least, and the records with the next that leave.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Leaving:
         self._others = others
         self._ids: list[int] = []
         self._lingers = False
+        self._along: set[object] = set()
+        self._over = trio.lowlevel.ParkingLot()
         self.under_way = 0
         self.left = 0
 
@@ -48,6 +51,7 @@ class Leaving:
             if self._lingers:
                 return
             await self._linger()
+        await self._returned()
         await self.settle()
 
     async def _linger(self) -> None:
@@ -59,6 +63,17 @@ class Leaving:
             self._lingers = False
             self.under_way -= 1
             self._moved()
+
+    async def _returned(self) -> None:
+        """Until the changes that have something along now are through."""
+        before = set(self._along)
+        while not before.isdisjoint(self._along):
+            self.under_way += 1
+            try:
+                await self._over.park()
+            finally:
+                self.under_way -= 1
+                self._moved()
 
     async def settle(self) -> None:
         """The journal is told now. Never fails."""
@@ -78,6 +93,7 @@ class Leaving:
 
     async def all_left(self) -> None:
         """What was done before has left the journal, if that can be written."""
+        await self._returned()
         await self.settle()
         if self.under_way:
             with suppress(StoreError):
@@ -87,11 +103,17 @@ class Leaving:
     def along(self) -> Iterator[list[Change]]:
         """What is to be changed with others, behind them, within the block: all is done or nothing."""
         ids, self._ids = self._ids, []
+        if not ids:
+            yield []
+            return
+        self._along.add(mine := object())
         try:
-            yield [Leave(tuple(ids))] if ids else []
+            yield [Leave(tuple(ids))]
         except BaseException:
             self._ids += ids
             raise
-        if ids:
-            self.left += 1
-            self._moved()
+        finally:
+            self._along.discard(mine)
+            self._over.unpark_all()
+        self.left += 1
+        self._moved()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,34 @@ async def test_what_could_not_leave_with_a_change_leaves_after_it(
             await store._pending.enter([store._pending.removal(Key("other"), None, due=0)], synced=False)
     assert in_journal(store) == ["stuck", "file"]
     clock.jump(LINGER_S)
+    while len(in_journal(store)) > 1:
+        await wait_all_tasks_blocked()
+
+
+async def test_what_was_to_leave_when_a_change_had_it_along_that_failed_leaves_all_the_same(
+    clock: MockClock, store: WriteBack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: nobody told the journal any more until the next change arrived; on a full disk a `close` waited for that."""
+    await store.put(Key("file"), b"data")
+    await store.sync(Key("file"))
+    going, apply = threading.Event(), store._journal.apply
+
+    def full(*_: object, synced: bool = True) -> list[int]:
+        monkeypatch.setattr(store._journal, "apply", apply)
+        going.wait()
+        raise NoSpace("The disk is full.")
+
+    async def remove() -> None:
+        with pytest.raises(NoSpace):
+            await store._pending.enter([store._pending.removal(Key("other"), None, due=0)], synced=False)
+
+    monkeypatch.setattr(store._journal, "apply", full)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remove)
+        await wait_all_tasks_blocked()
+        clock.jump(LINGER_S)
+        await wait_all_tasks_blocked()
+        going.set()
     while len(in_journal(store)) > 1:
         await wait_all_tasks_blocked()
 
