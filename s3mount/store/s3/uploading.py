@@ -9,7 +9,8 @@ Must not know: what conditions and metadata mean, how a request is made or repea
 
 U1  Bytes that are kept of the base come from that version or not at all: they are read, or copied by the service, under its ETag.
 U2  All parts in memory, of all uploads together, take at most `Budget` bytes (one part that is larger goes alone).
-U3  An upload that is not completed is aborted. Where even that fails its parts stay behind, for the bucket's rule for
+U3  At most `COPIES_AT_ONCE` parts of all uploads are being copied by the service.
+U4  An upload that is not completed is aborted. Where even that fails its parts stay behind, for the bucket's rule for
     incomplete uploads.
 """
 
@@ -35,6 +36,8 @@ PUT_BYTES = 16 * MiB
 # Parts of one upload at once: sixteen connections fill most lines. (A mount that sends while it is written judges how many are worth it,
 # see fs/width; what goes from here is late by design, or an edit.)
 PARTS_AT_ONCE = 16
+# Parts that the service copies at once, of all uploads together: each takes it seconds, and a connection that whoever looks may need.
+COPIES_AT_ONCE = 32
 # Threads that read staged bytes at once; more only queue at the disk.
 READERS = 8
 # Parts and bodies in memory, all uploads together: sixteen parts of 8 MiB.
@@ -84,6 +87,7 @@ class Uploading:
         self._verbs = verbs
         self._copy_part = copy_part
         self._budget = Budget(budget)
+        self._copies = trio.CapacityLimiter(COPIES_AT_ONCE)
         self._disk = trio.CapacityLimiter(READERS)
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
@@ -126,7 +130,8 @@ class Uploading:
     async def _part(self, content: Content, piece: Cut, upload: Upload, number: int) -> Part:
         if isinstance(piece, Copied):
             assert content.base is not None
-            return await self._copy_part(upload, number, source=content.base, span=ByteRange(piece.start, piece.stop))
+            async with self._copies:
+                return await self._copy_part(upload, number, source=content.base, span=ByteRange(piece.start, piece.stop))
         async with self._budget.holding(piece.stop - piece.start):
             return await self._verbs.put_part(upload, number, await self._gather(content, piece.start, piece.stop))
 
