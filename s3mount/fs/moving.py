@@ -272,9 +272,9 @@ class Moving(Wrapper):
                 return as_seen(leg, await self.inner.head(leg.source))
             except NotFound:
                 if leg.state is State.WAITING:
-                    raise not_found(key) from None
+                    raise NotFound(f"There is no object {key!r}.") from None
         if self.overlay.hides(key):
-            raise not_found(key)
+            raise NotFound(f"There is no object {key!r}.")
         return await self.inner.head(key)
 
     async def find(self, name: str) -> Found:
@@ -448,7 +448,3 @@ class Moving(Wrapper):
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         await self.clear(upload.key)
         return await self._put(upload.key, lambda: self.inner.complete_upload(upload, parts))
-
-
-def not_found(key: str) -> NotFound:
-    return NotFound(f"There is no object {key!r}.")
