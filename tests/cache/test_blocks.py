@@ -54,8 +54,9 @@ async def test_the_first_byte_comes_within_two_round_trips_of_open(autojump_cloc
     await blocks.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slower", [1, 3, 10])
-@pytest.mark.parametrize("request_size", [pytest.param(128 * KiB, marks=pytest.mark.slow), 1 * MiB])
+@pytest.mark.parametrize("request_size", [128 * KiB, 1 * MiB])
 async def test_a_gigabyte_in_sequence_takes_nine_tenths_of_what_16_connections_carry(
     autojump_clock: MockClock, request_size: int, slower: int
 ) -> None:
@@ -402,6 +403,7 @@ async def test_a_long_read_leaves_alone_what_others_have_cached(autojump_clock: 
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_the_footer_of_what_does_not_fit_into_memory_stays(autojump_clock: MockClock) -> None:
     remote = await remote_of({"a": pattern(96 * MiB)}, latency=0.001, bandwidth=1e9)
     blocks = rig(remote, memory=64 * MiB)

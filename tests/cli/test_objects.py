@@ -347,6 +347,7 @@ def test_a_bar_shows_on_a_terminal(s3mount: Command, bucket: str, here: Path) ->
     assert "Removing" in s3mount("rm", "-r", bucket, terminal=True).err
 
 
+@pytest.mark.slow
 def test_an_interrupted_copy_leaves_nothing(s3mount: Command, bucket: str, data: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "s3mount", "cp", "-", f"{bucket}/key"],

@@ -129,6 +129,7 @@ def test_a_dead_body_that_cannot_be_deleted_does_not_fail_a_sync(tmp_path: Path,
         assert leftovers(engine) == []
 
 
+@pytest.mark.slow
 def test_an_index_that_saw_a_void_record_never_comes_back(tmp_path: Path, disk: ShadowDisk, expect_logs: ExpectLogs) -> None:
     """Killed at any step of settling, the next open must not take an index for good that holds what was dropped."""
     expect_logs("After a power cut the unsynced changes", "The index cannot be used")

@@ -143,6 +143,7 @@ def test_a_damaged_snapshot_is_never_papered_over(engine: Engine, tmp_path: Path
         opened(folder)
 
 
+@pytest.mark.slow
 def test_a_log_that_is_mostly_dead_is_compacted_by_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact, "DUE_BYTES", 10 * SEGMENT)
     with opened(tmp_path / "data") as engine:

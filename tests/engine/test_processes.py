@@ -140,6 +140,7 @@ def test_killed_processes_lose_nothing_acknowledged_and_disturb_nobody(folder: P
     settle(folder, [survivor, *victims])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_process_that_is_killed_alone_among_its_removals_loses_nothing_acknowledged(
     folder: Path, seed: int, expect_logs: ExpectLogs

@@ -40,6 +40,7 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("s3mount.engine.spans.BLOCK", request.param)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PIECES, st.lists(st.tuples(PIECES, st.integers(0, 40)), max_size=4))
 def test_a_spliced_list_says_of_each_byte_what_writing_them_one_by_one_would(
@@ -60,6 +61,7 @@ def test_a_spliced_list_says_of_each_byte_what_writing_them_one_by_one_would(
         assert [next(spans.since(at)) for at in range(size)] == [span for span in spans for _ in range(span.length)]
 
 
+@pytest.mark.slow
 def test_a_reader_of_an_edited_object_needs_no_walk_over_its_extents(engine: Engine) -> None:
     some = random.Random(5)
     model = bytearray(2_000_000)

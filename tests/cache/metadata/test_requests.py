@@ -184,6 +184,7 @@ async def test_a_walk_over_a_deep_tree_is_listed_from_where_it_began(autojump_cl
         assert slow.counts["list"] <= 15
 
 
+@pytest.mark.slow
 async def test_a_directory_that_was_looked_for_is_listed_already(autojump_clock: MockClock) -> None:
     async with remembering([f"d/f{n:04}" for n in range(2500)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
         assert (await store.find("d")).is_directory

@@ -209,6 +209,7 @@ class World:
         return stem + inner + slash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attributes", ["list", "full"])
 async def test_empty_directories_at_the_ends_of_flat_pages_stay(autojump_clock: MockClock, attributes: str) -> None:
     keys = [f"p/d{n:04}/" for n in range(2100)]
