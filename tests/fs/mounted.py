@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import trio
+
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
@@ -59,6 +61,14 @@ class Mounted:
     def __init__(self, store: ObjectStore, **options: object) -> None:
         self.store = store
         self.fs = Filesystem(store, FsOptions(**{"uid": 1000, "gid": 1000, "metadata_ttl_s": 0.0, **options}))  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """What runs behind a mount does so meanwhile."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.fs.run)
+            yield
+            nursery.cancel_scope.cancel()
 
     async def ino(self, path: str | bytes) -> int:
         """Look every component up. The counts are given back at once for all but the last."""

@@ -141,8 +141,7 @@ async def test_copies_are_taken_back_behind_everybodys_back_less_and_less_often(
 ) -> None:
     rig = await rigged(tmp_path)
     refused = rig.rights.refused
-    async with trio.open_nursery() as nursery:
-        await nursery.start(rig.mount.fs.run)
+    async with rig.mount.at_work():
         await trio.sleep(3600)
         rounds = (rig.rights.refused - refused) / 3
         assert 5 < rounds < 10 + 3600 / RETRY_MAX_S
@@ -151,7 +150,6 @@ async def test_copies_are_taken_back_behind_everybodys_back_less_and_less_often(
         await trio.sleep(RETRY_MAX_S + RETRY_S)
         assert await keys_of(rig.store) == sources()
         assert not rig.journal
-        nursery.cancel_scope.cancel()
     await require_only_one(rig.mount)
 
 
@@ -314,8 +312,7 @@ async def test_attributes_that_went_with_a_copy_are_saved_though_the_rename_fail
 ) -> None:
     store, rights = await filled()
     mount = Mounted(Faulty(store, rights), journal=tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(mount.fs.run)
+    async with mount.at_work():
         await mount.chmod("one/2", 0o600)
         rights.left = COUNT
         with pytest.raises(AccessDenied):
@@ -323,7 +320,6 @@ async def test_attributes_that_went_with_a_copy_are_saved_though_the_rename_fail
         rights.left = 1000
         assert (await mount.stat("one/2")).mode & 0o777 == 0o600
         await mount.fs.sync()
-        nursery.cancel_scope.cancel()
     assert (await Mounted(store).stat("one/2")).mode & 0o777 == 0o600
 
 
@@ -333,8 +329,7 @@ async def test_where_some_sources_have_gone_the_rename_is_done_and_the_others_go
     """Regression: half of it was there under both names, and its repetition said that the directory is not empty."""
     store, rights = await filled()
     mount = Mounted(Faulty(store, rights), journal=tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(mount.fs.run)
+    async with mount.at_work():
         rights.left = COUNT + 2
         await mount.rename("one", "two")
         assert len(await keys_of(store)) == 2 * COUNT - 2
@@ -346,32 +341,27 @@ async def test_where_some_sources_have_gone_the_rename_is_done_and_the_others_go
         await trio.sleep(LATER_S + 1)
         assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
         assert not records(tmp_path)
-        nursery.cancel_scope.cancel()
     mount.fs.check()
 
 
 async def test_a_source_whose_deletion_is_in_doubt_goes_later(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     store, rights = await filled()
     mount = Mounted(Faulty(store, rights), journal=tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(mount.fs.run)
+    async with mount.at_work():
         rights.left, rights.lost = 2, True
         await mount.rename("one/1", "one/new")
         rights.left, rights.lost = 1000, False
         assert await mount.names("one") == ["0", "2", "3", "4", "new"]
         await mount.fs.sync()
         assert not records(tmp_path)
-        nursery.cancel_scope.cancel()
 
 
 async def test_killed_before_the_others_have_gone_the_next_mount_deletes_them(tmp_path: Path) -> None:
     store, rights = await filled()
     mount = Mounted(Faulty(store, rights), journal=tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(mount.fs.run)
+    async with mount.at_work():
         rights.left = COUNT + 2
         await mount.rename("one", "two")
-        nursery.cancel_scope.cancel()
     rights.left = 1000
     rig = Rig(store, rights, tmp_path, mount)
     assert await (await rig.next_mount()).names() == ["two"]
@@ -457,8 +447,7 @@ async def test_what_others_put_where_a_source_could_not_be_deleted_stays_also_wh
     for number in range(COUNT):
         await store.put(Key(f"one/{number}"), b"%d" % number, Commit(commit_id=f"id {number}"))
     mount = Mounted(Faulty(store, rights), journal=tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(mount.fs.run)
+    async with mount.at_work():
         rights.left = COUNT + 2
         await mount.rename("one", "two")
         kept = Key(next(key for key in await keys_of(store) if key.startswith("one/")))
@@ -468,7 +457,6 @@ async def test_what_others_put_where_a_source_could_not_be_deleted_stays_also_wh
         assert await keys_of(store) == [kept, *(f"two/{number}" for number in range(COUNT))]
         assert await read(store, kept) == b"theirs"
         assert await mount.names() == ["one", "two"]
-        nursery.cancel_scope.cancel()
     mount.fs.check()
 
 
