@@ -13,6 +13,9 @@ PYTEST = $(RUN) -m pytest
 # Most of a test with a mount is waiting for other processes, and each starts some: more than four at once would wait for one another.
 WORKERS = -n auto --maxprocesses=4 --dist worksteal
 
+# Every worker, mount and server of a run would compile anew what it imports where the environment forbids Python to keep what it compiled.
+export PYTHONDONTWRITEBYTECODE =
+
 # Folders without a fast test: make check does not even import what they need.
 ALL_SLOW = bench install server server_api
 

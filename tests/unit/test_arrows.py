@@ -12,8 +12,9 @@ An import counts wherever it stands, inside a function and under TYPE_CHECKING a
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -175,17 +176,28 @@ class Import:
         return f"{self.by} line {self.line} imports {self.name}"
 
 
-def modules() -> dict[str, ast.Module]:
+@cache
+def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name; a package's own file is `package.__init__` at the top, else the package's name."""
     found = {}
     for path in sorted((ROOT / "s3mount").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
-        found[name] = ast.parse(path.read_text(), str(path))
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)] = path
     return found
 
 
-def imports_of(name: str, tree: ast.Module, known: frozenset[str]) -> Iterator[Import]:
+# Read when first asked for: whoever only collects the tests, as every worker does, reads nothing.
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(modules()[name].read_text(), str(modules()[name]))
+
+
+@cache
+def imports_of(name: str) -> tuple[Import, ...]:
+    return tuple(imports_in(name, tree_of(name), modules().keys()))
+
+
+def imports_in(name: str, tree: ast.Module, known: Set[str]) -> Iterator[Import]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (Import(name, alias.name, node.lineno) for alias in node.names)
@@ -194,10 +206,6 @@ def imports_of(name: str, tree: ast.Module, known: frozenset[str]) -> Iterator[I
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield Import(name, full if full in known else str(node.module), node.lineno)
-
-
-MODULES = modules()
-IMPORTS = [found for name, tree in MODULES.items() for found in imports_of(name, tree, frozenset(MODULES))]
 
 
 def within(name: str, room: str) -> bool:
@@ -225,7 +233,7 @@ def against_the_map(found: Import) -> str | None:
 
 
 def test_no_import_points_against_the_map() -> None:
-    wrong = [why for why in map(against_the_map, IMPORTS) if why]
+    wrong = [why for name in modules() for why in map(against_the_map, imports_of(name)) if why]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -284,10 +292,10 @@ def computes(name: str) -> bool:
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_pure_module_does_no_input_or_output(name: str) -> None:
-    assert name in MODULES, f"there is no {name}: mend PURE"
-    wrong = [str(found) for found in IMPORTS if found.by == name and found.name.split(".")[0] in DOES_IO]
-    wrong += [f"{found}, which is not pure itself" for found in IMPORTS if found.by == name and not is_pure(found.name)]
-    wrong += [f"{name} {what}" for what in impurities(MODULES[name])]
+    assert name in modules(), f"there is no {name}: mend PURE"
+    wrong = [str(found) for found in imports_of(name) if found.name.split(".")[0] in DOES_IO]
+    wrong += [f"{found}, which is not pure itself" for found in imports_of(name) if not is_pure(found.name)]
+    wrong += [f"{name} {what}" for what in impurities(tree_of(name))]
     assert not wrong, "\na pure module only computes, so that its tests need no file, no clock and no event loop:\n" + "\n".join(wrong)
 
 
