@@ -6,7 +6,7 @@ paging       where a page begins and where the next one does (pure)
 connection   one socket, plain or TLS: send, receive into the caller's buffer, time-outs
 pool         connections of one endpoint, kept alive and bounded
 origin       where and as whom to ask: learnt from a request that botocore built
-sign         botocore's signer with the client's refreshing credentials
+sign         Signature Version 4 with the client's refreshing credentials
 changing     mutations as requests, their answers as botocore has them (pure)
 asking       one request: who asks, on which connection, what a failure means
 lane         Lane: get_into, head, list, change; composes the rest
