@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import calendar
+import functools
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -57,6 +58,7 @@ def etag_out(etag: ETag) -> str:
     return etag if etag.startswith('W/"') else f'"{etag}"'
 
 
+@functools.lru_cache(maxsize=64)  # answers that come together say the same time
 def http_time(text: str) -> int:
     """Nanoseconds of `Sat, 21 Nov 2026 02:40:00 GMT`. Raises Unavailable for what is no date."""
     try:

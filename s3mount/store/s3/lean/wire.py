@@ -54,9 +54,10 @@ def request(method: str, target: str, fields: Iterable[tuple[str, str]]) -> byte
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     if not target.isascii() or any(sign in target for sign in " \r\n\0"):
         raise ValueError(f"not a request target: {target!r}")
-    if any("\r" in line or "\n" in line or "\0" in line for line in lines):
+    text = "\r\n".join(lines)
+    if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1 or "\0" in text:
         raise ValueError("a header field holds a line break")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return (text + "\r\n\r\n").encode("latin-1")
 
 
 def find_head(received: bytes | bytearray) -> int:
@@ -94,7 +95,7 @@ def _fields(lines: list[str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip() or any(sign in line for sign in "\r\n\0"):
+        if not colon or not name or name != name.strip() or "\r" in line or "\n" in line or "\0" in line:
             raise Garbled(f"The endpoint's answer has a malformed header field: {line[:40]!r}.")
         name, value = name.lower(), value.strip(" \t")
         if name == "content-length" and fields.get(name, value) != value:
