@@ -59,14 +59,14 @@ class Laid:
     body_offset: int
 
 
-def from_bytes(bodies: Bodies, data: Buffer) -> list[Laid]:
-    """A whole content held in memory; nothing for an empty one."""
+def from_bytes(bodies: Bodies, data: Buffer, *, inline: int = INLINE_BYTES) -> list[Laid]:
+    """A whole content held in memory, for the log record up to *inline* bytes; nothing for an empty one."""
     data = data if isinstance(data, bytes) else memoryview(data).cast("B")
     size = len(data)
     if not size:
         return []
     digest = bodies.hash_bytes(data)
-    fresh = Fresh(digest, size, data) if size <= INLINE_BYTES else Fresh(digest, size, None, bodies.stage_bytes(data))
+    fresh = Fresh(digest, size, data) if size <= inline else Fresh(digest, size, None, bodies.stage_bytes(data))
     return [Laid(0, size, fresh, 0)]
 
 

@@ -120,11 +120,24 @@ class Objects(Core):
 
     # -- committing -------------------------------------------------------------------
 
-    def put(self, bucket: str, key: Key, data: Buffer, how: How = PLAIN, *, etag: str | None = None, durable: bool = True) -> ObjectInfo:
-        """Make *data* the object. Raises AlreadyExists (Absent), PreconditionFailed (Matches), InvalidName, NoSuchBucket, NoSpace."""
+    def put(
+        self,
+        bucket: str,
+        key: Key,
+        data: Buffer,
+        how: How = PLAIN,
+        *,
+        etag: str | None = None,
+        durable: bool = True,
+        inline: int = INLINE_BYTES,
+    ) -> ObjectInfo:
+        """Make *data* the object; up to *inline* bytes lie in the log record.
+
+        Raises AlreadyExists (Absent), PreconditionFailed (Matches), InvalidName, NoSuchBucket, NoSpace.
+        """
         raw = key_bytes(key)
         with self.os_errors():
-            laid = contents.from_bytes(self.bodies, data)
+            laid = contents.from_bytes(self.bodies, data, inline=inline)
         return self._commit_content(bucket, raw, Content(0, ()), laid, size=memoryview(data).nbytes, how=how, etag=etag, durable=durable)
 
     def adopt(

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 from s3mount.engine.reader import Reader
-from s3mount.engine.values import INLINE_BYTES, How, VersionInfo
+from s3mount.engine.values import How, VersionInfo
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed
 from s3mount.model import Absent, ByteRange, Condition, Content, ObjectInfo
 from s3mount.server import metadata
-from s3mount.server.calls import Call, Headers, Reply, no_number, xml
+from s3mount.server.calls import LOGGED, Call, Headers, Reply, no_number, xml
 from s3mount.server.checksums import DEFAULT, Kind, encode, wants_checksums
 from s3mount.server.conditions import check_read, http_date, preconditions, range_applies, write_condition
 from s3mount.server.demands import require_possible
@@ -88,8 +88,8 @@ async def _commit(call: Call, received: Received, how: How) -> ObjectInfo:
     content = received.content
     if isinstance(content, Content):
         return await call.run(call.engine.adopt, call.bucket, call.key, content, how, etag=received.etag)
-    way = call.change if len(content) <= INLINE_BYTES else call.run
-    return await way(call.engine.put, call.bucket, call.key, content, how, etag=received.etag)
+    way = call.change if len(content) <= LOGGED else call.run
+    return await way(call.engine.put, call.bucket, call.key, content, how, etag=received.etag, inline=LOGGED)
 
 
 async def conditional(call: Call, commit: Callable[[Condition], Awaitable[T]]) -> T:

@@ -13,6 +13,7 @@ import trio
 from botocore.exceptions import ClientError
 
 from s3mount.model import Key, KiB, MiB
+from s3mount.server.calls import LOGGED
 from s3mount.store.api import Commit
 from s3mount.store.local import LocalStore
 
@@ -35,6 +36,16 @@ def test_what_was_put_is_got(s3: Any, bucket: str, size: int) -> None:
     head = s3.head_object(Bucket=bucket, Key="a b/ü+%")
     assert head["ContentLength"] == size
     assert "ServerSideEncryption" not in head
+
+
+def test_a_small_body_lies_in_the_log_and_has_no_file_of_its_own(served: Any, s3: Any, bucket: str) -> None:
+    there = set(served.engine.bodies.files())
+    bodies = [random.Random(size).randbytes(size) for size in (30_000, LOGGED, LOGGED + 1)]
+    for data in bodies:
+        s3.put_object(Bucket=bucket, Key=f"{len(data)}", Body=data)
+    (made,) = set(served.engine.bodies.files()) - there
+    assert made.stat().st_size == LOGGED + 1
+    assert [s3.get_object(Bucket=bucket, Key=f"{len(data)}")["Body"].read() for data in bodies] == bodies
 
 
 def test_a_key_that_is_not_there_is_no_such_key(s3: Any, bucket: str) -> None:
