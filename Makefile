@@ -41,7 +41,7 @@ check-types: setup-test
 	$(RUN) -m mypy $(PYTHON_FILES)
 
 check-tests: setup-test
-	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
+	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" --hypothesis-profile=fast $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
 
 fmt: setup-test ## format the code and mend what ruff can mend
 	$(RUN) -m ruff format $(PYTHON_FILES)

@@ -24,10 +24,11 @@ from tests.leftovers import ended_in_time, forget_mounts, settle_in
 
 ExpectLogs = Callable[..., None]
 
-# "ci": the same examples on each run, so that a failure is the change's; "soak": new ones, many.
+# "ci": the same examples on each run, so that a failure is the change's; "fast": the first of them; "soak": new ones, many.
 settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("fast", settings.get_profile("ci"), max_examples=30)
 settings.register_profile("soak", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("ci")
 

@@ -19,7 +19,7 @@ from tests.engine.test_crash import BOOT, LARGE, MAX_STEPS, OPERATIONS, OTHER, t
 
 __all__ = ["template"]
 
-QUICK = {"put a large object", "delete"}
+QUICK = {"put a small object", "delete"}
 
 
 class FailingDisk(Disk):

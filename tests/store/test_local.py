@@ -81,6 +81,7 @@ def test_a_bucket_that_is_not_there_is_refused_at_once(engine: Engine) -> None:
         LocalStore(engine, "other-bucket")
 
 
+@pytest.mark.slow
 async def test_slow_commits_hold_up_neither_looks_nor_reads_nor_changes(store: LocalStore, disk: GatedDisk) -> None:
     await store.put(K, pattern(1000))
     await store.put(Key("large"), pattern(100_000))

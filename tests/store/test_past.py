@@ -58,7 +58,7 @@ def expected(state: dict[Key, bytes], prefix: str, delimiter: str) -> list[str]:
     return sorted(names, key=str.encode)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 async def test_every_moment_is_shown_as_it_was(engine: Engine, seed: int) -> None:
     rng = random.Random(seed)
     state: dict[Key, bytes] = {}

@@ -52,6 +52,7 @@ async def test_list_never_sends_a_head_and_shows_no_metadata(autojump_clock: Moc
         assert "head" not in slow.counts
 
 
+@pytest.mark.slow
 async def test_full_sends_one_head_for_each_version_many_at_a_time(autojump_clock: MockClock) -> None:
     async with remembering([f"f{n:05}" for n in range(1200)], attributes="full") as (store, slow):
         objects, _ = await list_all(store)

@@ -147,6 +147,7 @@ async def test_a_hundred_thousand_flat_keys_cost_their_pages_and_five_with_four_
         assert trio.current_time() - began <= 30 * 0.03
 
 
+@pytest.mark.slow
 async def test_a_reader_of_names_that_are_counted_up_waits_for_the_first_pages_only(autojump_clock: MockClock) -> None:
     """Who takes half of a round trip for a page is never kept waiting by one lane before him."""
     async with remembering([f"file-{n:05d}" for n in range(30_000)]) as (store, slow):
@@ -255,6 +256,7 @@ async def test_a_long_walk_leaves_no_more_behind_than_a_short_one(autojump_clock
         store.tables.check()
 
 
+@pytest.mark.slow
 async def test_what_nobody_comes_back_to_is_let_go_but_for_where_its_pages_began(autojump_clock: MockClock) -> None:
     names = random.Random(5)
     keys = sorted({f"flat/{names.getrandbits(64):016x}" for _ in range(20_000)} | {f"small/{n}/f" for n in range(300)})
