@@ -20,7 +20,7 @@ moving       large renames that go on behind their answer;  overlay: what is see
 undoing      copies of a rename that failed: hidden, and taken back;  riders: inodes that go along with one, and come back
 metadata     setattr, extended attributes, times of directories
 dirs         reading directories
-following    what others do to the store, heard: what the kernel may believe for long
+following    what others do to the store, heard: what the kernel may believe for long;  cooling: what nobody looks at, forgotten
 
 one inode's bytes
 content      base version + what was written since; the commit;  lost: what could not be kept (pure)

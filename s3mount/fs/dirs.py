@@ -133,7 +133,7 @@ class Directories:
                     return self._namespace.expel(accepted)
                 if inodes.find(attr.ino) is None:
                     inodes.add(inode)
-                inode.lookups += 1
+                inodes.remember(inode)
                 accepted += 1
             if not told and not await self._next_window(handle, start):
                 break

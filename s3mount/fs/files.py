@@ -177,7 +177,7 @@ class Files:
         return inode.standing is not Standing.UNLINKED and (live.content.changed or live.unsaved)
 
     async def _retire(self, inode: FileInode, live: Live) -> None:
-        inode.live = None
+        inode.live, inode.was_live = None, True
         volume = self._volume
         volume.live.discard(inode)
         if live.fresh and volume.fresh.get(inode.key) is inode:

@@ -11,6 +11,7 @@ Must not know: the kernel, pyfuse3, any particular store.
     entries, rename, metadata  changing names and attributes
     dirs                       reading directories
     following                  what others do, heard
+    cooling                    what nobody looks at any more, forgotten
 
 Permissions are the kernel's to check (default_permissions). Nothing that READ, WRITE, GETATTR or LOOKUP of other names needs is held across
 a request to the store.
@@ -29,6 +30,7 @@ import trio
 
 from s3mount.errors import Invalid, OutcomeUnknown, S3MountError, Throttled, TimedOut, Unavailable
 from s3mount.fs.attrs import AttrChange
+from s3mount.fs.cooling import Cooling
 from s3mount.fs.dirs import Directories, Take
 from s3mount.fs.entries import TARGET_BYTES, Entries
 from s3mount.fs.files import Files
@@ -82,6 +84,7 @@ class Filesystem:
         self._renames = Renames(volume, namespace, files, entries, metadata)
         self._directories = Directories(volume, namespace)
         self._following = Following(volume, namespace)
+        self._cooling = Cooling(volume, namespace)
 
     @property
     def is_near(self) -> bool:
@@ -240,6 +243,7 @@ class Filesystem:
                 nursery.start_soon(self._sync_soon)
             nursery.start_soon(self._tidy)
             nursery.start_soon(self._following.run)
+            nursery.start_soon(self._cooling.run)
             await nursery.start(self._files.deferred.run)
             if self._volume.moving is not None:
                 await nursery.start(self._volume.moving.run)

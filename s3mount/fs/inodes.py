@@ -71,11 +71,12 @@ class FileInode:
     """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one.
 
     `sure`: nobody has changed what stands under its key since this mount looked, or that would have been heard (see following).
+    `was_live`: it has been, so that the kernel may have pages of it.
     `mtime` is that version's, as its metadata says it, None while this mount changes it: the kernel owns the time of a file that it knows,
     so that one set by somebody else shows only on another inode.
     """
 
-    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing", "sure")
+    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing", "sure", "was_live")
 
     def __init__(self, ino: int, key: str, *, etag: ETag, file_id: int) -> None:
         self.ino = ino
@@ -87,6 +88,7 @@ class FileInode:
         self.standing = Standing.NAMED
         self.others = NO_KEYS
         self.sure = False
+        self.was_live = False
         self.live: Live | None = None
 
     def __repr__(self) -> str:
@@ -136,12 +138,13 @@ Inode = FileInode | DirInode
 class Inodes:
     """The table. *limit*: how many inodes may be looked up before cold ones are named for expulsion.
 
-    `on_displaced` is told which inode no longer has which key.
+    `looked` counts the lookups. `on_displaced` is told which inode no longer has which key.
     """
 
     def __init__(self, root: DirInode, *, limit: int) -> None:
         self.root = root
         self._limit = limit
+        self.looked = 0
         self._by_ino: dict[int, Inode] = {}
         self._files: dict[str, FileInode] = {}
         self._directories: dict[str, DirInode] = {}
@@ -206,6 +209,7 @@ class Inodes:
 
     def remember(self, inode: Inode) -> None:
         inode.lookups += 1
+        self.looked += 1
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives *count* lookups back; unknown numbers are passed over."""
@@ -231,27 +235,44 @@ class Inodes:
         del self._by_ino[inode.ino]
         self._asked.discard(inode.ino)
 
+    # -- going early ------------------------------------------------------------------
+
+    @property
+    def in_line(self) -> int:
+        """How many numbers stand in the line of those that may go; of some the inode is gone already."""
+        return len(self._clock)
+
     def cold(self, count: int) -> list[Inode]:
         """Up to *count* looked-up inodes that nobody holds, oldest first, while there are more than the limit.
 
         Directories are among them only where they are more than the limit by themselves.
         The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
         """
-        if len(self._by_ino) <= self._limit or self._is_waiting(count):
+        if len(self._by_ino) <= self._limit or self.is_waiting(count):
             return []
+        return self._next_in_line(count, self._is_idle, among=8 * count)
+
+    def unused(self, among: int) -> list[Inode]:
+        """Of the next *among* in line, the files that nobody has had open since they were looked up. As `cold` otherwise."""
+        return self._next_in_line(among, self._is_unused, among=among)
+
+    def _next_in_line(self, count: int, wanted: Callable[[Inode], bool], *, among: int) -> list[Inode]:
         found: list[Inode] = []
-        for _ in range(8 * count):
+        for _ in range(min(among, len(self._clock))):
             ino = self._clock.popleft()
             inode = self._by_ino.get(ino)
             if inode is None:
                 continue
             self._clock.append(ino)
-            if ino not in self._asked and self._is_idle(inode):
+            if ino not in self._asked and wanted(inode):
                 found.append(inode)
                 self._asked.add(ino)
                 if len(found) == count:
                     break
         return found
+
+    def _is_unused(self, inode: Inode) -> bool:
+        return isinstance(inode, FileInode) and not inode.was_live and self._is_idle(inode)
 
     def _is_idle(self, inode: Inode) -> bool:
         if isinstance(inode, FileInode):
@@ -260,8 +281,11 @@ class Inodes:
             return False
         return not (inode.handles or inode.touched_ns or inode.gone)
 
-    def _is_waiting(self, count: int) -> bool:
-        """Whether the kernel has been asked to forget enough for now. What it does not forget after long is given up: somebody uses it."""
+    def is_waiting(self, count: int) -> bool:
+        """Whether the kernel has been asked to forget enough for now, by somebody who would ask for *count* more.
+
+        What it does not forget after long is given up: somebody uses it.
+        """
         if len(self._asked) < ASKED:
             self._patience = PATIENCE
             return False
@@ -269,6 +293,11 @@ class Inodes:
         if self._patience <= 0:
             self._asked.clear()
         return True
+
+    def compact(self) -> None:
+        """After many have gone: tables keep the room of their largest time otherwise."""
+        self._by_ino, self._files, self._directories = dict(self._by_ino), dict(self._files), dict(self._directories)
+        self._clock, self._asked = deque(self._by_ino), set(self._asked)
 
     # -- names of files ---------------------------------------------------------------
 

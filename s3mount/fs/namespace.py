@@ -16,6 +16,7 @@ it becomes a new inode: with its natural number (file id, else a hash of the key
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import trio
 
@@ -67,6 +68,7 @@ class Namespace:
         self._inodes = volume.inodes
         self._absent: tuple[Sight | None, int, float] = (None, 0, 0.0)
         self._occupied = Occupied(volume.options.root, lambda: volume.invalidate.occupied() if volume.invalidate is not None else None)
+        self._covered = Occupied(volume.options.root, lambda: volume.invalidate.covered() if volume.invalidate is not None else None)
 
     def directory(self, ino: int) -> DirInode:
         """Raises NotADirectory, Stale."""
@@ -200,13 +202,22 @@ class Namespace:
 
     def expel(self, count: int = 1) -> None:
         """*count* inodes came in: ask the kernel to forget twice as many cold ones when there are too many."""
+        if self._volume.invalidate is not None and count:
+            self.have_forgotten(self._inodes.cold(2 * count))
+
+    def have_forgotten(self, inodes: Iterable[Inode]) -> None:
+        """Ask the kernel to forget *inodes*, where that takes nothing away from anybody."""
         invalidate = self._volume.invalidate
-        if invalidate is None or not count:
+        if invalidate is None:
             return
-        for inode in self._inodes.cold(2 * count):
-            place = self.place_of(inode) if isinstance(inode, FileInode) else self._place_if_empty(inode)
+        for inode in inodes:
+            place = self._place_if_bare(inode) if isinstance(inode, FileInode) else self._place_if_empty(inode)
             if place is not None:
                 invalidate.entry(*place)
+
+    def _place_if_bare(self, file: FileInode) -> tuple[int, bytes] | None:
+        """As `place_of`; None as well where something is mounted on the file."""
+        return None if file.key + "/" in self._covered else self.place_of(file)
 
     def _place_if_empty(self, directory: DirInode) -> tuple[int, bytes] | None:
         """As `place_of`; None as well where somebody is in the directory: see `occupied`."""

@@ -1,10 +1,10 @@
-"""Directories that the kernel must not be asked to forget, as somebody is in them.
+"""Names that the kernel must not be asked to forget, as somebody is in a directory, or something is mounted on a file.
 
 Owns: the stems of directories in which processes stand or other file systems are mounted, and of those above.
-Must not know: how that is found out (see `options.Invalidate.occupied`).
+Must not know: how that is found out (see `options.Invalidate`).
 
 A directory that the kernel forgets while a process works in it has no path any more until somebody looks it up again: getcwd(2) fails
-there. A mount in it would be taken off. Neither is told to a FUSE file system, so it has to be asked for.
+there. A mount in it would be taken off, or on a file (containers have such). Nobody tells a FUSE file system, so it has to ask.
 """
 
 from __future__ import annotations

@@ -72,6 +72,10 @@ class Invalidate(Protocol):
 
     def attributes(self, ino: int) -> None: ...
 
+    def covered(self) -> Collection[bytes]:
+        """Paths below the mount, without a leading slash, on which something is mounted."""
+        ...
+
     def occupied(self) -> Collection[bytes] | None:
         """Paths below the mount, without a leading slash, where processes stand or something is mounted; None where nobody can tell."""
         ...

@@ -27,10 +27,11 @@ NOTHING_TO_FORGET = frozenset({errno.ENOENT, errno.ENOTCONN, errno.ENODEV, errno
 
 
 class Invalidator:
-    """Safe to call from any thread, inside handlers too. *occupied*: see `options.Invalidate`."""
+    """Safe to call from any thread, inside handlers too. *occupied*, *covered*: see `options.Invalidate`."""
 
-    def __init__(self, occupied: Callable[[], Collection[bytes] | None]) -> None:
+    def __init__(self, occupied: Callable[[], Collection[bytes] | None], covered: Callable[[], Collection[bytes]]) -> None:
         self.occupied = occupied
+        self.covered = covered
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="s3mount-invalidate", daemon=True)
         self._started = False

@@ -19,7 +19,6 @@ def occupied(mountpoint: Path, *, shared: bool, proc: Path = PROC, mountinfo: Pa
 
     *shared*: other users may be in it; then None where not all processes can be looked at. Some 5 microseconds per process.
     """
-    top = os.fsencode(mountpoint) + b"/"
     places = mount_points(mountinfo=mountinfo)
     for process in os.listdir(os.fsencode(proc)):
         if not process.isdigit():
@@ -32,4 +31,14 @@ def occupied(mountpoint: Path, *, shared: bool, proc: Path = PROC, mountinfo: Pa
                     return None
             except OSError:
                 pass  # it has ended, or is a thread of the kernel
+    return _below(mountpoint, places)
+
+
+def covered(mountpoint: Path, *, mountinfo: Path = MOUNTINFO) -> frozenset[bytes]:
+    """Paths relative to *mountpoint* (resolved) on which something is mounted. Some 50 microseconds where few mounts are."""
+    return _below(mountpoint, mount_points(mountinfo=mountinfo))
+
+
+def _below(mountpoint: Path, places: list[bytes]) -> frozenset[bytes]:
+    top = os.fsencode(mountpoint) + b"/"
     return frozenset(place.removeprefix(top) for place in places if place.startswith(top))

@@ -50,7 +50,7 @@ from s3mount.fuse.handshake import Handshake, can_shake_hands
 from s3mount.fuse.intake import MOMENT_S, Intake, in_place_of_trio
 from s3mount.fuse.invalidate import Invalidator
 from s3mount.fuse.notify import notify
-from s3mount.fuse.occupied import occupied
+from s3mount.fuse.occupied import covered, occupied
 from s3mount.fuse.operations import Deadlines, Operations
 from s3mount.store.api import ObjectStore
 
@@ -144,7 +144,7 @@ class Mount:
     async def _run(self, store: ObjectStore) -> None:
         options = self._options
         shared = options.allow_other or not {"allow_other", "allow_root"}.isdisjoint(options.kernel)
-        invalidator = Invalidator(partial(occupied, options.mountpoint, shared=shared))
+        invalidator = Invalidator(partial(occupied, options.mountpoint, shared=shared), partial(covered, options.mountpoint))
         fs = Filesystem(store, self._options.fs, invalidate=invalidator)
         async with trio.open_nursery() as attendants:
             attendants.start_soon(self._heed_signals, attendants, store.capabilities.deferred)

@@ -150,6 +150,9 @@ class Kernel:
     def attributes(self, ino: int) -> None:
         raise AssertionError
 
+    def covered(self) -> Collection[bytes]:
+        return ()
+
     def occupied(self) -> Collection[bytes] | None:
         return self._stands
 

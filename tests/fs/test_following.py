@@ -56,6 +56,9 @@ class Kernel:
     def attributes(self, ino: int) -> None:
         self.attrs.pop(ino, None)
 
+    def covered(self) -> Collection[bytes]:
+        return ()
+
     def occupied(self) -> Collection[bytes] | None:
         return ()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -130,6 +132,29 @@ def test_the_kernel_is_not_asked_for_ever_more_before_it_answers() -> None:
     assert asked
 
 
+def test_what_was_live_is_never_named_as_unused_nor_is_a_directory() -> None:
+    inodes = table(limit=0)
+    files = [file(inodes, number, str(number)) for number in range(10, 16)]
+    inodes.add(DirInode(20, "d/", NOBODY, marked=False))
+    inodes.remember(inodes.get(20))
+    files[2].was_live = True
+    assert inodes.unused(4) == [files[0], files[1]]  # the root is first in line, and there are four of them
+    assert inodes.unused(100) == files[3:]
+    assert inodes.unused(100) == []
+
+
+def test_tables_that_many_have_left_take_less_room() -> None:
+    inodes = table(limit=100_000)
+    for ino in range(10, 10_000):
+        file(inodes, ino, str(ino))
+    for ino in range(10, 9_990):
+        inodes.forget(ino, 1)
+    inodes.compact()
+    assert inodes.in_line == len(inodes) == 11
+    assert all(sys.getsizeof(held) < 1000 for held in (inodes._by_ino, inodes._files, inodes._clock))
+    inodes.check()
+
+
 class Table(RuleBasedStateMachine):
     """Any sequence of calls leaves the invariants standing."""
 
@@ -176,6 +201,10 @@ class Table(RuleBasedStateMachine):
             self.inodes.unname(new, links_left=False)
             if self.inodes.file_at(source) is not None:
                 self.inodes.move_files({source: new})
+
+    @rule()
+    def compact(self) -> None:
+        self.inodes.compact()
 
     @invariant()
     def holds(self) -> None:

@@ -11,7 +11,7 @@ from s3mount.fuse.invalidate import Invalidator
 
 def test_nothing_is_told_after_the_end_even_if_nothing_was_told_before(caplog: pytest.LogCaptureFixture) -> None:
     """Without a session libfuse answers EINVAL, and the mount complained of it while it ended."""
-    invalidator = Invalidator(lambda: None)
+    invalidator = Invalidator(lambda: None, lambda: ())
     assert invalidator.close(patience_s=1)
     invalidator.entry(1, b"name")
     invalidator.inode(2)
