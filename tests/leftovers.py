@@ -36,9 +36,15 @@ def settle_in(home: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("PIP_CACHE_DIR", os.environ.get("PIP_CACHE_DIR", f"{cache}/pip"))
     for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         patch.delenv(name)
-    for name, folder in FOLDERS.items():
+    for name, folder in own_folders(home).items():
+        patch.setenv(name, folder)
+
+
+def own_folders(home: Path) -> dict[str, str]:
+    """Makes a user's folders below *home*, which exists; returns the variables that lead to them."""
+    for folder in FOLDERS.values():
         (home / folder).mkdir(mode=0o700)
-        patch.setenv(name, str(home / folder))
+    return {name: str(home / folder) for name, folder in FOLDERS.items()}
 
 
 class Ends(Protocol):

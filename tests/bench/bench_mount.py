@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.bench.contenders import Contender, Mounted, Passthrough, Plain, passthrough_program
 from tests.bench.loads import LOADS, Load, Material, prepare
+from tests.leftovers import own_folders
 
 TITLE_COLUMNS = 40
 Rates = dict[tuple[str, str], list[float]]
@@ -88,6 +89,7 @@ def contenders(folder: Path) -> list[Contender]:
 def main() -> None:
     scale, rounds = float(os.environ.get("BENCH_SCALE", "1")), int(os.environ.get("BENCH_ROUNDS", "3"))
     folder = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=os.environ.get("BENCH_FOLDER")))
+    os.environ.update(own_folders(folder))
     rates: Rates = defaultdict(list)
     field: list[Contender] = []
     try:

@@ -30,6 +30,7 @@ from tests.bench.remote_field import BUCKET, MOUNTERS, Bucket, Cost, Mount, Moun
 from tests.bench.remote_loads import Run, Sizes, blocks, objects
 from tests.bench.remote_rows import ROWS, Row
 from tests.bench.remote_verdicts import LATENCY_S, RATE, Result, Results
+from tests.leftovers import own_folders
 from tests.wire.certificate import make_certificate
 from tests.wire.front import Front
 
@@ -187,6 +188,7 @@ def main() -> None:
     scale, wanted = float(os.environ.get("BENCH_SCALE", "1")), re.compile(os.environ.get("BENCH_ROWS", ""))
     sizes = Sizes.of(scale)
     folder = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=os.environ.get("BENCH_FOLDER")))
+    os.environ.update(own_folders(folder))
     say(f"scale {scale:g}; {LATENCY_S * 1000:.0f} ms to the first byte, {RATE / 1e6:.0f} MB/s per connection")
     say("per line: rate, time, CPU and peak memory of the mount, requests")
     mounters = chosen_mounters()
