@@ -23,6 +23,7 @@ import logging
 import stat
 import time
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -302,8 +303,9 @@ class Filesystem:
         raise Unavailable(f"After {limit:g} s not all is in the bucket; the rest is safe, and the next mount with --write-back sends it.")
 
     async def retry(self, keys: Collection[str]) -> dict[str, str]:
-        """Commit now what could not be committed before, of *keys*; why some of them still cannot."""
-        return await self._files.retry(keys)
+        """Do now what could not be done before, of *keys*; why some of them still cannot be stored, copied or deleted."""
+        moving = self._volume.moving
+        return await self._files.retry(keys) | (await moving.retry(keys) if moving is not None else {})
 
     async def discard(self, keys: Collection[str]) -> list[str]:
         """Give up what could not be committed, of *keys*, where nobody has it open; which that was."""
@@ -311,7 +313,8 @@ class Filesystem:
 
     def outstanding(self) -> Outstanding:
         """What is not in the store yet, as far as this mount knows; asked at any time, waits for nothing."""
-        return self._files.outstanding()
+        moving, files = self._volume.moving, self._files.outstanding()
+        return files if moving is None else replace(files, renamed=moving.outstanding())
 
     def check(self) -> None:
         """Assert the invariants; for tests."""

@@ -66,6 +66,26 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """An object that a rename cannot copy or delete for now. `since_ns`: when it first failed."""
+
+    key: Key
+    size: int
+    since_ns: int
+    reason: str
+    tries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed:
+    """What renames have not done yet: how many keys are on their way, how many of all are stuck, the first of those."""
+
+    under_way: int = 0
+    stuck: int = 0
+    first: tuple[Stuck, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outstanding:
     """What a mounted file system has not committed: those that failed or are being sent, how many others changed, what was given away."""
 
@@ -74,3 +94,4 @@ class Outstanding:
     changed_bytes: int = 0
     open: int = 0
     kept: int = 0
+    renamed: Renamed = Renamed()

@@ -11,7 +11,7 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
     again        a rename of what is still on its way takes the legs over that wait, from where they lie; what may have been copied arrives
                  first
 
-What cannot be carried for now is tried again; what somebody else has replaced at its source meanwhile is left there, to be seen again, and
+What cannot be carried for now is tried again (see later); what somebody else has replaced at its source meanwhile is left there, to be seen again, and
 so is what cannot arrive because somebody else has put something there.
 What a crash leaves is taken up by the next mount (see resuming, carry), the latest rename first: a key that two records name is where the
 later one took it from.
@@ -24,8 +24,7 @@ K3  Whoever holds the right to change a key (the gate) finds it settled: nothing
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +34,10 @@ from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountE
 from s3mount.fs.aliases import Aliases
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
-from s3mount.fs.copies import AT_ONCE, DOUBTFUL, each, sent
+from s3mount.fs.copies import DOUBTFUL, each, sent
 from s3mount.fs.journal import Journal, Move, Record
+from s3mount.fs.kept import Renamed
+from s3mount.fs.later import About, Later
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, taken_up
@@ -51,8 +52,8 @@ log = logging.getLogger(__name__)
 # Renames of more keys are answered before they are carried out: a thousand take two to four seconds at 30 ms.
 ANSWER_KEYS = 1000
 
-# Between two tries to carry what failed.
-RETRY_S = 5.0
+# Of what is stuck so many are told one by one.
+TOLD = 1000
 
 GONE = (PreconditionFailed, NotFound)
 
@@ -66,9 +67,8 @@ class Moving(Wrapper):
         self.undoing = Undoing(inner, self.overlay)
         self._journal = Journal(folder) if folder is not None else None
         self._batches = Batches()
-        self._queue: deque[Leg] = deque()
+        self._later = Later(self._arrive, _about)
         self._aliases = Aliases()
-        self._news = trio.lowlevel.ParkingLot()
         self._passengers: Passengers | None = None
         self._running = False
 
@@ -140,23 +140,21 @@ class Moving(Wrapper):
         self._batches.begin(record, {leg: number for number, leg in enumerate(legs)})
         self.overlay.add(area, legs, instead_of=claimed)
         for leg in claimed:
+            self._later.forget(leg)
             self._batches.ended(leg)
-        self._queue.extend(legs)
-        self._news.unpark_all()
+        self._later.add(legs)
 
     def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str) -> bool:
         """As `carry.Later`."""
         if not self._running or not copies:
             return False
-        legs = left_behind(self.overlay, self._batches, record, moves, copies, source)
-        self._queue.extend(legs)
-        self._news.unpark_all()
+        self._later.add(left_behind(self.overlay, self._batches, record, moves, copies, source))
         return True
 
     async def take_up(self, record: Record, numbers: Sequence[int], finish: Callable[[int], Awaitable[None]]) -> bool:
         """As `carry.TakeUp`. Raises StoreErrors: then nothing is taken up."""
         legs = await taken_up(self.inner, self.overlay, self._batches, record, numbers, finish)
-        self._queue.extend(legs)
+        self._later.add(legs)
         return bool(legs)
 
     # -- carrying -----------------------------------------------------------------------
@@ -167,23 +165,10 @@ class Moving(Wrapper):
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.undoing.run)
-                for _ in range(AT_ONCE):
-                    nursery.start_soon(self._work)
+                nursery.start_soon(self.undoing.later.run)
+                nursery.start_soon(self._later.run)
         finally:
             self._running = False
-
-    async def _work(self) -> None:
-        while True:
-            while not self._queue:
-                await self._news.park()
-            leg = self._queue.popleft()
-            try:
-                await self._arrive(leg)
-            except S3MountError as error:
-                log.warning("%r is not carried to %r yet: %s", leg.source, leg.target, error)
-                await trio.sleep(RETRY_S)
-                self._queue.append(leg)
 
     async def settle(self, prefix: str = "") -> None:
         """On return nothing is on its way to below *prefix* any more. Raises the first reason why something still is."""
@@ -192,12 +177,9 @@ class Moving(Wrapper):
     async def clear(self, *keys: str) -> None:
         """On return nothing is on its way from or to *keys*, and nothing that a rename has left lies there."""
         await self.undoing.clear(*keys)
-        while legs := dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key)):
+        while legs := list(dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key))):
             # Another rename may have taken over what we waited for: then it still lies there.
-            if len(legs) == 1:
-                await self._arrive(*legs)
-            else:
-                await each(list(legs), self._arrive)
+            await (self._arrive(*legs) if len(legs) == 1 else each(legs, self._arrive))
 
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""
@@ -208,6 +190,9 @@ class Moving(Wrapper):
             leg.busy = trio.Event()
             try:
                 await (self._copy(leg) if leg.state is State.WAITING else self._delete(leg))
+            except S3MountError as error:
+                self._later.failed(leg, error, leg.state.value)
+                raise
             finally:
                 self._free(leg)
 
@@ -256,8 +241,18 @@ class Moving(Wrapper):
         self._over(leg)
 
     def _over(self, leg: Leg) -> None:
+        self._later.over(leg)
         self.overlay.over(leg)
         self._batches.ended(leg)
+
+    def outstanding(self) -> Renamed:
+        stuck = [*self._later.stuck(TOLD), *self.undoing.later.stuck(TOLD)]
+        count = self._later.failures + self.undoing.later.failures
+        return Renamed(under_way=len(self.overlay.legs()), stuck=count, first=tuple(stuck[:TOLD]))
+
+    async def retry(self, keys: Collection[str]) -> dict[str, str]:
+        """Do now what is stuck, of *keys*; why some of it still is."""
+        return await self._later.retry(keys) | await self.undoing.later.retry(keys)
 
     def leave(self) -> None:
         """What is still on its way is for the next mount."""
@@ -448,3 +443,8 @@ class Moving(Wrapper):
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         await self.clear(upload.key)
         return await self._put(upload.key, lambda: self.inner.complete_upload(upload, parts))
+
+
+def _about(leg: Leg) -> About:
+    undone = "copied there" if leg.state is State.WAITING else "deleted under its old name"
+    return About(leg.source, leg.info.size, f"{leg.source!r} is renamed to {leg.target!r}, and cannot be {undone} yet")

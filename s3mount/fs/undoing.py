@@ -27,6 +27,7 @@ import trio
 from s3mount.errors import NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.copies import copy_of, each
 from s3mount.fs.journal import Move, Record
+from s3mount.fs.later import About, Later
 from s3mount.fs.overlay import Area, Overlay
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import ObjectStore
@@ -35,10 +36,6 @@ log = logging.getLogger(__name__)
 
 # For undoing after a failure, before the caller gets his answer.
 UNDO_SECONDS = 30.0
-
-# Between two tries: twice as long after each that failed. Rights that were revoked come back by somebody's hand, not within seconds.
-RETRY_S = 5.0
-RETRY_MAX_S = 300.0
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +76,7 @@ class Undoing:
         self._overlay = overlay
         self._strays: dict[str, Stray] = {}
         self._by_source: dict[str, list[Stray]] = {}
-        self._news = trio.lowlevel.ParkingLot()
+        self.later = Later(self._take_back, _about)
 
     def check(self) -> None:
         assert all(stray.failed.area.covers(key) and stray.failed.area.legs for key, stray in self._strays.items()), "U3"
@@ -97,13 +94,13 @@ class Undoing:
             stray.fresh = False
         if left := [stray for stray in strays if stray.move.target in self._strays]:
             log.warning("%d copies of a rename that failed lie below %r: they are taken back when the store allows it", len(left), below)
-            self._news.unpark_all()
+            self.later.put_off(left)
 
     async def take_up(self, record: Record, numbers: Iterable[int]) -> None:
         """Go on with what a former mount has left; *numbers* are its moves that nobody has named since. Raises StoreErrors, and goes on."""
         copies = {number: record.copies.get(number) for number in numbers}
         strays = self._begin(record, record.moves, copies, record.undone_below or "", fresh=False)
-        self._news.unpark_all()
+        self.later.put_off(strays)
         await each(strays, self._take_back)
 
     def _begin(
@@ -129,18 +126,6 @@ class Undoing:
                 log.error("The journal of renames cannot be written, and the next mount may go on with one that failed: %s", error.strerror)
 
     # -- taking back --------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Try again what is left, until cancelled."""
-        while True:
-            while not self._strays:
-                await self._news.park()
-            pause = RETRY_S
-            while self._strays:
-                await trio.sleep(pause)
-                pause = min(2 * pause, RETRY_MAX_S)
-                with suppress(S3MountError):
-                    await self.settle()
 
     async def settle(self, prefix: str = "") -> None:
         """On return nothing below *prefix* is left. Raises the first reason why something is; another comes first the next time."""
@@ -173,7 +158,7 @@ class Undoing:
             try:
                 seen = await self._delete(stray)
             except S3MountError as error:
-                log.info("%r, a copy that a rename has left, cannot be taken back yet: %s", stray.move.target, error)
+                self.later.failed(stray, error, "undo")
                 self._strays[stray.move.target] = self._strays.pop(stray.move.target)
                 raise
             self._over(stray, seen=seen)
@@ -213,7 +198,13 @@ class Undoing:
         self._by_source[move.source].remove(stray)
         if not self._by_source[move.source]:
             del self._by_source[move.source]
+        self.later.over(stray)
         if seen:
             self._overlay.put(move.target)
         self._overlay.ended(stray.failed.area)
         stray.failed.over(stray.number)
+
+
+def _about(stray: Stray) -> About:
+    move = stray.move
+    return About(move.target, 0, f"{move.target!r}, which a rename of {move.source!r} that failed has left, cannot be deleted yet")

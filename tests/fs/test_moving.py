@@ -20,7 +20,7 @@ from s3mount.fs.carry import Carrier
 from s3mount.fs.copies import AT_ONCE
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
-from s3mount.fs.moving import RETRY_S
+from s3mount.fs.later import RETRY_S
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay
 from s3mount.model import Condition, ETag, Key, Metadata, ObjectInfo, Page
 from s3mount.store.api import Commit, ObjectStore

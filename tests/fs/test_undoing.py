@@ -15,9 +15,8 @@ import trio.testing
 from s3mount.errors import AccessDenied, NoEntry, OutcomeUnknown
 from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.journal import Journal, Move, Record
-from s3mount.fs.moving import RETRY_S as LATER_S
+from s3mount.fs.later import RETRY_MAX_S, RETRY_S
 from s3mount.fs.rename import NOREPLACE
-from s3mount.fs.undoing import RETRY_MAX_S, RETRY_S
 from s3mount.model import ETag, Key
 from s3mount.store.api import Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -338,7 +337,7 @@ async def test_where_some_sources_have_gone_the_rename_is_done_and_the_others_go
         with pytest.raises(AccessDenied):
             await mount.fs.sync()
         rights.left = 1000
-        await trio.sleep(LATER_S + 1)
+        await trio.sleep(RETRY_S + 1)
         assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
         assert not records(tmp_path)
     mount.fs.check()
@@ -453,7 +452,7 @@ async def test_what_others_put_where_a_source_could_not_be_deleted_stays_also_wh
         kept = Key(next(key for key in await keys_of(store) if key.startswith("one/")))
         await store.another().put(kept, b"theirs")
         rights.left = 1000
-        await trio.sleep(LATER_S + 1)
+        await trio.sleep(RETRY_S + 1)
         assert await keys_of(store) == [kept, *(f"two/{number}" for number in range(COUNT))]
         assert await read(store, kept) == b"theirs"
         assert await mount.names() == ["one", "two"]
@@ -469,3 +468,46 @@ def test_a_record_says_that_it_is_to_be_undone(tmp_path: Path) -> None:
     (left,) = Journal(tmp_path).left_over()
     assert (left.undone_below, left.copies) == ("b/", {0: ""})
     left.leave()
+
+
+async def test_a_source_that_can_never_be_deleted_is_tried_ever_more_seldom_and_told(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: each was tried every five seconds for ever, with a line in the log each time."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with mount.at_work():
+        rights.left = COUNT + 2
+        await mount.rename("one", "two")
+        refused = rights.refused
+        await trio.sleep(3600)
+        assert rights.refused - refused < (COUNT - 2) * (10 + 3600 / RETRY_MAX_S)
+        lines = [record.message for record in caplog.records if record.name == "s3mount.fs.later"]
+        assert len(lines) == 1
+        renamed = mount.fs.outstanding().renamed
+        assert (renamed.under_way, renamed.stuck) == (COUNT - 2, COUNT - 2)
+        keys = [stuck.key for stuck in renamed.first]
+        assert sorted(keys) == [key for key in await keys_of(store) if key.startswith("one/")]
+        assert {stuck.reason for stuck in renamed.first} >= {
+            f"{keys[0]!r} is renamed to {keys[0].replace('one', 'two')!r}, and cannot be deleted under its old name yet: revoked"
+        }
+        assert await mount.fs.retry(keys[:1]) == {keys[0]: "revoked"}
+        rights.left = 1000
+        assert await mount.fs.retry(keys[:1]) == {}
+        await trio.testing.wait_all_tasks_blocked()
+        assert await keys_of(store) == [f"two/{number}" for number in range(COUNT)]
+        assert mount.fs.outstanding().renamed.stuck == 0
+    mount.fs.check()
+
+
+async def test_copies_that_cannot_be_taken_back_are_told_and_taken_back_on_demand(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    rig = await rigged(tmp_path)
+    async with rig.mount.at_work():
+        keys = sorted(stuck.key for stuck in rig.mount.fs.outstanding().renamed.first)
+        assert keys == [key for key in await keys_of(rig.store) if key.startswith("two/")]
+        rig.rights.left = 1000
+        assert await rig.mount.fs.retry(keys) == {}
+        assert await keys_of(rig.store) == sources()
+        assert rig.mount.fs.outstanding().renamed.stuck == 0
