@@ -43,7 +43,7 @@ class Fetched:
 
 
 async def rescued(store: ObjectStore, journal: Journal, record: Record, base: ObjectInfo) -> tuple[Record, dict[str, bytes | int]]:
-    """*record* with bytes of its own for what it keeps of *base*, and the body in which they are. Raises StoreErrors."""
+    """*record* with bytes of its own for what it keeps of *base*, and the body in which they are. Raises StoreErrors, leaving none."""
     name = fresh_name()
     path = journal.staging / name
     pieces: list[Piece] = [
@@ -61,9 +61,13 @@ async def rescued(store: ObjectStore, journal: Journal, record: Record, base: Ob
 
 
 def _taken(journal: Journal, name: str, source: Fetched) -> bytes | int:
-    held = journal.take(name, source)
-    if isinstance(held, int):
-        journal.sync_bodies()
+    try:
+        held = journal.take(name, source)
+        if isinstance(held, int):
+            journal.sync_bodies()
+    except BaseException:
+        journal.path_of(name).unlink(missing_ok=True)
+        raise
     return held
 
 

@@ -263,7 +263,14 @@ class Sender:
             stored = await self._look(entry) or await self._same_marker(record, error)
             if stored is not None:
                 return await self._arrived(entry, stored)
-        if await self._pending.refuse(entry, error, await self._rescued(entry)):
+        kept = await self._rescued(entry)
+        try:
+            stands_alone = await self._pending.refuse(entry, error, kept)
+        finally:
+            if kept is not None:
+                with trio.CancelScope(shield=True):
+                    await self._pending.together.call(self._pending.journal.forget, list(kept[1]))
+        if stands_alone:
             self.last_error = str(error)
             log.error("%r could not be stored, what was written is kept (s3mount pending): %s", record.key, error)
         return None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, Unavailable
+from s3mount.errors import AlreadyExists, NoSpace, NotFound, PreconditionFailed, Unavailable
 from s3mount.model import Absent, ETag, Key, Matches, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, Relocation
 from s3mount.store.memory import MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
 from s3mount.writeback.chains import Phase
-from s3mount.writeback.journal import INLINE_BYTES
+from s3mount.writeback.journal import INLINE_BYTES, Enter
 from s3mount.writeback.records import State
 from s3mount.writeback.store import WriteBack
 from tests.conftest import ExpectLogs
@@ -306,3 +307,42 @@ async def test_an_edit_behind_what_has_arrived_is_read_after_a_restart(tmp_path:
     await store.sync()
     assert await read(bucket, A) == data[:9] + b"new" + data[12:]
     await store.aclose()
+
+
+@pytest.mark.parametrize("cut", ["sync", "commit"])
+async def test_bytes_that_were_fetched_for_a_refused_copy_leave_no_file_when_it_cannot_be_written_down(
+    clock: MockClock, store: WriteBack, bucket: MemoryStore, expect_logs: ExpectLogs, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """Regression: each try left one in the journal's folder, until the next mount."""
+    expect_logs("'b' could not be stored", "is not in the bucket yet", "cannot be kept: The medium is full")
+    data, left = pattern(3 * INLINE_BYTES), 3
+    journal, pending = store._journal, store._pending
+    sync_bodies, commit = journal.sync_bodies, pending.together.commit
+
+    def failing() -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise NoSpace("The medium is full.")
+
+    def syncing() -> None:
+        failing()
+        sync_bodies()
+
+    async def committing(changes: Any, **more: Any) -> Any:
+        if any(isinstance(change, Enter) and change.record.state is State.FAILED for change in changes):
+            failing()
+        return await commit(changes, **more)
+
+    await bucket.put(A, data)
+    await move(store, A, B, condition=Absent())
+    await store.put(A, b"new")
+    await bucket.put(B, b"theirs")
+    monkeypatch.setattr(*((journal, "sync_bodies", syncing) if cut == "sync" else (pending.together, "commit", committing)))
+    while left > 0:
+        await trio.sleep(1)
+        assert len(list((journal.folder / "bodies").iterdir())) <= 1
+    await trio.sleep(600)
+    (record,) = await pending.together.call(journal.records)
+    assert (record.key, record.state) == (B, State.FAILED)
+    assert [path.name for path in (journal.folder / "bodies").iterdir()] == list(record.bodies)
