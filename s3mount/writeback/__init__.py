@@ -8,7 +8,8 @@
 
     records             pure: what the journal says of one change; contents as pieces of bodies
     base, bodies        the SQLite file; the files of large bodies
-    journal             the folder: entered, replaced, ended, refused, kept; its lock; numbered invariants
+    owner               the lock of who sends
+    journal             the folder: entered, replaced, ended, refused, kept; numbered invariants
     together, worker    changes that arrive together share a transaction and its sync; the thread where that is done
     chains              pure: the changes of each key, which is sent next, which condition it carries; the states of a change
     overlay             pure: what is pending, laid over listings; versions of ours under their local ETags

@@ -1,6 +1,6 @@
 """The journal: what was promised and is not in the store yet, on local disk, with its bytes.
 
-Owns: the folder: its lock, the SQLite file, the files with bodies; when any of it is safe.
+Owns: the folder: the SQLite file, the files with bodies; when any of it is safe. (Its lock: see owner.)
 Must not know: stores, event loops, who sends what is in it. Everything here blocks; one thread at a time.
 
     folder/ (0700)   journal.sqlite (WAL)   bodies/   staging/ (the mount's own)   owner (locked by the process that sends)
@@ -25,15 +25,18 @@ J2  Every body in the journal is named by a record.
 J3  The pieces of a record join, from 0 to its size; what it keeps has a base.
 J4  A key has at most two QUEUED records: one that may be under way, and what came after.
 J5  No two records have the same commit id, unless it is that of deletions (none).
+J6  `shared` has the bodies that several records name, with how many more than one.
+
+A journal of the former format (1) is read as it is by visitors, and made one of this format by whoever becomes its owner.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,14 +44,13 @@ from pathlib import Path
 
 from s3mount.errors import Busy, NotFound, StoreError
 from s3mount.model import Condition, Key, KiB, Metadata, ObjectInfo, StagedBytes
-from s3mount.writeback.base import COLUMNS, ENTER, NAME, connected, record_of, row_of, shrink, told
+from s3mount.writeback.base import AMEND, COLUMNS, ENTER, NAME, connected, is_former, record_of, row_of, say_used, shrink, told, upgrade
 from s3mount.writeback.bodies import copied, linked, read_all, sync
-from s3mount.writeback.records import Op, Piece, Record, State, require_joined
+from s3mount.writeback.owner import is_owned, own
+from s3mount.writeback.records import Op, Piece, Record, State, bodies_in, require_joined
 
 # Bodies up to this lie in the journal: a row costs one sync, a file of its own two, and 50 microseconds for its creation.
 INLINE_BYTES = 128 * KiB
-# Whoever only looks whether there is an owner holds the lock for microseconds.
-TRIES, TRY_S = 5, 0.02
 # Who keeps what would be lost else waits for others that do the same, and copy gigabytes.
 KEEP_S = 3600
 
@@ -108,12 +110,12 @@ class Journal:
         with told(folder):
             for path in (folder, folder / "bodies", folder / "staging"):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if not _locked(lock):
-                os.close(lock)
+            lock = own(folder)
+            if lock is None:
                 raise Busy(f"Another process writes what waits in {folder} to the bucket.")
             try:
                 journal = cls(folder, connected(folder), lock)
+                upgrade(journal._base)
                 journal._tell(about or {})
                 journal._sweep()
             except BaseException:
@@ -194,19 +196,7 @@ class Journal:
     @property
     def busy(self) -> bool:
         """Whether some process owns the folder right now (this one included)."""
-        if self.owned:
-            return True
-        try:
-            lock = os.open(self.folder / "owner", os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
+        return self.owned or is_owned(self.folder)
 
     # -- changing -----------------------------------------------------------------------
 
@@ -227,8 +217,7 @@ class Journal:
                     case Leave(ids):
                         gone += self._leave(ids)
                     case Amend(record):
-                        self._amend(record)
-                        gone += self._unuse(record.id, record.bodies)
+                        gone += self._amend(record)
         self._remove(gone)
         return entered
 
@@ -245,11 +234,10 @@ class Journal:
         Who opens the journal before it was told finds those records without bytes, and their commits in the store.
         """
         with suppress(StoreError), told(self.folder):
-            marks = ", ".join("?" * len(ids))
-            rows = self._base.execute(
-                f"SELECT name FROM bodies WHERE data IS NULL AND name NOT IN (SELECT body FROM uses WHERE record NOT IN ({marks}))", ids
-            ).fetchall()
-            self._remove(name for (name,) in rows)
+            rows = (row for number in ids for row in self._base.execute("SELECT pieces FROM records WHERE id = ?", (number,)))
+            done = Counter(name for (text,) in rows for name in bodies_in(text))
+            files = "SELECT name, coalesce(more, 0) FROM bodies LEFT JOIN shared ON body = name WHERE data IS NULL"
+            self._remove([name for name, more in self._base.execute(files).fetchall() if done[name] > more])
 
     def shrink(self) -> None:
         """Give the disk back what is not needed any more. For an owner who has nothing else to do; never fails."""
@@ -308,7 +296,10 @@ class Journal:
                     made[name] = self.take(name, source)
                 if any(isinstance(held, int) for held in made.values()):
                     self.sync_bodies()
-                return self._enter(Enter(record, made))
+                number = self._enter(Enter(record, made))
+                if is_former(self._base):
+                    say_used(self._base, number, made)
+                return number
             except BaseException:
                 self._remove(made)
                 raise
@@ -356,37 +347,46 @@ class Journal:
     def _enter(self, change: Enter) -> int:
         number = self._base.execute(ENTER, row_of(change.record)).lastrowid
         assert number is not None
-        names = change.record.bodies
-        for name in names - change.bodies.keys():
-            if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
-                raise NotFound(f"The body {name!r} is gone.")
         for name, held in change.bodies.items():
             data, length = (None, held) if isinstance(held, int) else (held, len(held))
             self._base.execute("INSERT INTO bodies VALUES (?, ?, ?)", (name, length, data))
-        self._base.executemany("INSERT INTO uses VALUES (?, ?)", [(number, name) for name in names])
+        self._share(change.record.bodies - change.bodies.keys())
         return number
 
-    def _amend(self, record: Record) -> None:
-        columns = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
-        self._base.execute(f"UPDATE records SET {columns} WHERE id = ?", (*row_of(record), record.id))
-        self._base.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", [(record.id, name) for name in record.bodies])
+    def _amend(self, record: Record) -> list[str]:
+        """The files of bodies that nobody names any more."""
+        row = self._base.execute("SELECT pieces FROM records WHERE id = ?", (record.id,)).fetchone()
+        if row is None:
+            return []
+        former = bodies_in(row[0])
+        self._base.execute(AMEND, (*row_of(record), record.id))
+        self._share(record.bodies - former)
+        return self._unuse(former - record.bodies)
 
     def _leave(self, ids: Sequence[int]) -> list[str]:
         """Remove records; the files of bodies that nobody names any more."""
         gone: list[str] = []
         for number in ids:
-            self._base.execute("DELETE FROM records WHERE id = ?", (number,))
-            gone += self._unuse(number, frozenset())
+            for (text,) in self._base.execute("DELETE FROM records WHERE id = ? RETURNING pieces", (number,)).fetchall():
+                gone += self._unuse(bodies_in(text))
         return gone
 
-    def _unuse(self, number: int, still: frozenset[str]) -> list[str]:
-        names = [name for (name,) in self._base.execute("SELECT body FROM uses WHERE record = ?", (number,)) if name not in still]
+    def _share(self, names: Iterable[str]) -> None:
+        """One more record names the bodies *names*. Raises NotFound."""
+        for name in names:
+            if self._base.execute("SELECT 1 FROM bodies WHERE name = ?", (name,)).fetchone() is None:
+                raise NotFound(f"The body {name!r} is gone.")
+            self._base.execute("INSERT INTO shared VALUES (?, 1) ON CONFLICT DO UPDATE SET more = more + 1", (name,))
+
+    def _unuse(self, names: Iterable[str]) -> list[str]:
+        """One record less names the bodies *names*; the files of those that none names any more."""
         files: list[str] = []
         for name in names:
-            self._base.execute("DELETE FROM uses WHERE record = ? AND body = ?", (number, name))
-            if self._base.execute("SELECT 1 FROM uses WHERE body = ? LIMIT 1", (name,)).fetchone() is None:
-                row = self._base.execute("DELETE FROM bodies WHERE name = ? RETURNING data IS NULL", (name,)).fetchall()
-                files += [name for (is_file,) in row if is_file]
+            if self._base.execute("UPDATE shared SET more = more - 1 WHERE body = ?", (name,)).rowcount:
+                self._base.execute("DELETE FROM shared WHERE body = ? AND more = 0", (name,))
+                continue
+            held = self._base.execute("DELETE FROM bodies WHERE name = ? RETURNING data IS NULL", (name,)).fetchall()
+            files += [name for (is_file,) in held if is_file]
         return files
 
     def _remove(self, names: Iterable[str]) -> None:
@@ -413,28 +413,19 @@ class Journal:
         """Assert the invariants."""
         records = self.records()
         bodies = dict(self._base.execute("SELECT name, coalesce(length(data), -length) FROM bodies").fetchall())
-        used: set[str] = set()
+        used: Counter[str] = Counter()
         for record in records:
-            used |= record.bodies
+            used.update(record.bodies)
             require_joined(record.pieces, record.size)
             assert record.base is not None or not record.keeps, f"J3 {record}"
             for name in record.bodies:
                 assert name in bodies, f"J1 {record.key}"
                 length = bodies[name]
                 assert length >= 0 or self.path_of(name).stat().st_size >= -length, f"J1 {record.key}"
-        assert used == set(bodies), f"J2 {set(bodies) - used}"
+        assert used.keys() == bodies.keys(), f"J2 {bodies.keys() - used.keys()}"
         queued = [record.key for record in records if record.state is State.QUEUED]
         assert all(queued.count(key) <= 2 for key in set(queued)), "J4"
         commits = [record.commit_id for record in records if record.op is Op.PUT]
         assert len(commits) == len(set(commits)), "J5"
-
-
-def _locked(lock: int) -> bool:
-    """Whether the lock is ours now; somebody may hold it for a moment to see whether there is an owner (`busy`)."""
-    for _ in range(TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(TRY_S)
-    return False
+        shared = dict(self._base.execute("SELECT body, more FROM shared").fetchall())
+        assert shared == {name: count - 1 for name, count in used.items() if count > 1}, f"J6 {shared}"

@@ -19,6 +19,10 @@ from enum import Enum
 from s3mount.model import NO_METADATA, Absent, Condition, ETag, Hole, Kept, Key, Matches, Metadata, ObjectInfo
 from s3mount.store.api import COMMIT_ID
 
+# Made once: `json.dumps` would make one each time.
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+_LEGIBLE = json.JSONEncoder(ensure_ascii=False)
+
 # How the ETag of a version begins that no store has acknowledged yet; its commit id follows.
 LOCAL = "wb-"
 
@@ -85,7 +89,7 @@ class Record:
 
     @property
     def bodies(self) -> frozenset[str]:
-        return frozenset(piece.body for piece in self.pieces if isinstance(piece, Stored))
+        return bodies_of(self.pieces)
 
     @property
     def stored_bytes(self) -> int:
@@ -119,6 +123,11 @@ class Record:
             self.storage_class,
             {**self.metadata, COMMIT_ID: self.commit_id},
         )
+
+
+def bodies_of(pieces: Iterable[Piece]) -> frozenset[str]:
+    """The names of the bodies in which bytes of *pieces* are."""
+    return frozenset([piece.body for piece in pieces if isinstance(piece, Stored)])
 
 
 def whole_of(size: int) -> tuple[Piece, ...]:
@@ -192,7 +201,7 @@ def pieces_to_text(pieces: Iterable[Piece]) -> str:
                 rows.append([piece.offset, piece.length])
             case Hole():
                 rows.append([piece.offset, piece.length, None])
-    return json.dumps(rows, separators=(",", ":"))
+    return _COMPACT.encode(rows)
 
 
 def pieces_from_text(text: str) -> tuple[Piece, ...]:
@@ -208,6 +217,11 @@ def pieces_from_text(text: str) -> tuple[Piece, ...]:
             case _:
                 raise ValueError(f"not a piece: {row}")
     return tuple(pieces)
+
+
+def bodies_in(text: str) -> frozenset[str]:
+    """As `bodies_of`, of pieces as text."""
+    return frozenset([row[2] for row in json.loads(text) if len(row) == 4])
 
 
 def condition_to_text(condition: Condition) -> str:
@@ -238,7 +252,7 @@ def base_from_text(text: str) -> ObjectInfo | None:
 
 
 def metadata_to_text(metadata: Mapping[str, str]) -> str:
-    return json.dumps(dict(metadata), ensure_ascii=False) if metadata else ""
+    return _LEGIBLE.encode(dict(metadata)) if metadata else ""
 
 
 def metadata_from_text(text: str) -> Metadata:
