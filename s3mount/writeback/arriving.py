@@ -92,7 +92,7 @@ class Arriving(Shown):
         return {
             "pending": len(pending.chains),
             "pending_bytes": pending.bytes,
-            "spooled_bytes": pending.holding.waiting,
+            "spooled_bytes": pending.holding.waiting + pending.holding.refused,
             "spool_size": self._room.limit,
             "oldest_ns": min((entry.record.created_ns for entry in pending.chains), default=0),
             "refused": pending.failed_records,

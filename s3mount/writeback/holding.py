@@ -23,10 +23,14 @@ MEMORY = 64 * MiB
 
 
 class Holding:
-    """The bodies of all that is pending. `waiting`: bytes of them, those that several changes share counted for each."""
+    """The bodies of all that is pending. `waiting`: bytes of them, those that several changes share counted for each.
+
+    `refused`: likewise of what the store would not take, which stays on the disk until somebody decides.
+    """
 
     def __init__(self, journal: Journal, together: Together) -> None:
         self.waiting = 0
+        self.refused = 0
         self._journal = journal
         self._together = together
         self._memory = 0
@@ -48,6 +52,14 @@ class Holding:
     def became(self, former: Record, record: Record) -> None:
         """What was pending as *former* is *record*."""
         self.waiting += record.stored_bytes - former.stored_bytes
+
+    def kept(self, record: Record) -> None:
+        """*record* waits for somebody's decision now."""
+        self.refused += record.stored_bytes
+
+    def decided(self, record: Record) -> None:
+        """*record*, for which somebody's decision was waited, is pending again, or gone."""
+        self.refused -= record.stored_bytes
 
     def remember(self, entry: Entry, bodies: Mapping[str, bytes | int]) -> None:
         """Keep what *entry*, which is pending, needs of *bodies* in memory, as far as there is room."""

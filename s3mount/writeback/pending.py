@@ -101,6 +101,7 @@ class Pending:
                 self._took(Entry(record, trio.current_time(), record.id, doubt=True, inherited=True))
             else:
                 self.failed_records += 1
+                self.holding.kept(record)
 
     def turn(self, key: str) -> AbstractAsyncContextManager[None]:
         """Nobody else changes what is pending of *key*, but that it may arrive or be refused."""
@@ -338,6 +339,7 @@ class Pending:
         self.refused[record.key] = error
         self._never_were.add(record.etag)
         self.failed_records += 1
+        self.holding.kept(record)
         self.failures += 1
         self.listener.forget(record.key)
         self.moved.unpark_all()
@@ -385,6 +387,8 @@ class Pending:
                     await self.together.commit([Leave((record.id,))])
             self.refused.pop(record.key, None)
             self.failed_records -= 1
+            self.holding.decided(record)
+            self.moved.unpark_all()
         return len(found)
 
     async def _retry(self, record: Record) -> None:

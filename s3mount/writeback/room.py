@@ -8,7 +8,8 @@ Must not know: what is brought, how it is sent.
                            |                    `-- nothing is, or it fails --> NoSpace
                            '--> answered
 
-R1  Together, what waits and what is being taken has at most `limit` bytes, but that a file which is larger by itself is taken alone.
+R1  Together, what waits, what is being taken and what the store refused (until somebody decides) has at most `limit` bytes; but where
+    nothing waits, one file is taken, however large.
 R2  Who came first is let in first: a large file does not wait for ever behind small ones.
 R3  While the store is away nobody is refused for the limit's sake: he waits until it is back, or his request is given up.
 """
@@ -70,8 +71,9 @@ class Room:
             await self._pending.moved.park()
 
     def _fits(self, size: int) -> bool:
-        there = self._pending.holding.waiting + self._taking
-        return not there or there + size <= self.limit
+        holding = self._pending.holding
+        there = holding.waiting + self._taking
+        return not there or there + holding.refused + size <= self.limit
 
     async def patiently(self, take: Callable[[], Awaitable[T]]) -> T:
         """Do *take* until the disk has room for it, as long as there is hope. Raises NoSpace."""

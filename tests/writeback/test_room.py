@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from s3mount.errors import NoSpace, Unavailable
+from s3mount.errors import NoSpace, TooLarge, Unavailable
 from s3mount.model import Key, KiB, StagedBytes
 from s3mount.store.api import Commit
 from s3mount.store.memory import MemoryStore
@@ -156,5 +156,34 @@ async def test_a_full_disk_is_told_where_nothing_leaves_it(
     plan.shut = None
     await store.sync()
     assert await keys_of(bucket) == ["a"]
+    store.check()
+    await store.aclose()
+
+
+async def test_what_the_store_refused_takes_room_until_somebody_decides(
+    clock: MockClock, tmp_path: Path, bucket: MemoryStore, plan: Counting, expect_logs: ExpectLogs
+) -> None:
+    expect_logs("could not be stored", "1 files wait")
+    going, closed = trio.Event(), list[str]()
+    plan.script.add("adopt", Fault(before=TooLarge("No.")))
+    store = await WriteBack.open(Faulty(bucket, plan), tmp_path / "j", limit=LIMIT)
+    await close(store, A, 200 * KiB, closed)
+    with pytest.raises(TooLarge):
+        await store.sync()
+    assert store.status()["spooled_bytes"] == 200 * KiB
+    await store.aclose()
+    store = await WriteBack.open(Faulty(bucket, plan), tmp_path / "j", limit=LIMIT)
+    plan.script.add("put", Fault(until=going))
+    await store.put(B, pattern(80 * KiB))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close, store, C, 70 * KiB, closed)
+        await trio.sleep(MOMENT_S)
+        assert closed == ["a"]
+        assert await store.decide("discard", [1]) == 1
+        await trio.sleep(MOMENT_S)
+        assert closed == ["a", "c"]
+        going.set()
+    await store.sync()
+    assert (await keys_of(bucket), store.status()["spooled_bytes"]) == (["b", "c"], 0)
     store.check()
     await store.aclose()
