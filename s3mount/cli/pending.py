@@ -97,7 +97,8 @@ def pending(places: tuple[str, ...], human: bool, as_json: bool) -> None:
     """List what is not stored: why, since when, how large.
 
     Without an operand, everything of this user: in running mounts, and in the journals of all buckets, mounted or not. The states: waiting
-    (its mount tries again), sending, queued (a mount with --write-back sends it), failed (refused for good), kept (its mount is over).
+    (its mount tries again), sending, queued (a mount with --write-back sends it), failed (refused for good), kept (its mount is over),
+    renaming (its mount may neither copy nor delete the object, as a rename asks for, and tries again: what to do is to give it the right).
     """
     for item in under(everything(), places):
         if as_json:
@@ -112,12 +113,13 @@ def pending(places: tuple[str, ...], human: bool, as_json: bool) -> None:
 def chosen(names: Sequence[str], *, everything_there: bool, queued: bool = False) -> list[Item]:
     """What the operands of a command mean; with --all, they are the places to look in. Raises UsageError, NotFound.
 
-    *queued*: what no mount sends although it waits for one counts as well.
+    *queued*: what no mount sends although it waits for one counts as well, and what renames have left.
     """
     items = everything()
     if everything_there:
         left = "queued" if queued else ""
-        return [item for item in under(items, names) if item.state in FOR_THE_USER or (item.state == left and item.mount is None)]
+        wanted = FOR_THE_USER | {"renaming"} if queued else FOR_THE_USER
+        return [item for item in under(items, names) if item.state in wanted or (item.state == left and item.mount is None)]
     if not names:
         raise UsageError("Say what: a URL or an id that s3mount pending lists, or --all.")
     return named(items, names)
@@ -143,12 +145,13 @@ class Outcome:
                 self._tell(item, error=None, **(more or {}))
 
     def _tell(self, item: Item, *, error: str | None, **more: Any) -> None:
+        done = "renamed" if item.is_renaming else self._done
         if self._as_json:
-            print_json({**item_json(item), "done": None if error else self._done, "error": error, **more})
+            print_json({**item_json(item), "done": None if error else done, "error": error, **more})
         elif error:
             click.echo(f"s3mount: {shown(str(item.url))}: {error}", err=True)
         else:
-            click.echo(f"{shown(str(item.url))}: {self._done}{''.join(f' {value}' for value in more.values())}")
+            click.echo(f"{shown(str(item.url))}: {done}{''.join(f' {value}' for value in more.values())}")
 
     def finish(self) -> None:
         if self._failed:
@@ -163,7 +166,7 @@ class Outcome:
 @store_options
 @json_option
 def retry(names: tuple[str, ...], everything_there: bool, overwrite: bool, choice: Choice, as_json: bool) -> None:
-    """Store now what could not be stored before.
+    """Store now what could not be stored before, and finish what a rename has left.
 
     On the conditions on which it was to be stored: what somebody else has written meanwhile is not overwritten, unless --overwrite says so.
     The service is asked as the mount asked it; options say it anew. With --all, the operands are URLs or mount points to look in.
@@ -217,6 +220,8 @@ def discard(names: tuple[str, ...], everything_there: bool, as_json: bool) -> No
 
 
 async def _discard(item: Item) -> None:
+    if item.is_renaming:
+        raise Busy("a rename has the object, and nothing but its old name or a copy would go: give the mount the right to do that.")
     if item.is_held:
         with trio.move_on_after(HELD_S):
             while True:
@@ -245,7 +250,7 @@ def export(names: tuple[str, ...], target: Path, everything_there: bool, partial
     TARGET is a folder, or the name of the new file for a single one; nothing is overwritten. What an edit has in common with the object
     that it is an edit of is fetched from there. It stays pending: discard it afterwards.
     """
-    items = [item for item in chosen(names, everything_there=everything_there, queued=True) if not item.is_removal]
+    items = [item for item in chosen(names, everything_there=everything_there, queued=True) if not (item.is_removal or item.is_renaming)]
     if len(items) > 1 and not target.is_dir():
         raise UsageError(f"{target} is not a folder, and there are {len(items)} files to write.")
     outcome = Outcome("written to", as_json=as_json)

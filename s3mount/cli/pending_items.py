@@ -6,6 +6,7 @@ Must not know: what is done with it, what is printed.
     waiting   in a running mount, which tries again by itself           sending   the same, while a request is under way
     queued    in a journal: a mount with --write-back sends it          failed    the store refused it for good
     kept      in a journal: the mount that could not store it has gone, or has given it up
+    renaming  in the bucket, and neither lost nor new: a running mount cannot copy or delete it for now, as a rename wants it to
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class Item:
         return self.record is None
 
     @property
+    def is_renaming(self) -> bool:
+        return self.state == "renaming"
+
+    @property
     def is_removal(self) -> bool:
         return self.record is not None and self.record.op is Op.DELETE
 
@@ -121,6 +126,16 @@ def _of_mount(mount: RunningMount) -> Iterator[Item]:
             since_ns=waiting["since_ns"],
             reason=waiting["reason"],
             tries=waiting["tries"],
+            mount=mount,
+        )
+    for stuck in mount.told.get("renamed", {}).get("first", ()):
+        yield Item(
+            url=with_key(mount.url, stuck["key"]),
+            state="renaming",
+            size=stuck["size"],
+            since_ns=stuck["since_ns"],
+            reason=stuck["reason"],
+            tries=stuck["tries"],
             mount=mount,
         )
 

@@ -119,20 +119,16 @@ def status(*, mountpoint: Path, as_json: bool) -> None:
 
 
 def _as_record(told: Mapping[str, Any]) -> dict[str, Any]:
-    waiting = [
-        {
-            "key": one["key"],
-            "size": one["size"],
-            "since": time_json(one["since_ns"]) if one["since_ns"] else None,
-            "reason": one["reason"] or None,
-            "tries": one["tries"],
-            "sending": one["sending"],
-        }
-        for one in told["waiting"]
-    ]
+    waiting = [_one_as_record(one) for one in told["waiting"]]
+    renamed = {**_renamed(told), "first": [_one_as_record(one) for one in _renamed(told)["first"]]}
     plain = ("source", "mountpoint", "pid", "ending", "read_only", "options", "open", "changed", "changed_bytes", "kept", "store")
     began = {"mounted": time_json(told["began_ns"]), "uptime_s": round((time.time_ns() - told["began_ns"]) / NS_PER_S, 3)}
-    return {"kind": "status", **{name: told[name] for name in plain}, **began, "waiting": waiting}
+    return {"kind": "status", **{name: told[name] for name in plain}, **began, "waiting": waiting, "renamed": renamed}
+
+
+def _one_as_record(one: Mapping[str, Any]) -> dict[str, Any]:
+    since = time_json(one["since_ns"]) if one["since_ns"] else None
+    return {**{name: value for name, value in one.items() if name != "since_ns"}, "since": since, "reason": one["reason"] or None}
 
 
 def _lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -151,7 +147,20 @@ def _lines(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append((what, f"{shown(one['key'])}, {size_text(one['size'], human=True)}B{shown(why)}"))
     if len(told["waiting"]) > SHOWN:
         lines.append(("", f"and {len(told['waiting']) - SHOWN} more: see s3mount pending"))
-    return lines
+    return lines + _renamed_lines(_renamed(told))
+
+
+def _renamed(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = told.get("renamed", {"under_way": 0, "stuck": 0, "first": ()})
+    return found
+
+
+def _renamed_lines(renamed: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not renamed["under_way"] and not renamed["stuck"]:
+        return []
+    stuck = f", {renamed['stuck']} objects that it may not copy or delete: see s3mount pending" if renamed["stuck"] else ""
+    lines = [("renames", f"{renamed['under_way']} keys on their way{stuck}")]
+    return lines + [("stuck", f"{shown(one['reason'])} (tried {one['tries']} times)") for one in renamed["first"][:SHOWN]]
 
 
 def _store_lines(store: Mapping[str, Any]) -> list[tuple[str, str]]:

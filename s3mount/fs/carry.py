@@ -4,7 +4,7 @@ Owns: the order of copies and deletions, what is undone after a failure, what is
 Must not know: what POSIX allows, inodes (who copies tells them through *copied*).
 
     list the keys --> journal --> copy all --> delete all --> journal done
-                                     |            |-- all are refused: as below
+                                     |            |-- all are refused: as below, unless something was replaced, which cannot be had back
                                      |            `-- some fail: done as far as anybody sees, the rest is deleted later (`Behind`)
                                      `-- fails: the copies made are taken back (see undoing), journal done; as if nothing happened
 
@@ -154,7 +154,7 @@ class Carrier:
             await self._undo(crossing)
             return False
         left = {number: info for number, info in crossing.made.items() if crossing.gone.get(number) is not True}
-        if not crossing.gone or self._behind is None or not self._behind.remove_later(crossing.record, moves, left, way.source):
+        if self._behind is None or not self._behind.remove_later(crossing.record, moves, left, way.source):
             return False
         log.warning("%d of %d keys that were renamed cannot be deleted from %r yet: %s", len(left), len(moves), way.source, error)
         crossing.record = None

@@ -256,8 +256,13 @@ class Files:
         if inode.standing is Standing.UNLINKED:
             return
         await self.save(inode)
-        await self._volume.settle(inode.key)
+        await self._volume.arrive(inode.key)
         await self._sync(inode)
+
+    def has_to_commit(self, fh: int) -> bool:
+        """Whether `release` of *fh* commits something."""
+        inode = self._handles.get(fh)
+        return inode is not None and inode.live is not None and inode.live.holders == 1 and self._is_wanted(inode, inode.live)
 
     async def release(self, fh: int) -> None:
         """The last one commits what is left. Raises as a commit does; the handle is gone in any case."""

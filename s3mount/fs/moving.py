@@ -5,14 +5,15 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
 
 `begin` writes a rename down and returns; the overlay shows it as done then (see overlay), and the legs are carried in the background.
 
-    looking      a key that waits is asked for, and read, where it lies
-    changing     a key goes the rest of its way first, by itself: so its version has the ETag of its copy, and conditions are translated
+    looking      a key that waits is asked for, and read, where it lies (see looking)
+    changing     a key goes the rest of its way first, by itself: so its version has the ETag of its copy, and conditions are translated;
+                 what has arrived is changed also where its old name cannot be deleted
     syncing      `settle` has everything below a prefix arrive, with or without a background
     again        a rename of what is still on its way takes the legs over that wait, from where they lie; what may have been copied arrives
                  first
 
-What cannot be carried for now is tried again (see later); what somebody else has replaced at its source meanwhile is left there, to be seen again, and
-so is what cannot arrive because somebody else has put something there.
+What cannot be carried for now is tried again (see later); what somebody else has replaced at its source meanwhile is left there, to be seen
+again, and so is what cannot arrive because somebody else has put something there.
 What a crash leaves is taken up by the next mount (see resuming, carry), the latest rename first: a key that two records name is where the
 later one took it from.
 
@@ -31,21 +32,19 @@ from pathlib import Path
 import trio
 
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError
-from s3mount.fs.aliases import Aliases
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
 from s3mount.fs.copies import DOUBTFUL, each, sent
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.kept import Renamed
 from s3mount.fs.later import About, Later
-from s3mount.fs.overlay import Area, Asked, Leg, Overlay, State, as_seen, lacking
+from s3mount.fs.looking import Looking
+from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, taken_up
 from s3mount.fs.undoing import Undoing
-from s3mount.model import ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
-from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin, Relocation
-from s3mount.store.aspects import URL
-from s3mount.store.wrap.base import Wrapper
+from s3mount.model import Condition, Content, ETag, Key, Metadata, ObjectInfo, Part, Upload
+from s3mount.store.api import Commit, Failure, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +57,15 @@ TOLD = 1000
 GONE = (PreconditionFailed, NotFound)
 
 
-class Moving(Wrapper):
+class Moving(Looking):
     """*inner*; *folder* holds the journal (None: none is kept)."""
 
     def __init__(self, inner: ObjectStore, folder: Path | None) -> None:
         super().__init__(inner)
-        self.overlay = Overlay()
         self.undoing = Undoing(inner, self.overlay)
         self._journal = Journal(folder) if folder is not None else None
         self._batches = Batches()
         self._later = Later(self._arrive, _about)
-        self._aliases = Aliases()
         self._passengers: Passengers | None = None
         self._running = False
 
@@ -181,6 +178,10 @@ class Moving(Wrapper):
             # Another rename may have taken over what we waited for: then it still lies there.
             await (self._arrive(*legs) if len(legs) == 1 else each(legs, self._arrive))
 
+    async def arrive(self, key: str) -> None:
+        """On return what stands under *key* may be changed: as `clear`, but for a former name that cannot be deleted for now."""
+        await (self.clear(key) if self.overlay.lagging(key) is None else self.undoing.clear(key))
+
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""
         while leg.state is not State.OVER:
@@ -259,139 +260,51 @@ class Moving(Wrapper):
         self._batches.leave()
         self.undoing.leave()
 
-    # -- looking ----------------------------------------------------------------------
-
-    async def head(self, key: Key) -> ObjectInfo:
-        while (leg := self.overlay.waiting(key)) is not None:
-            try:
-                return as_seen(leg, await self.inner.head(leg.source))
-            except NotFound:
-                if leg.state is State.WAITING:
-                    raise NotFound(f"There is no object {key!r}.") from None
-        if self.overlay.hides(key):
-            raise NotFound(f"There is no object {key!r}.")
-        return await self.inner.head(key)
-
-    async def find(self, name: str) -> Found:
-        if self.overlay.idle:
-            return await self.inner.find(name)
-        stem = name + "/"
-        below = self.overlay.shows_below(stem)
-        waiting = {key: self.overlay.waiting(key) is not None for key in (name, stem)}
-        hidden = {key: self.overlay.hides(key) for key in (name, stem)}
-        believed = self.overlay.leaves_below(stem)
-        found = await self.inner.find(name)
-        objects = {name: found.object, stem: found.marker}
-        for key in objects:
-            if waiting[key]:
-                objects[key] = await self._head(Key(key))
-            elif hidden[key]:
-                objects[key] = None
-        return Found(objects[name], objects[stem], below or (found.implied and believed))
-
-    async def _head(self, key: Key) -> ObjectInfo | None:
-        try:
-            return await self.head(key)
-        except NotFound:
-            return None
-
-    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        if self.overlay.idle:
-            return await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
-        while True:
-            asked = Asked(prefix, delimiter, after, limit)
-            seen = self.overlay.view(asked)
-            page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
-            merged = seen.merged(page)
-            if merged is not None:
-                return await self._completed(merged) if delimiter and self.capabilities.listed_metadata else merged
-            assert page.next is not None
-            after = page.next
-
-    async def _completed(self, page: Page) -> Page:
-        """With the metadata of what lies elsewhere: a listing in one piece does not tell them."""
-        told: dict[Key, ObjectInfo | None] = {}
-
-        async def ask(leg: Leg) -> None:
-            told[leg.target] = await self._head(leg.target)
-
-        await each(list(lacking(page, self.overlay)), ask)
-        objects = (told.get(info.key, info) for info in page.objects)
-        return replace(page, objects=tuple(info for info in objects if info is not None))
-
-    async def aspect(self, key: Key, name: str) -> str | None:
-        while (leg := self.overlay.waiting(key)) is not None and name != URL:
-            try:
-                return await self.inner.aspect(leg.source, name)
-            except NotFound:
-                if leg.state is State.WAITING:
-                    raise
-        return await self.inner.aspect(key, name)
-
-    # -- reading ----------------------------------------------------------------------
-
-    async def get_into(
-        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
-    ) -> ObjectInfo:
-        while (leg := self.overlay.waiting(key)) is not None:
-            try:
-                return as_seen(leg, await self.inner.get_into(leg.source, span, buffer, if_match=if_match, arrived=arrived))
-            except GONE:
-                if leg.state is State.WAITING:
-                    raise
-        return await self.inner.get_into(key, span, buffer, if_match=if_match and self._aliases.etag(key, if_match), arrived=arrived)
-
-    async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin:
-        while (leg := self.overlay.waiting(key)) is not None:
-            try:
-                return await self.inner.pin(leg.source, if_match=if_match, known=known and replace(known, key=leg.source))
-            except GONE:
-                if leg.state is State.WAITING:
-                    raise
-        return await self.inner.pin(
-            key, if_match=if_match and self._aliases.etag(key, if_match), known=known and self._aliases.info(replace(known, key=key))
-        )
-
     # -- changing -----------------------------------------------------------------------
 
     async def _put(self, key: Key, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:
-        """Do *put*, which makes an object under *key*; it is seen, also where it is open whether there is one."""
+        """Do *put*, which makes an object under *key*, once it may; it is seen, also where it is open whether there is one."""
+        await self.arrive(key)
         self.overlay.put(key)
         info = await put()
         self._aliases.drop(key)
+        if (leg := self.overlay.lagging(key)) is not None:
+            self._batches.copied(leg, info.etag)
         return info
 
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
-        await self.clear(key)
         return await self._put(key, lambda: self.inner.put(key, data, self._aliases.commit(key, commit)))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
-        await self.clear(key)
-        if content.base is not None:
-            content = replace(content, base=self._aliases.info(replace(content.base, key=key)))
-        return await self._put(key, lambda: self.inner.adopt(key, content, self._aliases.commit(key, commit)))
+        def based() -> Content:
+            base = content.base
+            return content if base is None else replace(content, base=self._aliases.info(replace(base, key=key)))
+
+        return await self._put(key, lambda: self.inner.adopt(key, based(), self._aliases.commit(key, commit)))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
-        await self.clear(key)
-        etag = if_match and self._aliases.etag(key, if_match)
-        return await self._put(key, lambda: self.inner.update(key, metadata, if_match=etag, file_id=file_id))
+        def put() -> Awaitable[ObjectInfo]:
+            return self.inner.update(key, metadata, if_match=if_match and self._aliases.etag(key, if_match), file_id=file_id)
+
+        return await self._put(key, put)
 
     async def set_aspect(self, key: Key, name: str, value: str, *, if_match: ETag, file_id: int = 0) -> ObjectInfo:
-        await self.clear(key)
-        etag = self._aliases.etag(key, if_match)
-        return await self._put(key, lambda: self.inner.set_aspect(key, name, value, if_match=etag, file_id=file_id))
+        def put() -> Awaitable[ObjectInfo]:
+            return self.inner.set_aspect(key, name, value, if_match=self._aliases.etag(key, if_match), file_id=file_id)
+
+        return await self._put(key, put)
 
     async def copy(
         self, source: Key, target: Key, *, if_match: ETag | None = None, commit: Commit | None = None, condition: Condition = None
     ) -> ObjectInfo:
-        await self.clear(source, target)
-        etag = if_match and self._aliases.etag(source, if_match)
+        if source != target:
+            await self.clear(source)
         return await self._put(
             target,
             lambda: self.inner.copy(
                 source,
                 target,
-                if_match=etag,
+                if_match=if_match and self._aliases.etag(source, if_match),
                 commit=commit and self._aliases.commit(target, commit),
                 condition=self._aliases.condition(target, condition),
             ),
@@ -437,11 +350,10 @@ class Moving(Wrapper):
         return infos
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
-        await self.clear(key)
+        await self.arrive(key)
         return await self.inner.create_upload(key, self._aliases.commit(key, commit))
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
-        await self.clear(upload.key)
         return await self._put(upload.key, lambda: self.inner.complete_upload(upload, parts))
 
 

@@ -170,6 +170,11 @@ class Overlay:
         leg = self._to.get(key)
         return leg if leg is not None and leg.state is State.WAITING else None
 
+    def lagging(self, key: str) -> Leg | None:
+        """The leg that has brought an object to *key* and could not delete it where it was."""
+        leg = self._to.get(key)
+        return leg if leg is not None and leg.state is State.COPIED and leg.late and key not in self._from else None
+
     def touching(self, key: str) -> list[Leg]:
         """Legs that go from or to *key*."""
         return [leg for leg in (self._from.get(key), self._to.get(key)) if leg is not None]

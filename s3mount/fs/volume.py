@@ -82,9 +82,9 @@ class Volume:
             await self.moving.settle(prefix)
 
     async def arrive(self, key: str) -> None:
-        """On return nothing is on its way to *key*, or from there. Raises StoreErrors."""
+        """On return what stands under *key* may be changed, and is there. Raises StoreErrors."""
         if self.moving is not None:
-            await self.moving.clear(key)
+            await self.moving.arrive(key)
 
     # -- attributes -------------------------------------------------------------------
 

@@ -511,3 +511,51 @@ async def test_copies_that_cannot_be_taken_back_are_told_and_taken_back_on_deman
         assert await rig.mount.fs.retry(keys) == {}
         assert await keys_of(rig.store) == sources()
         assert rig.mount.fs.outstanding().renamed.stuck == 0
+
+
+# -- a file over another --------------------------------------------------------------------
+
+
+async def test_a_file_renamed_over_another_that_cannot_be_deleted_is_there_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: `mv` failed, and both names had the new content until the next mount."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, rights), journal=tmp_path)
+    async with mount.at_work():
+        rights.left = 1
+        await mount.rename("one/1", "one/2")
+        assert await mount.names("one") == ["0", "2", "3", "4"]
+        assert await mount.read("one/2") == b"1"
+        assert [stuck.key for stuck in mount.fs.outstanding().renamed.first] == ["one/1"]
+        with pytest.raises(AccessDenied):
+            await mount.fs.sync()
+        rights.left = 1000
+        assert await mount.fs.retry(["one/1"]) == {}
+        assert "one/1" not in await keys_of(store)
+        assert not records(tmp_path)
+    mount.fs.check()
+
+
+async def test_what_has_arrived_can_be_changed_and_synced_though_its_old_name_cannot_be_deleted(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: it could be neither written nor described nor synced until the old name was gone."""
+    store, rights = await filled()
+    mount = Mounted(Faulty(store, lambda op: rights(op) if op.verb == "delete" else Fault()), journal=tmp_path)
+    async with mount.at_work():
+        rights.left = 0
+        await mount.rename("one/1", "one/2")
+        await mount.write("one/2", b"anew")
+        await mount.chmod("one/2", 0o600)
+        fh = await mount.open("one/2")
+        await mount.fs.write(fh, 4, b"!")
+        await mount.fs.fsync(fh)
+        await mount.close(fh)
+        assert await read(store, Key("one/2")) == b"anew!"
+        assert await mount.names("one") == ["0", "2", "3", "4"]
+    rights.left = 1000
+    rig = Rig(store, rights, tmp_path, mount)
+    assert await (await rig.next_mount()).names("one") == ["0", "2", "3", "4"]
+    assert await read(store, Key("one/2")) == b"anew!"
+    assert not rig.journal

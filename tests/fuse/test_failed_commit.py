@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -262,3 +263,27 @@ def test_a_mount_that_is_told_to_stop_twice_keeps_what_was_not_committed(mount: 
     assert (item["key"], item["state"], item["size"]) == ("hanging", "kept", 4)
     said("retry", "--all", f"s3://{BUCKET}")
     assert body(bucket, "hanging") == b"open"
+
+
+# -- renames --------------------------------------------------------------------------------
+
+
+def test_a_name_that_a_rename_cannot_delete_is_not_shown_but_told_and_gone_on_demand(mount: Mount, front: Front, bucket: Any) -> None:
+    (mount.path / "old").write_bytes(b"old")
+    (mount.path / "precious.txt").write_bytes(b"new")
+    front.spoil(Rule("answer", kinds=("DELETE",), key="precious", status=403, code="AccessDenied"))
+    os.rename(mount.path / "precious.txt", mount.path / "old")
+    assert os.listdir(mount.path) == ["old"]
+    assert (mount.path / "old").read_bytes() == b"new"
+    assert keys(bucket) == ["old", "precious.txt"]
+    (item,) = listed(mount.path)
+    assert (item["key"], item["state"], item["size"]) == ("precious.txt", "renaming", 3)
+    assert "is renamed to 'old', and cannot be deleted under its old name yet" in item["reason"]
+    assert re.search(r"^renames +1 keys on their way, 1 objects that it may not", said("status", mount.path), re.MULTILINE)
+    assert "a rename has the object" in said("discard", item["url"], status=1)
+    assert "AccessDenied" in said("retry", item["url"], status=1)
+    (mount.path / "old").write_bytes(b"newer")
+    front.spoil()
+    assert said("retry", item["url"]) == f"{item['url']}: renamed\n"
+    assert (keys(bucket), listed(mount.path)) == (["old"], [])
+    assert body(bucket, "old") == b"newer"
