@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -304,3 +305,40 @@ def test_a_journal_of_a_version_with_larger_pages_goes_on_and_shrinks(tmp_path: 
         assert size_of(journal.folder) < 1 * MiB
         assert [each.id for each in journal.records()] == [kept]
         journal.check()
+
+
+def test_a_body_is_there_as_long_as_somebody_names_it_whatever_comes_and_goes(journal: Journal) -> None:
+    chance = random.Random(6)
+    there: dict[int, Record] = {}
+
+    def some_record(number: int) -> tuple[Record, dict[str, bytes | int]]:
+        """Of bodies that others name, and of new ones, in the journal or as a file."""
+        names = sorted({name for record in there.values() for name in record.bodies})
+        old = chance.sample(names, min(len(names), chance.randrange(3)))
+        new: dict[str, bytes | int] = {}
+        if not old or chance.random() < 0.5:
+            name = f"n{number}"
+            new[name] = journal.take(name, InMemory(pattern(140_000))) if chance.random() < 0.2 else b"abcd"
+        pieces = tuple(Stored(4 * at, 4, name, 0) for at, name in enumerate([*old, *new]))
+        return replace(put(f"k{number}", f"c{number}"), size=4 * len(pieces), pieces=pieces), new
+
+    for number in range(80):
+        record, new = some_record(number)
+        match chance.choice(["enter", "replace", "amend", "leave", "leave"]):
+            case "amend" if there and not new:
+                changed = chance.choice(list(there))
+                there[changed] = replace(record, id=changed)
+                journal.apply([Amend(there[changed])])
+            case "leave" if there:
+                journal.forget(new)
+                left = tuple(chance.sample(list(there), min(len(there), chance.randrange(1, 4))))
+                journal.apply([Leave(left)])
+                there = {each: kept for each, kept in there.items() if each not in left}
+            case verb:
+                replaced = (chance.choice(list(there)),) if there and verb == "replace" else ()
+                (entered,) = journal.apply([Enter(record, new, replaces=replaced)])
+                there = {each: kept for each, kept in there.items() if each not in replaced} | {entered: record}
+        journal.check()
+        assert sorted(there) == [each.id for each in journal.records()]
+    journal.apply([Leave(tuple(there))])
+    assert list((journal.folder / "bodies").iterdir()) == []
