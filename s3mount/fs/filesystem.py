@@ -61,6 +61,9 @@ log = logging.getLogger(__name__)
 # All may have arrived when nobody waits any more: so long it may take to find that out.
 LAST_LOOK_S = 1.0
 
+# What is still to be written into a journal on local disk is, however short the user wants to wait for the bucket.
+AT_HAND_S = 5.0
+
 
 class Filesystem:
     """A mounted bucket, or a prefix of one. All times are nanoseconds since 1970, errors as in `s3mount.errors`."""
@@ -218,10 +221,10 @@ class Filesystem:
         await self._save("")
 
     async def _save(self, prefix: str, *, sync: Callable[[], Awaitable[None]] | None = None, by: float | None = None) -> None:
-        """*by*: no longer than until then, nor than `flush_timeout_s`; None: as long as it takes."""
+        """*by*: no longer than until then, nor than `flush_timeout_s`, but for `AT_HAND_S`; None: as long as it takes."""
         failures: list[Exception] = []
-        limit = self._volume.options.flush_timeout_s
-        with trio.move_on_at(inf if by is None else min(by, trio.current_time() + limit)) as saving:
+        limit, now = self._volume.options.flush_timeout_s, trio.current_time()
+        with trio.move_on_at(inf if by is None else max(min(by, now + limit), now + AT_HAND_S)) as saving:
             failures.extend(await self._files.save_all(prefix))
         if saving.cancelled_caught:
             failures.append(Unavailable(f"After {limit:g} s there is no room for all that is to be stored."))

@@ -38,6 +38,24 @@ async def test_one_refused_file_does_not_keep_the_others_from_the_bucket_at_the_
     assert (await body(bucket, "a"), await body(bucket, "b")) == (b"theirs", b"ours")
 
 
+async def test_what_is_written_when_nobody_wants_to_wait_for_the_bucket_is_for_the_next_mount(tmp_path: Path, clock: MockClock) -> None:
+    """Regression: with `--flush-timeout 0` it was kept aside, as what could not be stored is, and nobody sent it."""
+    bucket, hands = MemoryStore(LIKE_S3), Hands()
+    late = await WriteBack.open(Faulty(bucket, lambda op: Fault(delay=10) if op.mutates else NOTHING), tmp_path / "j")
+    mount = Mounted(late, flush_timeout_s=0.0, keep=hands)
+    for name in ("open", "another"):
+        fh = await mount.create(name)
+        await mount.fs.write(fh, 0, b"precious")
+    with pytest.raises(Unavailable, match="the next mount"):
+        await mount.fs.aclose(by=trio.current_time())
+    await late.aclose()
+    assert not hands.kept
+    late = await WriteBack.open(bucket, tmp_path / "j")
+    await late.sync()
+    await late.aclose()
+    assert (await body(bucket, "open"), await body(bucket, "another")) == (b"precious", b"precious")
+
+
 async def test_the_end_of_a_mount_does_not_wait_for_ever_for_room(tmp_path: Path, clock: MockClock, expect_logs: ExpectLogs) -> None:
     """Regression: with a full spool, and the store away, umount and SIGTERM never came to an end."""
     expect_logs("Away", KEPT_LINE)
