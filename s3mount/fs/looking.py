@@ -13,7 +13,7 @@ from dataclasses import replace
 from s3mount.errors import NotFound, PreconditionFailed
 from s3mount.fs.aliases import Aliases
 from s3mount.fs.copies import each
-from s3mount.fs.overlay import Asked, Leg, Overlay, State, as_seen, lacking
+from s3mount.fs.overlay import Asked, Leg, Overlay, State, View, as_seen, lacking
 from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page
 from s3mount.store.api import PAGE_KEYS, Arrived, ObjectStore, Pin
 from s3mount.store.aspects import URL
@@ -41,7 +41,10 @@ class Looking(Wrapper):
                     raise NotFound(f"There is no object {key!r}.") from None
         if self.overlay.hides(key):
             raise NotFound(f"There is no object {key!r}.")
-        return await self.inner.head(key)
+        info = await self.inner.head(key)
+        if self.overlay.is_copy(info):
+            raise NotFound(f"There is no object {key!r}.")
+        return info
 
     async def find(self, name: str) -> Found:
         if self.overlay.idle:
@@ -51,14 +54,28 @@ class Looking(Wrapper):
         waiting = {key: self.overlay.waiting(key) is not None for key in (name, stem)}
         hidden = {key: self.overlay.hides(key) for key in (name, stem)}
         believed = self.overlay.leaves_below(stem)
+        seen = self.overlay.view(Asked(stem, "", stem, PAGE_KEYS))
         found = await self.inner.find(name)
         objects = {name: found.object, stem: found.marker}
         for key in objects:
             if waiting[key]:
                 objects[key] = await self._head(Key(key))
-            elif hidden[key]:
+            elif hidden[key] or ((info := objects[key]) is not None and self.overlay.is_copy(info)):
                 objects[key] = None
-        return Found(objects[name], objects[stem], below or (found.implied and believed))
+        implied = found.implied and believed
+        if implied and not below and seen.doubtful(Page((), (stem,), None)):
+            implied = await self._shows(seen, stem, after=stem)
+        return Found(objects[name], objects[stem], below or implied)
+
+    async def _shows(self, seen: View, stem: str, *, after: str = "") -> bool:
+        """Whether the store has anything below *stem* and behind *after* that is seen."""
+        more: str | None = after
+        while more is not None:
+            page = await self.inner.list(stem, after=more)
+            if any(seen.shows(info) for info in page.objects):
+                return True
+            more = page.next
+        return False
 
     async def _head(self, key: Key) -> ObjectInfo | None:
         try:
@@ -73,7 +90,8 @@ class Looking(Wrapper):
             asked = Asked(prefix, delimiter, after, limit)
             seen = self.overlay.view(asked)
             page = await self.inner.list(prefix, delimiter=delimiter, after=after, limit=limit)
-            merged = seen.merged(page)
+            unseen = [stem for stem in seen.doubtful(page) if not await self._shows(seen, stem)]
+            merged = seen.merged(page, unseen)
             if merged is not None:
                 return await self._completed(merged) if delimiter and self.capabilities.listed_metadata else merged
             assert page.next is not None

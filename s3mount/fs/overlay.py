@@ -14,7 +14,8 @@ A rename of many keys is answered when it is written down; from then on the whol
 What lies under a source (an area) is not seen until all its legs are over, but for what this mount has put there since (`reborn`): what
 other clients put there meanwhile is seen late, and never touched.
 
-A rename that failed hides what it could not take back yet in the same way (`hide`): there are no legs then.
+A rename that failed hides the copies that it could not take back yet (`hide`), each in the version that it made: what others put there is
+seen. Whether a common prefix shows only such copies has to be asked.
 
 V1  A key is the source of at most one leg that is not over, and the target of at most one.
 V2  Each leg that is not over has its source in an area.
@@ -23,7 +24,7 @@ V2  Each leg that is not over has its source in an area.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -54,6 +55,29 @@ class Area:
 
     def hides(self, key: str) -> bool:
         return key not in self.reborn and self.covers(key)
+
+
+class Copies:
+    """Keys that show nothing as long as the object is of this version (None: whatever it is). `left`: how many were not taken back yet."""
+
+    __slots__ = ("_keys", "etags", "left")
+
+    def __init__(self, etags: Mapping[str, ETag | None]) -> None:
+        self.etags = dict(etags)
+        self.left = len(etags)
+        self._keys = sorted(etags)
+
+    def hides(self, info: ObjectInfo) -> bool:
+        return info.key in self.etags and self.etags[Key(info.key)] in (None, info.etag)
+
+    def any_below(self, stem: str) -> bool:
+        """Whether any lies below *stem*, or is its marker."""
+        at = bisect_left(self._keys, stem)
+        while at < len(self._keys) and self._keys[at].startswith(stem):
+            if self._keys[at] in self.etags:
+                return True
+            at += 1
+        return False
 
 
 class Leg:
@@ -109,13 +133,23 @@ class View:
     asked: Asked
     areas: tuple[Area, ...]
     waiting: dict[str, Leg | None]
+    copies: tuple[Copies, ...]
 
-    def merged(self, page: Page) -> Page | None:
-        """*page* as it is seen; None where nothing of it is, and there is more behind it."""
+    def shows(self, info: ObjectInfo) -> bool:
+        """Whether the store's word that *info* is there is to be believed."""
+        return not hides(self.areas, info.key) and not any(copies.hides(info) for copies in self.copies)
+
+    def doubtful(self, page: Page) -> list[str]:
+        """The common prefixes of *page* below which there may be nothing but copies."""
+        return [text for text in page.prefixes if text not in self.waiting and any(copies.any_below(text) for copies in self.copies)]
+
+    def merged(self, page: Page, unseen: Collection[str] = ()) -> Page | None:
+        """*page* as it is seen, but for the common prefixes *unseen*; None where nothing of it is, and there is more behind it."""
         ends = [info.key for info in page.objects[-1:]] + list(page.prefixes[-1:])
         until = END if page.next is None else max(ends, default=self.asked.after)
-        items: dict[str, ObjectInfo | None] = {info.key: info for info in page.objects if not hides(self.areas, info.key)}
-        items.update((text, None) for text in page.prefixes if not hides(self.areas, text) or leaves_below(self.areas, text))
+        items: dict[str, ObjectInfo | None] = {info.key: info for info in page.objects if self.shows(info)}
+        told = (text for text in page.prefixes if text not in unseen)
+        items.update((text, None) for text in told if not hides(self.areas, text) or leaves_below(self.areas, text))
         for text, leg in self.waiting.items():
             if text <= until:
                 self._put(items, text, leg)
@@ -145,6 +179,7 @@ class Overlay:
         self._to: dict[str, Leg] = {}
         self._from: dict[str, Leg] = {}
         self._areas: list[Area] = []
+        self._copies: list[Copies] = []
         self._targets: list[str] = []
 
     def __repr__(self) -> str:
@@ -152,7 +187,7 @@ class Overlay:
 
     @property
     def idle(self) -> bool:
-        return not self._areas
+        return not self._areas and not self._copies
 
     def check(self) -> None:
         assert all(key == leg.target and leg.state is not State.OVER for key, leg in self._to.items()), "V1"
@@ -187,6 +222,10 @@ class Overlay:
         """Whether what stands under *key*, if anything does, is gone from there."""
         return hides(self._areas, key)
 
+    def is_copy(self, info: ObjectInfo) -> bool:
+        """Whether *info* is a copy that is not seen."""
+        return any(copies.hides(info) for copies in self._copies)
+
     def areas_of(self, source: str) -> tuple[Area, ...]:
         return tuple(area for area in self._areas if area.covers(source))
 
@@ -209,7 +248,7 @@ class Overlay:
 
     def view(self, asked: Asked) -> View:
         """What is to be made of a page that is asked for now."""
-        return View(self, asked, tuple(self._areas), self._between(asked))
+        return View(self, asked, tuple(self._areas), self._between(asked), tuple(self._copies))
 
     def _between(self, asked: Asked) -> dict[str, Leg | None]:
         """The first of what is seen behind `after` and lies elsewhere: keys with their legs, common prefixes."""
@@ -251,9 +290,15 @@ class Overlay:
         if not self._to:
             self._targets = []
 
-    def hide(self, area: Area) -> None:
-        """What lies in *area* is not seen until its last one has `ended`."""
-        self._areas.append(area)
+    def hide(self, copies: Copies) -> None:
+        """They are not seen until the last one was taken back."""
+        self._copies.append(copies)
+
+    def taken_back(self, copies: Copies) -> None:
+        """One more of them."""
+        copies.left -= 1
+        if not copies.left:
+            self._copies = [other for other in self._copies if other is not copies]
 
     def ended(self, area: Area) -> None:
         area.legs -= 1
@@ -264,6 +309,8 @@ class Overlay:
         """This mount has put something there: it is seen."""
         for area in self.areas_of(key):
             area.reborn.add(key)
+        for copies in self._copies:
+            copies.etags.pop(key, None)
 
     def removed(self, key: str) -> None:
         """What this mount has put there is gone again."""

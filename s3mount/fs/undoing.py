@@ -28,7 +28,7 @@ from s3mount.errors import NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.copies import copy_of, each
 from s3mount.fs.journal import Move, Record
 from s3mount.fs.later import About, Later
-from s3mount.fs.overlay import Area, Overlay
+from s3mount.fs.overlay import Copies, Overlay
 from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import ObjectStore
 
@@ -40,16 +40,16 @@ UNDO_SECONDS = 30.0
 
 @dataclass(slots=True, eq=False)
 class Failed:
-    """A rename that is being undone: its copies lie in `area`, `left` of them."""
+    """A rename that is being undone: its `copies`."""
 
     record: Record | None
-    area: Area
+    copies: Copies
 
     def over(self, number: int) -> None:
         """The copy *number* is none any more, or not ours."""
         if self.record is None:
             return
-        if self.area.legs:
+        if self.copies.left:
             self.record.copied(number, ETag(""))
         else:
             self.record.done()
@@ -79,7 +79,7 @@ class Undoing:
         self.later = Later(self._take_back, _about)
 
     def check(self) -> None:
-        assert all(stray.failed.area.covers(key) and stray.failed.area.legs for key, stray in self._strays.items()), "U3"
+        assert all(stray.failed.copies.left for stray in self._strays.values()), "U3"
 
     # -- beginning ----------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Undoing:
         """Take back *copies* of *moves*, by number, which lie below *below* or under that key. Never fails, nor takes long."""
         if copies:
             await self._write_down(record, below)
-        strays = self._begin(record, moves, copies, below, fresh=True)
+        strays = self._begin(record, moves, copies, fresh=True)
         with trio.move_on_after(UNDO_SECONDS, shield=True):
             await each(strays, self._try)
         for stray in strays:
@@ -99,19 +99,17 @@ class Undoing:
     async def take_up(self, record: Record, numbers: Iterable[int]) -> None:
         """Go on with what a former mount has left; *numbers* are its moves that nobody has named since. Raises StoreErrors, and goes on."""
         copies = {number: record.copies.get(number) for number in numbers}
-        strays = self._begin(record, record.moves, copies, record.undone_below or "", fresh=False)
+        strays = self._begin(record, record.moves, copies, fresh=False)
         self.later.put_off(strays)
         await each(strays, self._take_back)
 
-    def _begin(
-        self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ETag | None], below: str, *, fresh: bool
-    ) -> Sequence[Stray]:
+    def _begin(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ETag | None], *, fresh: bool) -> Sequence[Stray]:
         if not copies:
             if record is not None:
                 record.done()
             return ()
-        failed = Failed(record, Area(below, legs=len(copies)))
-        self._overlay.hide(failed.area)
+        failed = Failed(record, Copies({moves[number].target: etag for number, etag in copies.items()}))
+        self._overlay.hide(failed.copies)
         strays = [Stray(failed, number, moves[number], etag, fresh) for number, etag in copies.items()]
         self._strays.update((stray.move.target, stray) for stray in strays)
         for stray in strays:
@@ -170,7 +168,7 @@ class Undoing:
             copy = await copy_of(self._store, move)
             if copy is None:
                 return await self._found(move.target) is not None
-            stray.etag = copy.etag
+            stray.etag = stray.failed.copies.etags[move.target] = copy.etag
         if not stray.fresh:
             there = await self._found(move.target)
             if there is None or there.etag != stray.etag:
@@ -201,7 +199,7 @@ class Undoing:
         self.later.over(stray)
         if seen:
             self._overlay.put(move.target)
-        self._overlay.ended(stray.failed.area)
+        self._overlay.taken_back(stray.failed.copies)
         stray.failed.over(stray.number)
 
 

@@ -17,8 +17,8 @@ from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.journal import Journal, Move, Record
 from s3mount.fs.later import RETRY_MAX_S, RETRY_S
 from s3mount.fs.rename import NOREPLACE
-from s3mount.model import ETag, Key
-from s3mount.store.api import Commit
+from s3mount.model import ETag, Key, Page
+from s3mount.store.api import PAGE_KEYS, Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply
@@ -87,6 +87,17 @@ async def rigged(folder: Path, *, copies: int = 3, lost: bool = False, ids: bool
         await rig.mount.rename("one", "two")
     assert len(await keys_of(store)) == COUNT + copies, "nothing could be taken back"
     return rig
+
+
+class Paged(Wrapper):
+    """Its pages are small."""
+
+    def __init__(self, inner: MemoryStore, most: int) -> None:
+        super().__init__(inner)
+        self._most = most
+
+    async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
+        return await self.inner.list(prefix, delimiter=delimiter, after=after, limit=min(limit, self._most))
 
 
 def sources() -> list[str]:
@@ -559,3 +570,47 @@ async def test_what_has_arrived_can_be_changed_and_synced_though_its_old_name_ca
     assert await (await rig.next_mount()).names("one") == ["0", "2", "3", "4"]
     assert await read(store, Key("one/2")) == b"anew!"
     assert not rig.journal
+
+
+# -- what others put there ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "in the next mount"])
+@pytest.mark.parametrize("name", ["two/theirs", "two/deep/theirs", "two/4", "two/"])
+async def test_what_others_put_where_copies_lie_is_seen(tmp_path: Path, name: str, again: bool) -> None:
+    """Regression: everything below the new name of a rename that failed was hidden until its copies could be taken back."""
+    rig = await rigged(tmp_path)
+    await require_only_one(rig.mount)
+    theirs = await rig.store.another().put(Key(name), b"" if name.endswith("/") else b"theirs")
+    mount = await rig.next_mount() if again else rig.mount
+    assert await mount.names() == ["one", "two"]
+    names = await mount.names("two")
+    assert names == ([] if name == "two/" else [name.split("/")[1]])
+    if names:
+        assert await mount.read(name) == b"theirs"
+    assert len(await mount.names("one")) == COUNT
+    rig.rights.left = 1000
+    moving = mount.fs._volume.moving
+    assert moving is not None
+    await moving.undoing.settle()
+    assert await keys_of(rig.store) == sorted([*sources(), name])
+    assert (await rig.store.head(Key(name))).etag == theirs.etag
+    assert not rig.journal
+    mount.fs.check()
+
+
+async def test_copies_alone_are_no_directory_however_many_pages_they_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, rights = MemoryStore(LIKE_S3), Rights()
+    for number in range(25):
+        await store.put(Key(f"one/{number:02}"), b"")
+    mount = Mounted(Faulty(Paged(store, 10), rights), journal=tmp_path)
+    rights.left = 24
+    with pytest.raises(AccessDenied):
+        await mount.rename("one", "two")
+    assert len(await keys_of(store)) == 49
+    assert await mount.names() == ["one"]
+    with pytest.raises(NoEntry):
+        await mount.stat("two")
+    await store.another().put(Key("two/zz"), b"theirs")
+    assert await mount.names() == ["one", "two"]
+    assert await mount.names("two") == ["zz"]
