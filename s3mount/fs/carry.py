@@ -14,7 +14,8 @@ M1  A source is deleted only when its copy is acknowledged, and only in the vers
 M2  A copy is undone only in the version that we made; where the reply was lost, in one that is a copy.
 M4  A tree is copied only to where nothing is; what somebody else has put there meanwhile stays, and the rename fails.
 M3  What is left after a crash is finished by the rule of `journal.decide`: nothing of anybody else's is copied over or deleted.
-    What a later record names is its alone, be it finished or not.
+    What a later record names is its alone, be it finished or not; but for copies that are to be taken back, which only have their source
+    in common with it.
 """
 
 from __future__ import annotations
@@ -171,10 +172,11 @@ class Carrier:
         taken: set[Key] = set()
         named: set[Key] = set()
         for record in records:
-            numbers = [number for number, move in enumerate(record.moves) if move.source not in taken and record.copies.get(number) != ""]
+            left = [number for number in range(len(record.moves)) if record.copies.get(number) != ""]
+            numbers = [number for number in left if record.moves[number].source not in taken]
             try:
                 if record.undone_below is not None:
-                    await self._undoing.take_up(record, [number for number in numbers if record.moves[number].target not in named])
+                    await self._undoing.take_up(record, [number for number in left if record.moves[number].target not in named])
                     log.info("A rename of %d keys that failed is undone", len(record.moves))
                     continue
                 if take_up is not None and await take_up(record, numbers, partial(self._finish, record)):

@@ -273,6 +273,23 @@ async def test_a_later_rename_from_where_a_copy_lay_is_nobodys_to_undo(tmp_path:
     assert not records(tmp_path)
 
 
+async def test_the_next_mount_takes_back_the_copies_of_all_renames_of_a_tree_that_failed(tmp_path: Path) -> None:
+    """Regression: those of all but the last one were seen, and stayed."""
+    rig = await rigged(tmp_path)
+    rig.rights.left = 2
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("one", "three")
+    assert len(await keys_of(rig.store)) == COUNT + 5
+    assert len(rig.journal) == 2
+    await require_only_one(await rig.next_mount())
+    assert await rig.mount.names() == ["one"]
+    assert len(rig.journal) == 2
+    rig.rights.left = 1000
+    await rig.next_mount()
+    assert await keys_of(rig.store) == sources()
+    assert not rig.journal
+
+
 # -- sources that cannot be deleted ---------------------------------------------------------
 
 
