@@ -13,6 +13,8 @@ shortest time that one of them took (TCP Vegas judges packets so):
          below a third: one more at once   |   above a half: one less   |   between: as it is
 
 It begins with `least`, which fills most lines, and adds one with each part that arrives, so that one round later there are twice as many.
+Where the store is far (`answered`), a round is long, and no connection carries much, for what is under way on it is little beside the
+way: there it begins with `most`. Should it be the line that is slow, that is known from the end of the first file on, when few are left.
 
 W1  least <= at_once <= most
 """
@@ -26,6 +28,8 @@ LEAST = 16
 MOST = 32
 # Shares of a part's time, see above. On a line that sixteen fill, a third is 24 at once: some memory, and nothing lost.
 LITTLE, MUCH = 1 / 3, 1 / 2
+# A store that takes so long to answer is far: a round of parts takes a second there, a large file a few rounds.
+FAR_S = 0.2
 # By how much the shortest time grows with each part: a line that has become slower for good is known for it after some thousand parts.
 FORGETTING = 1.0005
 
@@ -40,6 +44,11 @@ class Width:
 
     def __repr__(self) -> str:
         return f"<Width {self.at_once} of {self.least} to {self.most}>"
+
+    def answered(self, seconds: float) -> None:
+        """The store took *seconds* to answer where nothing had to be carried."""
+        if seconds >= FAR_S and not self._shortest:
+            self.at_once = self.most
 
     def arrived(self, size: int, seconds: float, *, full: bool) -> None:
         """A part of *size* bytes took *seconds*. *full*: as many were under way as may be, else more would not have helped.

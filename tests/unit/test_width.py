@@ -50,6 +50,30 @@ def test_one_round_later_there_are_twice_as_many() -> None:
     assert sent(Width(), connections(0.3, 9e6), LEAST) == 2 * LEAST
 
 
+def test_where_the_store_is_far_the_first_round_is_as_wide_as_may_be() -> None:
+    far, near = Width(), Width()
+    far.answered(0.3)
+    near.answered(0.03)
+    assert (far.at_once, near.at_once) == (MOST, LEAST)
+    assert sent(far, connections(0.3, 9e6), 100) == MOST
+
+
+def test_a_far_store_behind_a_line_that_is_full_gets_fewer_once_that_is_known() -> None:
+    width, line = Width(), shared(0.3, 20e6)
+    width.answered(0.3)
+    assert sent(width, line, 100) == MOST
+    for left in range(MOST, 0, -1):
+        width.arrived(PART, line(PART, left), full=False)
+    assert sent(width, line, 100) == LEAST
+
+
+def test_what_parts_have_told_counts_for_more_than_an_answer_that_took_long() -> None:
+    width = Width()
+    sent(width, shared(0.3, 20e6), 1)
+    width.answered(5.0)
+    assert width.at_once == LEAST + 1
+
+
 def test_a_line_that_fills_up_gets_fewer_again_but_never_below_the_least() -> None:
     width = Width()
     sent(width, connections(0.3, 9e6), 100)
