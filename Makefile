@@ -51,7 +51,7 @@ bench: setup-test ## print a mount's speed next to the bare directory's (BENCH_S
 	$(RUN) -m tests.bench
 
 soak: setup-test ## the random tests and bad weather, for minutes and with new seeds
-	$(PYTEST) -m "soak or not fuse and not slow" --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500 $(PYTEST_ARGS)
+	$(PYTEST) -m "soak or hypothesis and not fuse and not slow" --durations=20 --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500 $(PYTEST_ARGS)
 
 install: ## a self-contained installation with the mount(8) helpers (PREFIX, DESTDIR, HELPERDIR)
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' HELPERDIR='$(HELPERDIR)' scripts/install.sh install
