@@ -33,20 +33,22 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
-from s3mount.errors import S3MountError, StoreError, TimedOut, TooLarge
+from s3mount.errors import S3MountError, Stale, StoreError, TimedOut, TooLarge
+from s3mount.fs.attempt import Aim
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
-from s3mount.fs.delivery import LOST, deliver, look
-from s3mount.fs.early import USELESS, Aim, EarlyUpload, Uploads
+from s3mount.fs.delivery import LOST, Doubt, Sending, deliver, look
+from s3mount.fs.early import USELESS, EarlyUpload, Uploads
 from s3mount.fs.kept import Keep, Uncommitted, nothing_since
-from s3mount.fs.layers import GONE, FrozenLayers, Layers
+from s3mount.fs.layers import GONE, Layers
 from s3mount.fs.lost import Lost
 from s3mount.fs.staging import StagingArea
 from s3mount.fs.turn import Turn
-from s3mount.model import OBJECT_BYTES, Condition, ETag, Key, KiB, Matches, ObjectInfo
+from s3mount.model import OBJECT_BYTES, Condition, ETag, Key, KiB, Matches, ObjectInfo, Part
 from s3mount.store.api import Commit, ObjectStore
 
 log = logging.getLogger(__name__)
@@ -65,24 +67,6 @@ class Target:
 
     key: Key
     commit: Commit
-
-
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """What a commit took with it."""
-
-    layers: FrozenLayers
-    edits: int
-    overwrites: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A commit of which nobody knows yet whether it happened."""
-
-    commit_id: str
-    generation: int
-    edits: int
 
 
 class FileContent:
@@ -114,7 +98,7 @@ class FileContent:
         self._lost = Lost()
         self._committing = Turn()
         self._target = target
-        self._early = EarlyUpload(uploads, self._layers, self._early_aim) if uploads else None
+        self._early = EarlyUpload(uploads, self._layers, self._early_aim, lambda: self.base) if uploads else None
 
     def __repr__(self) -> str:
         return f"<FileContent {self._layers.key} {self._state.phase.value} {self._layers!r}>"
@@ -323,9 +307,9 @@ class FileContent:
         if info is None:
             self._doubt = None
         else:
-            self._succeed(doubt.generation, doubt.edits, info)
             if self._early is not None:
                 await self._early.let_go()
+            self._succeed(doubt.generation, doubt.edits, info)
             await self._layers.settle()
 
     def _freeze(self) -> Sending:
@@ -346,13 +330,13 @@ class FileContent:
     async def _send_rest(self, early: EarlyUpload, sending: Sending, target: Callable[[], Target]) -> ObjectInfo | None:
         """Complete the upload that was begun early; None where there is none that fits, or none any more."""
         await early.quiet()
-        table = sending.layers.table
+        table, edits = sending.layers.table, not sending.overwrites
         try:
-            if table.size > WHOLE_BYTES and sending.overwrites and not table.live(0) and early.fits(self._aim(target())):
-                parts = await early.send_rest(table)
-                if early.fits(self._aim(target())):
-                    info = await self._deliver(sending, target, lambda key, commit: early.complete(parts), commit_id=early.commit_id)
-                    early.completed()
+            if table.size > WHOLE_BYTES and (edits or not table.live(0)) and early.fits(self._aim(target(), edits=edits)):
+                parts = await self._rest_of(early, sending)
+                if parts and early.fits(self._aim(target(), edits=edits)):
+                    complete = partial(early.complete, parts)
+                    info = await self._deliver(sending, target, lambda key, commit: complete(), keeps=edits, commit_id=early.commit_id)
                     await self._layers.settle()
                     return info
         except USELESS as error:
@@ -360,14 +344,25 @@ class FileContent:
         await early.drop()
         return None
 
-    def _aim(self, target: Target, *, commit_id: str = "") -> Aim:
-        """Where an overwrite goes."""
-        condition = self._condition(target, overwrites=True)
-        return Aim(target.key, replace(target.commit, condition=condition, commit_id=commit_id))
+    async def _rest_of(self, early: EarlyUpload, sending: Sending) -> list[Part] | None:
+        """Whether the base is still there is judged by who sends it all anew."""
+        try:
+            return await early.send_rest(sending.layers.table, None if sending.overwrites else self._layers.base)
+        except (*GONE, Stale) as error:
+            log.info("What is kept of %r could not be copied, all of it is sent anew: %s", self._layers.key, error)
+            return None
+
+    def _aim(self, target: Target, *, edits: bool, commit_id: str = "") -> Aim:
+        """Where a commit goes; *edits*: the base, else it is an overwrite."""
+        base = self._layers.base if edits else None
+        condition = self._condition(target, overwrites=not edits)
+        return Aim(target.key, replace(target.commit, condition=condition, commit_id=commit_id), base.etag if base else None)
 
     def _early_aim(self) -> Aim | None:
-        target = self._target() if self._state.overwrites and self._doubt is None else None
-        return None if target is None else self._aim(target, commit_id=secrets.token_hex(16))
+        edits = not self._state.overwrites
+        can = self._doubt is None and (not edits or self._store.capabilities.part_copy)
+        target = self._target() if can else None
+        return self._aim(target, edits=edits, commit_id=secrets.token_hex(16)) if target else None
 
     async def _send_whole(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
         whole = bytearray(sending.layers.table.size)
@@ -417,6 +412,8 @@ class FileContent:
         self._layers.rest_on(info, generation)
         self._doubt = None
         self._step(Done(edits))
+        if self._early is not None:
+            self._early.committed()
         self._end_sending()
 
     def _fail(self, error: BaseException) -> None:

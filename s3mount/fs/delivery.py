@@ -1,7 +1,7 @@
 """Sending a commit until it is certain whether it happened.
 
-Owns: what a lost reply means, and how often one tries.
-Must not know: contents, generations, POSIX.
+Owns: what a commit carries (`Sending`), what a lost reply means, and how often one tries.
+Must not know: where the bytes are, POSIX.
 
 A mutation whose reply was lost is never repeated blindly (contract C3 of the store). Each try of one delivery carries the same commit
 id, and after a lost reply one looks whether the object carries it:
@@ -16,8 +16,10 @@ id, and after a lost reply one looks whether the object carries it:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from s3mount.errors import AlreadyExists, InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, TimedOut
+from s3mount.fs.layers import FrozenLayers
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import COMMIT_ID, ObjectStore
 from s3mount.store.aspects import whole
@@ -28,6 +30,24 @@ ATTEMPTS = 3
 # Errors after which it is open whether the mutation happened, and those by which a store refuses a condition.
 LOST = (OutcomeUnknown, TimedOut)
 REFUSED = (PreconditionFailed, AlreadyExists, NotFound, NoSuchUpload, InvalidPart)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What a commit took with it."""
+
+    layers: FrozenLayers
+    edits: int
+    overwrites: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A commit of which nobody knows yet whether it happened."""
+
+    commit_id: str
+    generation: int
+    edits: int
 
 
 async def look(store: ObjectStore, key: Key, commit_id: str) -> ObjectInfo | None:

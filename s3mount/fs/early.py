@@ -1,11 +1,14 @@
 """Sending the parts of a file while it is still written.
 
 Owns: uploads begun before their commit, which part is begun next, the pace of writers who are faster.
-Must not know: which part may go, and which is true (see upload); what a commit is made of, POSIX.
+Must not know: which part may go, and which is true (see upload); where parts begin and end (see grid); what a commit is made of, POSIX.
 
 A content that may go in parts has an `EarlyUpload`. It begins when `START_PARTS` parts are full, in the background (`Uploads.run`); a mount
 without background sends nothing early. What goes wrong in the background is nobody's failure: the upload is given up, and the commit
 sends everything from the staged bytes, and fails then if it must.
+
+Of an edit, the full parts go so too. What the base has is copied by the commit, for until then it may still be written; a part that has
+both is read and sent by the commit.
 
     IDLE --START_PARTS are full--> CREATING --created--> OPEN --completed--> IDLE
       ^                               |                    |
@@ -26,20 +29,20 @@ Y3  While a commit is under way (`pause`), no early part is begun.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 import trio
 
-from s3mount.errors import InvalidPart, NoSuchUpload, StoreError
-from s3mount.fs.extents import Extents
+from s3mount.errors import InvalidPart, NoSuchUpload, S3MountError, StoreError
+from s3mount.fs.attempt import Aim, Attempt, Phase
+from s3mount.fs.extents import Extents, Kind
+from s3mount.fs.grid import LEAST_PART, PART_BYTES, PARTS, Grid, Plan, Step, is_full
 from s3mount.fs.layers import Layers
 from s3mount.fs.slots import Slots
-from s3mount.fs.upload import PART_BYTES, START_PARTS, Parts, clipped, is_full
-from s3mount.model import Key, ObjectInfo, Part, Upload
-from s3mount.store.api import Commit, ObjectStore
+from s3mount.fs.upload import START_PARTS
+from s3mount.model import ByteRange, ObjectInfo, Part, Upload
+from s3mount.store.api import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +52,11 @@ WAITING_PARTS = 32
 PACE_S = 5.0
 # What the abort of an upload may take: who closes or unlinks a file does not wait for it, the end of the mount does.
 ABORT_S = 20.0
+# Parts that the service copies at once, of all uploads together: each takes it seconds, and a connection that whoever looks may need.
+COPIES_AT_ONCE = 16
 
 # The store has another idea of the upload than we: begin again from the staged bytes.
 USELESS = (NoSuchUpload, InvalidPart)
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """Which object an upload makes, and everything about it but bytes and id."""
-
-    key: Key
-    commit: Commit
-
-    def fits(self, other: Aim) -> bool:
-        """Whether an upload begun for this one may be completed for *other*: all but the metadata is the same."""
-        return self.key == other.key and self.commit == replace(
-            other.commit, metadata=self.commit.metadata, commit_id=self.commit.commit_id
-        )
 
 
 class Uploads:
@@ -74,6 +65,7 @@ class Uploads:
     def __init__(self, store: ObjectStore, *, slots: Slots | None = None) -> None:
         self.store = store
         self.slots = slots or Slots()
+        self.copies = trio.CapacityLimiter(COPIES_AT_ONCE)
         self._active: set[EarlyUpload] = set()
         self._buffers: list[memoryview] = []
         self._nursery: trio.Nursery | None = None
@@ -132,74 +124,66 @@ class Uploads:
             self._buffers.append(buffer)
 
 
-class Phase(Enum):
-    IDLE = "idle"
-    CREATING = "creating"
-    OPEN = "open"
-
-
-class Attempt:
-    """One upload of one content, from the first byte written to its end."""
-
-    __slots__ = ("aim", "given_up", "parts", "phase", "tasks", "upload")
-
-    def __init__(self) -> None:
-        self.parts = Parts()
-        self.phase = Phase.IDLE
-        self.aim: Aim | None = None
-        self.upload: Upload | None = None
-        self.given_up = False
-        self.tasks: set[trio.CancelScope] = set()
-
-    def stop(self) -> None:
-        """Cancel what is under way."""
-        for scope in self.tasks:
-            scope.cancel()
-
-
 class EarlyUpload:
-    """The upload of one content, whose bytes *layers* has. *aim*: where a commit would go now; None: nowhere, so send nothing."""
+    """The upload of one content, whose bytes *layers* has.
 
-    def __init__(self, uploads: Uploads, layers: Layers, aim: Callable[[], Aim | None]) -> None:
+    *aim*: where a commit would go now; None: nowhere, so send nothing. *base*: what it is an edit of now.
+    """
+
+    def __init__(self, uploads: Uploads, layers: Layers, aim: Callable[[], Aim | None], base: Callable[[], ObjectInfo | None]) -> None:
         self._uploads = uploads
         self._store = uploads.store
         self._layers = layers
         self._aim = aim
-        self._attempt = Attempt()
+        self._base = base
+        self._attempt: Attempt | None = None
         self._paused = False
         self._changed = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<EarlyUpload {self._attempt.phase.value}{' paused' if self._paused else ''} {self._attempt.parts!r}>"
+        return f"<EarlyUpload{' paused' if self._paused else ''} {self._attempt!r}>"
 
     @property
     def upload(self) -> Upload | None:
         """The upload that is open at the store."""
-        return self._attempt.upload
+        return self._attempt.upload if self._attempt else None
 
     @property
     def commit_id(self) -> str:
         """Which commit `complete` is."""
+        assert self._attempt is not None
         assert self._attempt.aim is not None
         return self._attempt.aim.commit.commit_id
 
     def check(self) -> None:
-        self._attempt.parts.check()
-        assert (self._attempt.phase is Phase.OPEN) == (self.upload is not None), "Y2"
+        if self._attempt is not None:
+            self._attempt.parts.check()
+            assert (self._attempt.phase is Phase.OPEN) == (self.upload is not None), "Y2"
 
     # -- while it is written ------------------------------------------------------------
 
     def touched(self, start: int, stop: int) -> None:
         """See `Parts.touched`: before and after every write."""
-        self._attempt.parts.touched(start, stop)
+        if self._attempt is not None:
+            self._attempt.parts.touched(start, stop)
 
     def resized(self, former: int, size: int) -> None:
-        self._attempt.parts.resized(former, size)
+        if self._attempt is not None:
+            self._attempt.parts.resized(former, size)
         self._changed.unpark_all()
 
     async def written(self, start: int, stop: int) -> None:
         """*start* to *stop* can be read from the layers. Holds the writer up while it is too far ahead."""
-        if self._attempt.parts.written(start, stop, self._layers.table) and self._sends:
+        table, settled = self._layers.table, self._layers.settled
+        if self._attempt is None:
+            if table.size < LEAST_PART:
+                return
+            base = self._base()
+            self._attempt = Attempt(Grid(base.size if base else 0))
+        attempt = self._attempt
+        if attempt.plan is not None and start < attempt.plan.start and not attempt.plan.suits(table, settled):
+            attempt.given_up = True
+        if attempt.parts.written(start, stop, table, settled=settled) and self._sends:
             self._uploads.join(self)
             self._uploads.kick()
         if self._is_ahead:
@@ -209,39 +193,43 @@ class EarlyUpload:
 
     @property
     def _is_ahead(self) -> bool:
-        return self._sends and self._attempt.phase is not Phase.IDLE and self._attempt.parts.ready > WAITING_PARTS
+        attempt = self._sends
+        return attempt is not None and attempt.phase is not Phase.IDLE and attempt.parts.ready > WAITING_PARTS
 
     @property
-    def _sends(self) -> bool:
-        return self._uploads.running and not self._paused and not self._attempt.given_up
+    def _sends(self) -> Attempt | None:
+        """What parts may go for now."""
+        attempt = self._attempt if self._uploads.running and not self._paused else None
+        return None if attempt is None or attempt.given_up else attempt
 
     # -- in the background ----------------------------------------------------------------
 
     @property
     def next_size(self) -> int | None:
         """The bytes of what could be begun now; 0 for the upload itself, None for nothing."""
-        parts, number = self._attempt.parts, self._attempt.parts.next_ready
-        if not self._sends or number is None:
+        attempt = self._sends
+        if attempt is None or (cell := attempt.parts.next_ready) is None:
             return None
-        if self._attempt.phase is Phase.OPEN:
-            return clipped(number, self._layers.table.size).length
-        return 0 if self._attempt.phase is Phase.IDLE and parts.ready >= START_PARTS else None
+        if attempt.phase is Phase.OPEN:
+            return attempt.parts.grid.clipped(cell, self._layers.table.size).length
+        return 0 if attempt.phase is Phase.IDLE and attempt.parts.ready >= START_PARTS else None
 
     def begin_next(self) -> Callable[[], Awaitable[None]]:
         """What is to be run in the background for `next_size`; a part's slot is taken."""
         size, attempt = self.next_size, self._attempt
         assert size is not None
+        assert attempt is not None
         if size:
             self._uploads.slots.take_nowait(self, size)
         scope = trio.CancelScope()
         attempt.tasks.add(scope)
+        cell = attempt.parts.next_ready
+        assert cell is not None
         if attempt.phase is Phase.IDLE:
-            attempt.phase = Phase.CREATING
+            attempt.begin(Plan.of(attempt.parts.grid, cell, self._layers.table, self._layers.settled))
             return partial(self._work, attempt, scope, partial(self._create, attempt), size)
-        number = attempt.parts.next_ready
-        assert number is not None
-        attempt.parts.begin(number)
-        return partial(self._work, attempt, scope, partial(self._send_early, attempt, number), size)
+        attempt.parts.begin(cell)
+        return partial(self._work, attempt, scope, partial(self._send_early, attempt, cell), size)
 
     async def _work(self, attempt: Attempt, scope: trio.CancelScope, work: Callable[[], Awaitable[None]], size: int) -> None:
         try:
@@ -264,44 +252,57 @@ class EarlyUpload:
             attempt.given_up = True
             return
         attempt.phase = Phase.CREATING
+        began = trio.current_time()
         try:
             # Not to be cancelled: nobody would know of the upload.
             with trio.move_on_after(ABORT_S, shield=True):
                 upload = await self._store.create_upload(aim.key, aim.commit)
                 attempt.phase, attempt.aim, attempt.upload = Phase.OPEN, aim, upload
+                self._uploads.slots.width.answered(trio.current_time() - began)
         finally:
             if attempt.phase is Phase.CREATING:
                 attempt.phase, attempt.given_up = Phase.IDLE, True
 
-    async def _send_early(self, attempt: Attempt, number: int) -> None:
+    async def _send_early(self, attempt: Attempt, cell: int) -> None:
+        assert attempt.plan is not None
+        step = Step(attempt.plan.number_of(cell), attempt.parts.grid.span_of(cell), copied=False, cell=cell)
         try:
             aim = self._aim()
-            if aim is None or not self._fits(aim):
+            if aim is None or not self._fits(aim) or step.number > PARTS:
                 attempt.given_up = True
-            elif is_full(self._layers.table, number):
-                await self._send(attempt, number, self._layers.table)
+            elif is_full(self._layers.table, step.span, settled=self._layers.settled):
+                await self._send(attempt, step, self._layers.table)
         finally:
-            attempt.parts.ended(number)
+            attempt.parts.ended(cell)
 
-    async def _send(self, attempt: Attempt, number: int, table: Extents) -> Part:
+    async def _send(self, attempt: Attempt, step: Step, table: Extents) -> Part:
         """Read a part, whose sending has begun, and send it."""
-        span = clipped(number, table.size)
-        buffer = self._uploads.buffer(span.length)
-        await self._layers.copy_out(table.slice(span.start, span.stop), span.start, buffer)
+        size = step.span.length
+        buffer = self._uploads.buffer(size)
+        await self._fill(table, step.span, buffer)
         assert attempt.upload is not None
         began = trio.current_time()
-        part = await self._store.put_part(attempt.upload, number, buffer)
-        self._uploads.slots.arrived(span.length, trio.current_time() - began)
+        part = await self._store.put_part(attempt.upload, step.number, buffer)
+        self._uploads.slots.arrived(size, trio.current_time() - began)
         self._uploads.reuse(buffer)
-        attempt.parts.done(number, part)
+        if step.cell:
+            attempt.parts.done(step.cell, part)
         return part
+
+    async def _fill(self, table: Extents, span: ByteRange, buffer: memoryview) -> None:
+        extents = table.slice(span.start, span.stop)
+        if any(extent.kind is Kind.KEPT for extent in extents):
+            await self._layers.fill_surely(extents, span.start, buffer)
+        else:
+            await self._layers.copy_out(extents, span.start, buffer)
 
     # -- for a commit -------------------------------------------------------------------
 
     def pause(self) -> None:
         """A commit takes the content as it is now: begin nothing until `resume`."""
         self._paused = True
-        self._attempt.parts.freeze()
+        if self._attempt is not None:
+            self._attempt.parts.freeze()
         self._changed.unpark_all()
 
     def resume(self) -> None:
@@ -311,7 +312,7 @@ class EarlyUpload:
     async def quiet(self) -> None:
         """Until nothing is under way; only while paused."""
         assert self._paused
-        while self._attempt.tasks:
+        while self._attempt is not None and self._attempt.tasks:
             await self._changed.park()
 
     def fits(self, aim: Aim) -> bool:
@@ -319,42 +320,61 @@ class EarlyUpload:
         return self.upload is not None and self._fits(aim)
 
     def _fits(self, aim: Aim) -> bool:
-        return self._attempt.aim is not None and self._attempt.aim.fits(aim)
+        return self._attempt is not None and self._attempt.aim is not None and self._attempt.aim.fits(aim)
 
-    async def send_rest(self, table: Extents) -> list[Part]:
-        """All parts of *table*, which nobody changes any more; sends what is not there yet. Raises as `put_part`.
+    async def send_rest(self, table: Extents, base: ObjectInfo | None) -> list[Part] | None:
+        """All parts of *table*, which nobody changes any more; copies what *base* has, sends what is not there yet.
 
-        What is touched from now on belongs to a later commit.
+        None: the upload had better not become that. What is touched from now on belongs to a later commit.
+        Raises as `put_part`, `copy_part` and `Layers.fill_surely`.
         """
         assert self._paused
         attempt = self._attempt
-        parts, missing = attempt.parts.true_parts(table.size), iter(attempt.parts.missing(table.size))
-        failures: list[StoreError] = []
+        assert attempt is not None
+        assert attempt.plan is not None
+        steps = attempt.plan.steps(table, self._layers.settled, copies=base is not None and base.size > LEAST_PART)
+        if steps is None:
+            return None
+        there = attempt.parts.true_parts(table.size)
+        parts = {step.number: there[step.cell] for step in steps if step.cell in there}
+        left = [step for step in steps if step.number not in parts]
+        failures: list[S3MountError] = []
 
-        async def work(nursery: trio.Nursery) -> None:
-            for number in missing:
+        async def work(nursery: trio.Nursery, jobs: Iterator[Step]) -> None:
+            for step in jobs:
                 try:
-                    parts[number] = await self._send_late(attempt, number, table)
-                except StoreError as error:
+                    parts[step.number] = await (self._copy(attempt, step, base) if step.copied else self._send_late(attempt, step, table))
+                except S3MountError as error:
                     failures.append(error)
                     nursery.cancel_scope.cancel()
                     return
 
         async with trio.open_nursery() as nursery:
-            for _ in range(self._uploads.slots.width.most):
-                nursery.start_soon(work, nursery)
+            for copied, at_once in ((True, COPIES_AT_ONCE), (False, self._uploads.slots.width.most)):
+                jobs = [step for step in left if step.copied is copied]
+                waiting = iter(jobs)
+                for _ in jobs[:at_once]:
+                    nursery.start_soon(work, nursery, waiting)
         if failures:
             raise failures[0]
         return [parts[number] for number in sorted(parts)]
 
-    async def _send_late(self, attempt: Attempt, number: int, table: Extents) -> Part:
+    async def _copy(self, attempt: Attempt, step: Step, base: ObjectInfo | None) -> Part:
+        assert attempt.upload is not None
+        assert base is not None
+        async with self._uploads.copies:
+            return await self._store.copy_part(attempt.upload, step.number, source=base, span=step.span)
+
+    async def _send_late(self, attempt: Attempt, step: Step, table: Extents) -> Part:
         try:
-            async with self._uploads.slots.taking(self, clipped(number, table.size).length):
-                attempt.parts.begin_frozen(number)
+            async with self._uploads.slots.taking(self, step.span.length):
+                if not step.cell:
+                    return await self._send(attempt, step, table)
+                attempt.parts.begin_frozen(step.cell)
                 try:
-                    return await self._send(attempt, number, table)
+                    return await self._send(attempt, step, table)
                 finally:
-                    attempt.parts.ended(number)
+                    attempt.parts.ended(step.cell)
         finally:
             self._uploads.kick()
 
@@ -363,29 +383,36 @@ class EarlyUpload:
         assert self.upload is not None
         return await self._store.complete_upload(self.upload, parts)
 
-    def completed(self) -> None:
-        """The upload is over, and has become the object."""
-        self._attempt = Attempt()
+    def committed(self) -> None:
+        """The content was committed, and what there was of an upload is over: what comes now is an edit of that."""
+        self._attempt = None
         self._uploads.leave(self)
 
     async def drop(self) -> None:
         """Abort what there is, and begin anew with the next byte written. When this returns, the upload cannot become the object any more,
         unless its store did not answer.
         """
-        await self._end(self._replaced())
+        if not self.let_go_nowait() and (attempt := self._replaced()) is not None:
+            await self._end(attempt)
+
+    def let_go_nowait(self) -> bool:
+        """As `let_go`, where nothing is under way; else False, and nothing is done."""
+        if self._attempt is not None and (self._attempt.tasks or self._attempt.upload is not None):
+            return False
+        self._replaced()
+        return True
 
     async def let_go(self) -> None:
         """As `drop`, but the abort is left to the background where there is one."""
-        attempt = self._replaced()
-        if not attempt.tasks and attempt.upload is None:
-            return
-        await self._uploads.in_background(partial(self._end, attempt))
+        if not self.let_go_nowait() and (attempt := self._replaced()) is not None:
+            await self._uploads.in_background(partial(self._end, attempt))
 
-    def _replaced(self) -> Attempt:
-        attempt, self._attempt = self._attempt, Attempt()
-        self._uploads.leave(self)
-        attempt.stop()
-        self._changed.unpark_all()
+    def _replaced(self) -> Attempt | None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self._uploads.leave(self)
+            attempt.stop()
+            self._changed.unpark_all()
         return attempt
 
     async def _end(self, attempt: Attempt) -> None:

@@ -1,13 +1,12 @@
 """Which parts of a file are at the store before it is closed: the decisions, without the sending.
 
-Owns: where parts begin and end, when one may go, which of those that went are still true.
-Must not know: stores, tasks, memory, why a commit wants them. Plain and synchronous: every method is atomic between checkpoints.
+Owns: when a part may go, which of those that went are still true.
+Must not know: where parts begin and end (see grid), stores, tasks, memory, why a commit wants them. Plain and synchronous: every method is
+atomic between checkpoints.
 
-Parts have fixed places, whatever the file's size will be: 8 MiB each at first, twice as much every 500 parts, at most 1 GiB. That is 4 GiB
-of small parts, and with 10 000 of them more than the 5 TiB that an object may have.
-
-A part goes early once, as soon as every byte of it has been written. What is changed after that goes again, under its number, but not
-before the commit: a program that comes back for each block (a database, a download in pieces) would else send everything many times.
+A part is what one cell of the grid has. It goes early once, as soon as every byte of it has been written. What is changed after that goes
+again, under its number, but not before the commit: a program that comes back for each block (a database, a download in pieces) would else
+send everything many times. What an edit leaves as it was is copied by the commit.
 
     WANTING --full--> READY --begin--> SENDING --done, untouched--> SENT
        ^                |                 |                          |
@@ -18,9 +17,8 @@ what was read before shows the old bytes. A part is true if nobody touched it si
 frozen copy, if nobody did since the freezing.
 
 Invariants (`check`):
-U1  A number is at most one of READY and SENDING; READY ones never began before.
-U2  `missing(size)` and the parts of `true_parts(size)` together are 1 to `count(size)`, none twice, and the latter have the right size.
-U3  Parts join, are at least 5 MiB and at most 5 GiB, and 10 000 of them reach 5 TiB.
+U1  A cell is at most one of READY and SENDING; READY ones never began before.
+U2  A part is one of `true_parts(size)` only if it has the bytes of its cell as they are now, and the right size.
 """
 
 from __future__ import annotations
@@ -28,62 +26,14 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 
-from s3mount.fs.extents import Extents, Kind
-from s3mount.model import ByteRange, GiB, MiB, Part
+from s3mount.fs.extents import Extents
+from s3mount.fs.grid import Grid, is_full
+from s3mount.model import Part
 
-# S3's limit for one upload.
-PARTS = 10_000
-# The first size (few requests, yet sixteen in memory are 128 MiB), how many parts have the same one, and the largest.
-PART_BYTES = 8 * MiB
-PARTS_ALIKE = 500
-LARGEST_PART = 1 * GiB
 # An upload is worth its two more requests, and metadata that are fixed before the file is closed, from this many full parts on: a file
 # below them goes at close, in one request or in a few at once, and with everything that chmod and utimens said until then.
 START_PARTS = 4
-
-
-@cache
-def _tiers() -> tuple[tuple[int, int, int], ...]:
-    """(first number, where it begins, size) of each run of parts that are alike."""
-    tiers, number, start, size = [], 1, 0, PART_BYTES
-    while number <= PARTS:
-        tiers.append((number, start, size))
-        if size == LARGEST_PART:
-            break
-        number, start, size = number + PARTS_ALIKE, start + PARTS_ALIKE * size, 2 * size
-    return tuple(tiers)
-
-
-def span_of(number: int) -> ByteRange:
-    """The bytes of part *number* (1 to `PARTS`) of a file that reaches so far."""
-    first, start, size = next(tier for tier in reversed(_tiers()) if tier[0] <= number)
-    begin = start + (number - first) * size
-    return ByteRange(begin, begin + size)
-
-
-def number_at(offset: int) -> int:
-    """The part that has the byte *offset*."""
-    first, start, size = next(tier for tier in reversed(_tiers()) if tier[1] <= offset)
-    return first + (offset - start) // size
-
-
-def count(size: int) -> int:
-    """How many parts a file of *size* bytes has."""
-    return number_at(size - 1) if size else 0
-
-
-def clipped(number: int, size: int) -> ByteRange:
-    """The bytes of part *number* of a file of *size* bytes, which has it."""
-    span = span_of(number)
-    return ByteRange(span.start, min(span.stop, size))
-
-
-def is_full(table: Extents, number: int) -> bool:
-    """Whether every byte of a part has been written, and the file has all of them."""
-    span = span_of(number)
-    return span.stop <= table.size and all(extent.kind is Kind.STAGED for extent in table.slice(span.start, span.stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +45,11 @@ class Sent:
 
 
 class Parts:
-    """The parts of one content, since it was new or emptied."""
+    """The parts of one content, by their cells, since it was new, emptied or committed."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._first = 1
         self._touches: Counter[int] = Counter()
         self._frozen: Counter[int] = Counter()
         self._ready: list[int] = []
@@ -124,23 +76,29 @@ class Parts:
 
     def touched(self, start: int, stop: int) -> None:
         """The bytes *start* to *stop* are about to change, or have changed."""
-        for number in range(number_at(start), number_at(stop - 1) + 1 if stop > start else 0):
-            self._touches[number] += 1
+        for cell in range(self.grid.cell_at(start), self.grid.cell_at(stop - 1) + 1 if stop > start else 0):
+            self._touches[cell] += 1
 
-    def written(self, start: int, stop: int, table: Extents) -> bool:
-        """After `touched`: *start* to *stop* have been written, *table* shows them. Whether a part became ready."""
-        fresh = [number for number in range(number_at(start), number_at(stop - 1) + 1) if self._is_news(number) and is_full(table, number)]
-        for number in fresh:
-            insort(self._ready, number)
+    def written(self, start: int, stop: int, table: Extents, *, settled: int = 0) -> bool:
+        """After `touched`: *start* to *stop* have been written, *table* shows them (see `is_full`). Whether a part became ready."""
+        cells = range(self.grid.cell_at(start), self.grid.cell_at(stop - 1) + 1)
+        fresh = [cell for cell in cells if self._is_news(cell) and is_full(table, self.grid.span_of(cell), settled=settled)]
+        for cell in fresh:
+            insort(self._ready, cell)
         return bool(fresh)
 
-    def _is_news(self, number: int) -> bool:
-        return number not in self._went and number not in self._ready
+    def _is_news(self, cell: int) -> bool:
+        return cell >= self._first and cell not in self._went and cell not in self._ready
+
+    def leave_out(self, first: int) -> None:
+        """What lies before cell *first* is left to the commit."""
+        self._first = first
+        self._ready = [cell for cell in self._ready if cell >= first]
 
     def resized(self, former: int, size: int) -> None:
         """The file had *former* bytes and has *size* now."""
         self.touched(min(former, size), max(former, size))
-        self._ready = [number for number in self._ready if span_of(number).stop <= size]
+        self._ready = [cell for cell in self._ready if self.grid.span_of(cell).stop <= size]
 
     # -- sending ----------------------------------------------------------------------
 
@@ -148,41 +106,36 @@ class Parts:
         """A commit takes the content as it is now: `begin_frozen` reads from there, whatever is written from here on."""
         self._frozen = self._touches.copy()
 
-    def begin_frozen(self, number: int) -> None:
-        """The bytes of part *number* are about to be read, as they were at `freeze`, and sent."""
-        self.begin(number)
-        self._sending[number] = self._frozen[number]
+    def begin_frozen(self, cell: int) -> None:
+        """The bytes of part *cell* are about to be read, as they were at `freeze`, and sent."""
+        self.begin(cell)
+        self._sending[cell] = self._frozen[cell]
 
-    def begin(self, number: int) -> None:
-        """The bytes of part *number* are about to be read, as they are, and sent."""
-        assert number not in self._sending, f"U1 {number}"
-        if number in self._ready:
-            self._ready.remove(number)
-        self._went.add(number)
-        self._sending[number] = self._touches[number]
+    def begin(self, cell: int) -> None:
+        """The bytes of part *cell* are about to be read, as they are, and sent."""
+        assert cell not in self._sending, f"U1 {cell}"
+        if cell in self._ready:
+            self._ready.remove(cell)
+        self._went.add(cell)
+        self._sending[cell] = self._touches[cell]
 
-    def done(self, number: int, part: Part) -> None:
+    def done(self, cell: int, part: Part) -> None:
         """The store has it as it was at `begin`."""
-        self._sent[number] = Sent(part, self._sending.pop(number))
+        self._sent[cell] = Sent(part, self._sending.pop(cell))
 
-    def ended(self, number: int) -> None:
+    def ended(self, cell: int) -> None:
         """Nobody is sending it any more, whether it arrived (`done`) or not."""
-        self._sending.pop(number, None)
+        self._sending.pop(cell, None)
 
     # -- what a commit needs --------------------------------------------------------------
 
     def true_parts(self, size: int) -> dict[int, Part]:
-        """What the store has of the content as it is now, which has *size* bytes: parts by number."""
-        return {
-            number: sent.part
-            for number in range(1, count(size) + 1)
-            if (sent := self._sent.get(number)) and sent.touches == self._touches[number] and sent.part.size == clipped(number, size).length
-        }
+        """What the store has of the content as it is now, which has *size* bytes: parts by cell. All others are to be copied or sent."""
+        return {cell: sent.part for cell, sent in self._sent.items() if cell <= self.grid.count(size) and self._is_true(cell, size)}
 
-    def missing(self, size: int) -> list[int]:
-        """The numbers that are not among `true_parts`."""
-        there = self.true_parts(size)
-        return [number for number in range(1, count(size) + 1) if number not in there]
+    def _is_true(self, cell: int, size: int) -> bool:
+        sent = self._sent[cell]
+        return sent.touches == self._touches[cell] and sent.part.size == self.grid.clipped(cell, size).length
 
     def check(self) -> None:
         assert self._ready == sorted(set(self._ready)), "U1"

@@ -80,7 +80,7 @@ class Capabilities:
     whole_metadata: bool = True
     """What listings and `head` carry of it is all that there is; else `aspects.whole` asks for the rest."""
     early_parts: bool = False
-    """Bytes go over a network: parts of a large file had better go while it is written."""
+    """Bytes go over a network: parts of a large file had better go while it is written. With `part_copy`, `copy_part` exists."""
     cheap_metadata: bool = False
     """`head` and `find` cost microseconds: caching their answers is a waste."""
     changes: bool = False
@@ -337,6 +337,13 @@ class ObjectStore(Protocol):
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
         """Any order, many at once; a number sent again replaces the former part. Raises NoSuchUpload."""
+        ...
+
+    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        """As `put_part`, of bytes of *source* that do not pass through here, where `part_copy` and `early_parts`.
+
+        *source* has over 5 MiB. Raises PreconditionFailed where it is another version by now, or gone.
+        """
         ...
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:

@@ -1,6 +1,6 @@
 """What an object says of itself beyond its bytes and its metadata: the aspects of `ObjectStore.aspect`, by name.
 
-Owns: their names, which can be set, how tags are written as text, what a store says that keeps no more than `ObjectInfo`.
+Owns: their names, which can be set, how tags are written as text, what a store says and does that keeps no more than `ObjectInfo`.
 Must not know: how a store finds out, extended attributes.
 
     url, etag, size, version-id, storage-class, content-type, tags, presigned-url
@@ -18,9 +18,24 @@ from dataclasses import replace
 from typing import Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
-from s3mount.errors import NotFound, Unsupported, UsageError
-from s3mount.model import NO_METADATA, Changed, Condition, ETag, Key, Matches, ObjectInfo, Page, Version, VersionPlace, Versions
-from s3mount.store.api import PAGE_KEYS, Commit, ObjectStore, Pin, Relocation
+from s3mount.errors import NotFound, PreconditionFailed, Unsupported, UsageError
+from s3mount.model import (
+    NO_METADATA,
+    ByteRange,
+    Changed,
+    Condition,
+    ETag,
+    Key,
+    Matches,
+    ObjectInfo,
+    Page,
+    Part,
+    Upload,
+    Version,
+    VersionPlace,
+    Versions,
+)
+from s3mount.store.api import PAGE_KEYS, Arrived, Commit, ObjectStore, Pin, Relocation
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
 STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
@@ -128,6 +143,23 @@ class Plain(Protocol):
 
     @abstractmethod
     async def pin(self, key: Key, *, if_match: ETag | None = None, known: ObjectInfo | None = None) -> Pin: ...
+
+    @abstractmethod
+    async def get_into(
+        self, key: Key, span: ByteRange, buffer: memoryview, *, if_match: ETag | None = None, arrived: Arrived | None = None
+    ) -> ObjectInfo: ...
+
+    @abstractmethod
+    async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part: ...
+
+    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        """As `ObjectStore.copy_part`."""
+        buffer = memoryview(bytearray(span.length))
+        try:
+            await self.get_into(source.key, span, buffer, if_match=source.etag)
+        except NotFound:
+            raise PreconditionFailed(f"{source.key!r} is another version by now.") from None
+        return await self.put_part(upload, number, buffer)
 
     async def changed(self) -> Changed:
         """As `ObjectStore.changed`."""

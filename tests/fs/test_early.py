@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, StoreError, Unavailable
-from s3mount.fs import early, upload
+from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, Stale, StoreError, Unavailable
+from s3mount.fs import early, grid
 from s3mount.fs.attrs import AttrChange, read_time
 from s3mount.fs.content import FileContent
 from s3mount.fs.early import PACE_S, WAITING_PARTS, Uploads
@@ -27,18 +27,16 @@ from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, lost_reply, lost_r
 from tests.fs.content_kit import Rig, bytes_of, resize, write_over
 from tests.fs.mounted import Mounted
 
-# Parts of a size that many of fit into a test; how large they are is tried in tests/unit/test_upload.py.
+# Parts of a size that many of fit into a test; how large they are is tried in tests/unit/test_grid.py.
 PART = 256 * KiB
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(upload, "PART_BYTES", PART)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("PART_BYTES", PART), ("LEAST_PART", PART * 5 // 8), ("COPY_BYTES", 32 * PART), ("MIXED_BYTES", 4 * PART)):
+        monkeypatch.setattr(grid, name, size)
     monkeypatch.setattr(early, "PART_BYTES", PART)
-    upload._tiers.cache_clear()
-    yield
-    monkeypatch.undo()
-    upload._tiers.cache_clear()
+    monkeypatch.setattr(early, "LEAST_PART", PART * 5 // 8)
 
 
 @dataclass
@@ -51,7 +49,8 @@ class Kit(Rig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.store = Faulty(self.memory, self._noted)
-        self.uploads = Uploads(self.store)
+        # As many at once whatever a busy machine makes of the time that a part takes.
+        self.uploads = Uploads(self.store, slots=Slots(Width(most=LEAST)))
 
     def _noted(self, op: Op) -> Fault:
         self.asked.append(op.verb)
@@ -59,6 +58,11 @@ class Kit(Rig):
 
     def count(self, verb: str) -> int:
         return self.asked.count(verb)
+
+    @property
+    def fetched(self) -> int:
+        """Requests for bytes."""
+        return self.count("get_into") + self.count("pin.get_into")
 
     @property
     def open_uploads(self) -> int:
@@ -151,18 +155,6 @@ async def test_without_a_background_the_commit_sends_everything(rig: Kit) -> Non
     await rig.leave(content)
 
 
-async def test_an_edit_of_an_object_goes_at_close_for_the_store_can_copy_the_rest(rig: Kit) -> None:
-    async with background(rig):
-        content = await rig.stored(material(2 * PART))
-        for at in range(2 * PART, 8 * PART, PART):
-            await content.write(at, material(PART))
-        await rig.quiet()
-        await content.commit(rig.target)
-        assert rig.count("put_part") == rig.count("create_upload") == 0
-        assert await rig.object() == material(2 * PART) + 6 * material(PART)
-        await rig.leave(content)
-
-
 async def test_an_emptied_object_written_anew_goes_in_parts(rig: Kit) -> None:
     async with background(rig):
         content = await rig.stored(material(2 * PART))
@@ -172,6 +164,172 @@ async def test_an_emptied_object_written_anew_goes_in_parts(rig: Kit) -> None:
         await content.commit(rig.target)
         assert rig.count("complete_upload") == 1
         assert await rig.object() == material(5 * PART, 2)
+        await rig.leave(content)
+
+
+# -- edits -----------------------------------------------------------------------------------
+
+
+async def test_full_parts_of_what_is_appended_go_while_it_is_written_and_the_rest_is_copied(rig: Kit) -> None:
+    """20 MiB and 5 parts of 8, at this test's scale: of the base, what shares a part with the first bytes appended is fetched."""
+    base, more = material(5 * PART // 2), material(5 * PART, 2)
+    async with background(rig):
+        content = await rig.stored(base)
+        for at in range(0, len(more), PART // 8):
+            await content.write(len(base) + at, more[at : at + PART // 8])
+        await rig.parts_arrive(4)
+        assert (rig.count("put_part"), rig.count("copy_part"), rig.fetched) == (4, 0, 0)
+        info = await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.count("copy_part"), rig.fetched) == (6, 2, 1)
+        assert (rig.count("complete_upload"), rig.count("adopt")) == (1, 0)
+        assert await rig.object() == await bytes_of(content) == base + more
+        assert (info.size, content.changed, content.committed) == (len(base + more), False, info)
+        assert not rig.open_uploads
+        await rig.leave(content)
+
+
+async def test_what_is_appended_to_a_base_of_whole_parts_fetches_nothing(rig: Kit) -> None:
+    base, more = material(40 * PART), material(6 * PART + 10, 2)
+    async with background(rig):
+        content = await rig.stored(base)
+        for at in range(0, len(more), PART // 2):
+            await content.write(len(base) + at, more[at : at + PART // 2])
+        await rig.parts_arrive(6)
+        await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.fetched, rig.count("adopt")) == (7, 0, 0)
+        assert rig.count("copy_part") < 40
+        assert await rig.object() == base + more
+        await rig.leave(content)
+
+
+async def test_full_parts_of_a_middle_that_is_rewritten_go_while_it_is_written(rig: Kit) -> None:
+    data, piece = bytearray(material(20 * PART)), material(5 * PART, 2)
+    async with background(rig):
+        content = await rig.stored(bytes(data))
+        for at in range(0, len(piece), PART // 4):
+            await content.write(6 * PART + 5 + at, piece[at : at + PART // 4])
+        await rig.parts_arrive(4)
+        write_over(data, 6 * PART + 5, piece)
+        await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.count("adopt")) == (6, 0)
+        assert await rig.object() == await bytes_of(content) == data
+        await rig.leave(content)
+
+
+async def test_after_a_commit_in_between_the_next_parts_go_on_top_of_it(rig: Kit) -> None:
+    data = material(12 * PART)
+    async with background(rig):
+        content = rig.content()
+        await write_all(content, data[: 6 * PART])
+        await content.commit(rig.target)
+        for at in range(6 * PART, 12 * PART, PART):
+            await content.write(at, data[at : at + PART])
+        await rig.parts_arrive(6)
+        await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.count("complete_upload"), rig.count("adopt")) == (12, 2, 0)
+        assert await rig.object() == data
+        await rig.leave(content)
+
+
+async def test_what_was_written_of_the_base_after_its_parts_went_is_in_the_object(rig: Kit) -> None:
+    base = bytearray(material(10 * PART))
+    async with background(rig):
+        content = await rig.stored(bytes(base))
+        for at in range(10, 16):
+            await content.write(at * PART, material(PART, at))
+            write_over(base, at * PART, material(PART, at))
+        await rig.parts_arrive(6)
+        for at in (3, 11 * PART + 7, 16 * PART):
+            await content.write(at, b"changed")
+            write_over(base, at, b"changed")
+        await rig.quiet()
+        assert rig.count("put_part") == 6
+        await content.commit(rig.target)
+        assert rig.count("put_part") == 6 + 3
+        assert rig.count("adopt") == 0
+        assert await rig.object() == base
+        await rig.leave(content)
+
+
+async def test_an_upload_that_had_better_not_be_completed_sends_no_more_and_the_commit_begins_anew(rig: Kit) -> None:
+    base = bytearray(material(60 * PART))
+    async with background(rig):
+        content = await rig.stored(bytes(base))
+        for at in range(60, 64):
+            await content.write(at * PART, material(PART, at))
+            write_over(base, at * PART, material(PART, at))
+        await rig.parts_arrive(4)
+        await content.write(20 * PART, b"in the middle")
+        write_over(base, 20 * PART, b"in the middle")
+        for at in range(64, 70):
+            await content.write(at * PART, material(PART, at))
+            write_over(base, at * PART, material(PART, at))
+        await rig.quiet()
+        assert rig.count("put_part") == 4
+        await content.commit(rig.target)
+        assert (rig.count("complete_upload"), rig.count("adopt")) == (0, 1)
+        assert await rig.object() == base
+        await rig.quiet()
+        assert not rig.open_uploads
+        await rig.leave(content)
+
+
+@pytest.mark.parametrize("moment", ["before the commit", "before the completion"])
+async def test_an_edit_of_an_object_that_somebody_else_replaced_is_refused(rig: Kit, moment: str) -> None:
+    async with background(rig):
+        content = await rig.stored(material(6 * PART))
+        for at in range(6, 12):
+            await content.write(at * PART, material(PART, at))
+        await rig.parts_arrive(6)
+        if moment == "before the commit":
+            await rig.another_client_puts(b"theirs")
+            with pytest.raises(Stale):
+                await content.commit(rig.target)
+        else:
+            gate = trio.Event()
+            rig.script.add("complete_upload", Fault(until=gate))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_is_stale, content, rig)
+                await until(lambda: rig.count("complete_upload") == 1)
+                await rig.another_client_puts(b"theirs")
+                gate.set()
+        assert await rig.object() == b"theirs"
+        await rig.leave(content)
+        await rig.quiet()
+        assert not rig.open_uploads
+
+
+async def _is_stale(content: FileContent, rig: Kit) -> None:
+    with pytest.raises(Stale):
+        await content.commit(rig.target)
+
+
+async def test_a_copy_that_fails_keeps_the_parts_for_the_next_try(rig: Kit) -> None:
+    data = material(12 * PART)
+    async with background(rig):
+        content = await rig.stored(data[: 6 * PART])
+        for at in range(6 * PART, 12 * PART, PART):
+            await content.write(at, data[at : at + PART])
+        await rig.parts_arrive(6)
+        rig.script.add("copy_part", Fault(before=Unavailable("Injected.")))
+        with pytest.raises(Unavailable):
+            await content.commit(rig.target)
+        content.check()
+        await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.count("adopt")) == (6, 0)
+        assert await rig.object() == data
+        await rig.leave(content)
+
+
+async def test_an_edit_where_the_store_copies_no_parts_goes_at_close(tmp_path: Path) -> None:
+    rig = Kit(MemoryStore(replace(LIKE_S3, part_copy=False)), tmp_path)
+    async with background(rig):
+        content = await rig.stored(material(2 * PART))
+        for at in range(2, 8):
+            await content.write(at * PART, material(PART))
+        await rig.quiet()
+        await content.commit(rig.target)
+        assert rig.count("create_upload") == 0
         await rig.leave(content)
 
 
@@ -573,6 +731,25 @@ async def test_more_parts_go_at_once_where_the_store_takes_its_time_and_as_many_
         await rig.leave(content)
 
 
+@pytest.mark.parametrize(("seconds", "at_once"), [(0.3, MOST), (0.03, LEAST)])
+async def test_on_a_far_store_the_first_round_is_as_wide_as_memory_holds(
+    rig: Kit, autojump_clock: trio.testing.MockClock, seconds: float, at_once: int
+) -> None:
+    gate, slots = trio.Event(), Slots.within(4 * GiB)
+    plans = {"create_upload": Fault(delay=seconds), "put_part": Fault(until=gate)}
+    rig.uploads = Uploads(Faulty(rig.memory, lambda op: plans.get(op.verb, NOTHING)), slots=slots)
+    async with background(rig):
+        content = rig.content()
+        await write_all(content, bytes((MOST + 1) * PART), step=PART)
+        await trio.sleep(seconds)
+        await until(lambda: slots.taken == at_once)
+        await trio.testing.wait_all_tasks_blocked()
+        assert slots.taken == at_once
+        gate.set()
+        await content.commit(rig.target)
+        await rig.leave(content)
+
+
 @pytest.mark.parametrize(("memory", "most"), [(0, LEAST), (64 * MiB, LEAST), (200 * MiB, 25), (256 * MiB, MOST), (4 * GiB, MOST)])
 def test_memory_bounds_how_many_may_go_at_once_but_never_below_what_fills_most_lines(memory: int, most: int) -> None:
     assert Slots.within(memory).width.most == most
@@ -631,10 +808,10 @@ async def test_whatever_is_written_and_whatever_fails_each_commit_makes_the_byte
     rng = random.Random(seed)
     rig = Kit(MemoryStore(LIKE_S3), tmp_path)
     faults = seeded(seed, rate=0.1 if seed % 2 else 0.0, slowest=0.5)
-    rig.script = faults  # type: ignore[assignment]
-    data = bytearray()
+    data = bytearray(material(20 * PART + 5) if seed % 3 == 1 else b"")
     async with background(rig):
-        content = rig.content()
+        content = await rig.stored(bytes(data)) if data else rig.content()
+        rig.script = faults  # type: ignore[assignment]
         for _ in range(40):
             await _step(rng, content, data)
             content.check()

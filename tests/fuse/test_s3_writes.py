@@ -183,6 +183,28 @@ def test_a_large_file_is_sent_while_it_is_written(mount: Mount, front: Front, bu
     assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
 
 
+def test_what_is_appended_to_a_large_object_is_sent_while_it_is_written(front: Front, bucket: Any, tmp_path: Path) -> None:
+    """Five parts behind 20 MiB: the last one, and the 4 MiB of the base that go with the first, wait for the close."""
+    base, more = (random.Random(seed).randbytes(size * MiB) for seed, size in ((10, 20), (11, 40)))
+    bucket.put_object(Bucket=BUCKET, Key="appended", Body=base, CacheControl="max-age=7")
+    with remote_mount(tmp_path, front.url, BUCKET) as mount:
+        front.reset()
+        with open(mount.seen("appended"), "ab", buffering=0) as file:
+            for at in range(0, len(more), MiB):
+                file.write(more[at : at + MiB])
+            until(lambda: front.counts()["UploadPart"].requests == 4)
+            assert front.counts()["UploadPartCopy"].requests == 0
+            assert _total(front.counts(), "sent") < MiB
+    seen = front.counts()
+    kinds = ("CreateUpload", "UploadPart", "UploadPartCopy", "Complete")
+    assert [seen[kind].requests for kind in kinds] == [1, 6, 2, 1]
+    assert _total(seen, "sent") < 5 * MiB
+    assert _total(seen, "received") < 45 * MiB
+    assert body(bucket, "appended") == base + more
+    assert bucket.head_object(Bucket=BUCKET, Key="appended")["CacheControl"] == "max-age=7"
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket=BUCKET)
+
+
 def test_mode_and_times_set_before_the_close_of_a_large_file_are_kept(mount: Mount, front: Front, bucket: Any, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(random.Random(8).randbytes(48 * MiB))

@@ -114,6 +114,7 @@ def rclone(folder: Path) -> Iterator[Service]:
 NO_ECHO = "its listing repeats control characters raw, which is no XML"
 NO_CONDITION = "it judges the conditions of a put only"
 NO_PATH = "its keys are paths of files: no empty component, nothing below an object"
+NO_PART_COPY = "it knows no copy of a part: it takes it for a part without bytes"
 IN_ORDER = "it takes the parts of an upload in their order, once, and all of them"
 
 MOTO_LACKS = {
@@ -124,6 +125,7 @@ MOTO_LACKS = {
     "an_aborted_upload_is_over": "it answers 500 for an upload that is over",
     "a_completed_upload_is_over": "it answers 500 for an upload that is over",
     "uploads_under_way_are_listed": "it does not sort them",
+    "a_part_is_a_copy_of_the_version_that_was_meant_or_refused": "it reads over the condition of a part's copy",
     "the_last_of_many_writers_is_there_whole": "it fails now and then when many write one key",
     "a_get_is_whole_while_others_write": "it answers 500 now and then when a key is read while it is written",
 }
@@ -160,6 +162,8 @@ RCLONE_LACKS = {
         ),
         IN_ORDER,
     ),
+    "a_part_may_be_a_copy_of_another_object": NO_PART_COPY,
+    "a_part_is_a_copy_of_the_version_that_was_meant_or_refused": NO_PART_COPY,
     "a_get_is_whole_while_others_write": "it writes the file that it reads from",
     "the_last_of_many_writers_is_there_whole": "it writes many into one file now and then",
     "a_mutation_cancelled_on_its_way_leaves_the_store_in_order": "it writes the file that it reads from",

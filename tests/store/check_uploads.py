@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from s3mount.errors import AlreadyExists, InvalidPart, NoSuchUpload, NotFound, PreconditionFailed
-from s3mount.model import Absent, ETag, Key, Matches, MiB, Part
+from s3mount.model import Absent, ByteRange, ETag, Key, Matches, MiB, Part
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from tests.store.registry import conforms, keys_of, own_metadata, pattern, read
 
@@ -37,6 +37,31 @@ async def a_part_sent_again_replaces_the_former(store: ObjectStore) -> None:
         await store.complete_upload(upload, [stale])
     await store.complete_upload(upload, [right])
     assert await read(store, K) == b"right"
+
+
+@conforms("part_copy", "early_parts")
+async def a_part_may_be_a_copy_of_another_object(store: ObjectStore) -> None:
+    source = await store.put(Key("source"), pattern(2 * PART))
+    upload = await store.create_upload(K)
+    sent = await store.put_part(upload, 1, pattern(PART, 3))
+    copied = await store.copy_part(upload, 2, source=source, span=ByteRange(5, PART + 5))
+    last = await store.copy_part(upload, 3, source=source, span=ByteRange(2 * PART - 7, 2 * PART))
+    assert (copied.number, copied.size, last.size) == (2, PART, 7)
+    await store.complete_upload(upload, [sent, copied, last])
+    assert await read(store, K) == pattern(PART, 3) + pattern(2 * PART)[5 : PART + 5] + pattern(2 * PART)[-7:]
+
+
+@conforms("part_copy", "early_parts")
+async def a_part_is_a_copy_of_the_version_that_was_meant_or_refused(store: ObjectStore) -> None:
+    former = await store.put(Key("source"), pattern(2 * PART))
+    await store.put(Key("source"), pattern(2 * PART, 1))
+    gone = await store.put(Key("gone"), pattern(2 * PART))
+    await store.delete(Key("gone"))
+    upload = await store.create_upload(K)
+    for source in (former, gone):
+        with pytest.raises(PreconditionFailed):
+            await store.copy_part(upload, 1, source=source, span=ByteRange(0, PART))
+    await store.abort_upload(upload)
 
 
 @conforms()

@@ -69,7 +69,8 @@ async def test_conformance(check: Check, store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("can", [EVERYTHING, replace(EVERYTHING, durable=False)], ids=["durable", "lazy"])
 def test_memory_and_local_stores_skip_nothing(can: Capabilities) -> None:
-    assert [check.name for check in CHECKS if lacking(check, can)] == []
+    """But for what only matters over a network."""
+    assert [check.name for check in CHECKS if set(lacking(check, can)) - {"early_parts"}] == []
 
 
 async def test_the_stores_have_the_capabilities_that_are_said_to_skip_nothing(engine: Engine) -> None:

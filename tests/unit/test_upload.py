@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount.fs.extents import Extents
-from s3mount.fs.upload import LARGEST_PART, PART_BYTES, PARTS, Parts, clipped, count, is_full, number_at, span_of
-from s3mount.model import OBJECT_BYTES, ByteRange, ETag, GiB, MiB, Part
+from s3mount.fs.grid import PART_BYTES, Grid
+from s3mount.fs.upload import Parts
+from s3mount.model import ETag, MiB, Part
 
 A, B = PART_BYTES, 2 * PART_BYTES
+GRID = Grid()
 
 
 def table_of(*spans: tuple[int, int], size: int = 0) -> Extents:
@@ -32,64 +34,30 @@ def write(parts: Parts, start: int, stop: int, table: Extents) -> bool:
     return ready
 
 
+def unsent(parts: Parts, size: int) -> list[int]:
+    """The cells that a commit has to send."""
+    there = parts.true_parts(size)
+    return [cell for cell in range(1, parts.grid.count(size) + 1) if cell not in there]
+
+
 def send(parts: Parts, number: int, size: int) -> None:
     parts.begin(number)
-    parts.done(number, Part(number, clipped(number, size).length, ETag(f"e{number}")))
+    parts.done(number, Part(number, GRID.clipped(number, size).length, ETag(f"e{number}")))
     parts.check()
-
-
-# -- places -----------------------------------------------------------------------------
-
-
-def test_parts_join_and_keep_within_the_limits_of_s3() -> None:
-    at = 0
-    for number in range(1, PARTS + 1):
-        span = span_of(number)
-        assert (span.start, number_at(span.start), number_at(span.stop - 1)) == (at, number, number)
-        assert 5 * MiB <= span.length <= LARGEST_PART <= 5 * GiB
-        at = span.stop
-    assert at >= OBJECT_BYTES
-    assert count(OBJECT_BYTES) <= PARTS
-
-
-@pytest.mark.parametrize(
-    ("size", "parts"),
-    [(0, 0), (1, 1), (PART_BYTES, 1), (PART_BYTES + 1, 2), (4000 * MiB, 500), (4000 * MiB + 1, 501), (4016 * MiB + 1, 502)],
-)
-def test_a_file_has_as_many_parts_as_its_size_takes(size: int, parts: int) -> None:
-    assert count(size) == parts
-
-
-def test_the_last_part_ends_with_the_file() -> None:
-    assert clipped(2, PART_BYTES + 10) == ByteRange(PART_BYTES, PART_BYTES + 10)
 
 
 # -- going early ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("spans", "full"),
-    [
-        ([(0, A)], True),
-        ([(0, A - 1)], False),
-        ([(A // 2, A), (0, A // 2)], True),
-        ([(0, 10), (11, A)], False),
-        ([(0, 3 * A)], True),
-    ],
-)
-def test_a_part_is_full_when_every_byte_was_written(spans: list[tuple[int, int]], *, full: bool) -> None:
-    assert is_full(table_of(*spans), 1) is full
-
-
 def test_a_part_becomes_ready_with_its_last_byte_whatever_the_order() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     assert not write(parts, A // 2, A, table_of((A // 2, A)))
     assert write(parts, 0, A // 2, table_of((0, A)))
     assert parts.next_ready == 1
 
 
 def test_parts_go_in_their_order_though_they_fill_in_another() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     table = table_of((0, B))
     write(parts, A, B, table)
     write(parts, 0, A, table)
@@ -97,40 +65,60 @@ def test_parts_go_in_their_order_though_they_fill_in_another() -> None:
 
 
 def test_a_part_goes_early_once_only() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     table = table_of((0, A))
     write(parts, 0, A, table)
     send(parts, 1, A)
     assert not write(parts, 10, 20, table)
     assert parts.next_ready is None
-    assert parts.missing(A) == [1]
+    assert unsent(parts, A) == [1]
+
+
+def test_what_lies_before_the_beginning_of_an_upload_is_left_to_the_commit() -> None:
+    parts = Parts(Grid())
+    table = table_of((0, 4 * A))
+    write(parts, A, 2 * A, table)
+    write(parts, 2 * A, 3 * A, table)
+    parts.leave_out(3)
+    assert not write(parts, 0, A, table)
+    assert write(parts, 3 * A, 4 * A, table)
+    assert (parts.next_ready, parts.ready) == (3, 2)
+
+
+def test_what_is_committed_is_not_news() -> None:
+    parts = Parts(Grid())
+    table = table_of((0, A))
+    parts.touched(0, 5)
+    assert not parts.written(0, 5, table, settled=1)
+    table.overwrite(0, A, generation=2, position=0)
+    assert parts.written(0, A, table, settled=1)
 
 
 def test_a_part_that_failed_is_left_to_the_commit() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     table = table_of((0, A))
     write(parts, 0, A, table)
     parts.begin(1)
     parts.ended(1)
     assert not write(parts, 0, 5, table)
-    assert parts.missing(A) == [1]
+    assert unsent(parts, A) == [1]
 
 
 # -- what is true -----------------------------------------------------------------------
 
 
 def test_what_was_sent_and_not_touched_need_not_be_sent_by_the_commit() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     write(parts, 0, B, table_of((0, B)))
     send(parts, 1, B + 5)
     send(parts, 2, B + 5)
-    assert parts.missing(B + 5) == [3]
+    assert unsent(parts, B + 5) == [3]
     assert list(parts.true_parts(B + 5)) == [1, 2]
 
 
 @pytest.mark.parametrize("moment", ["before the reading", "while it is read", "after it arrived"])
 def test_a_write_under_way_makes_what_was_read_meanwhile_untrue(moment: str) -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     table = table_of((0, A))
     write(parts, 0, A, table)
     if moment == "before the reading":
@@ -140,42 +128,42 @@ def test_a_write_under_way_makes_what_was_read_meanwhile_untrue(moment: str) -> 
         parts.touched(100, 200)
     parts.done(1, Part(1, A, ETag("old")))
     parts.touched(100, 200)
-    assert parts.missing(A) == [1]
+    assert unsent(parts, A) == [1]
 
 
 def test_a_part_sent_again_counts() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     write(parts, 0, A, table_of((0, A)))
     send(parts, 1, A)
     parts.touched(0, 1)
     send(parts, 1, A)
-    assert parts.missing(A) == []
+    assert unsent(parts, A) == []
 
 
 def test_only_the_part_that_was_touched_goes_again() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     write(parts, 0, 3 * A, table_of((0, 3 * A)))
     for number in (1, 2, 3):
         send(parts, number, 3 * A)
     parts.touched(A, A + 1)
-    assert parts.missing(3 * A) == [2]
+    assert unsent(parts, 3 * A) == [2]
 
 
 @pytest.mark.parametrize(
     ("cut", "size", "missing"), [(A // 2, A // 2, [1]), (A, A, []), (B - 1, B - 1, [2]), (A, 3 * A, [2, 3]), (B, 3 * A, [3])]
 )
 def test_after_a_cut_only_whole_parts_before_it_are_true(cut: int, size: int, missing: list[int]) -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     write(parts, 0, B, table_of((0, B)))
     send(parts, 1, B)
     send(parts, 2, B)
     parts.resized(B, cut)
     parts.resized(cut, size)
-    assert parts.missing(size) == missing
+    assert unsent(parts, size) == missing
 
 
 def test_what_was_cut_off_before_it_went_does_not_go() -> None:
-    parts = Parts()
+    parts = Parts(Grid())
     write(parts, 0, B, table_of((0, B)))
     parts.resized(B, A)
     assert (parts.next_ready, parts.ready) == (1, 1)
@@ -197,11 +185,11 @@ SMALL = st.integers(0, 4 * A)
 )
 def test_a_true_part_always_holds_what_the_file_does(steps: list[tuple[str, int, int]]) -> None:
     """Contents are modelled by the number of the last change of each 1/4 MiB."""
-    parts, table = Parts(), Extents()
+    parts, table = Parts(Grid()), Extents()
     grain, model, held, position = MiB // 4, dict[int, int](), dict[int, tuple[int, dict[int, int]]](), 0
 
     def shown(number: int) -> dict[int, int]:
-        span = clipped(number, table.size)
+        span = GRID.clipped(number, table.size)
         return {at: model.get(at, 0) for at in range(span.start // grain, -(-span.stop // grain))}
 
     reading: dict[int, tuple[int, dict[int, int]]] = {}
@@ -220,13 +208,13 @@ def test_a_true_part_always_holds_what_the_file_does(steps: list[tuple[str, int,
                 model[cell] = moment
             parts.resized(table.size, at)
             table.resize(at, 1)
-        elif what == "begin" and at <= count(table.size) and at not in reading:
+        elif what == "begin" and at <= GRID.count(table.size) and at not in reading:
             parts.begin(at)
-            reading[at] = (clipped(at, table.size).length, shown(at))
+            reading[at] = (GRID.clipped(at, table.size).length, shown(at))
         elif what == "done" and at in reading:
             held[at] = reading.pop(at)
             parts.done(at, Part(at, held[at][0], ETag("e")))
         parts.check()
         for number, part in parts.true_parts(table.size).items():
             assert held[number] == (part.size, shown(number))
-        assert sorted([*parts.true_parts(table.size), *parts.missing(table.size)]) == list(range(1, count(table.size) + 1))
+        assert sorted([*parts.true_parts(table.size), *unsent(parts, table.size)]) == list(range(1, GRID.count(table.size) + 1))

@@ -334,6 +334,9 @@ class S3Store:
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
         return await self._multipart.put_part(upload, number, data)
 
+    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        return await self._multipart.copy_part(upload, number, source=source, span=span)
+
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         info = await self._multipart.complete(upload, parts)
         return self._noted(info, keeps=self._keeps_no_more(upload))

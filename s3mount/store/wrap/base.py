@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "put": Kind.COMMIT,
     "adopt": Kind.COMMIT,
     "put_part": Kind.COMMIT,
+    "copy_part": Kind.CHANGE,
     "complete_upload": Kind.COMMIT,
     "copy": Kind.CHANGE,
     "update": Kind.CHANGE,
@@ -232,6 +233,9 @@ class Wrapper:
 
     async def put_part(self, upload: Upload, number: int, data: bytes | bytearray | memoryview) -> Part:
         return await self.around(Op("put_part", upload.key), lambda: self.inner.put_part(upload, number, data))
+
+    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        return await self.around(Op("copy_part", upload.key), lambda: self.inner.copy_part(upload, number, source=source, span=span))
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         return await self.around(Op("complete_upload", upload.key), lambda: self.inner.complete_upload(upload, parts))
