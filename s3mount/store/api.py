@@ -220,6 +220,10 @@ class ObjectStore(Protocol):
         """As `head`, of a version that `list_versions` told. Raises NotFound."""
         ...
 
+    async def version_aspect(self, key: Key, version_id: str, name: str) -> str | None:
+        """As `aspect`, of a version that `list_versions` told. Raises NotFound."""
+        ...
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(

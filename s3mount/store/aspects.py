@@ -190,6 +190,10 @@ class Plain(Protocol):
         """As `ObjectStore.head_version`."""
         return await self.head(key)
 
+    async def version_aspect(self, key: Key, version_id: str, name: str) -> str | None:
+        """As `ObjectStore.version_aspect`."""
+        return told_by(await self.head_version(key, version_id), name)
+
     async def pin_version(self, info: ObjectInfo) -> Pin:
         """As `ObjectStore.pin_version`."""
         return await self.pin(info.key, known=info)

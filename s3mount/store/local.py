@@ -174,6 +174,13 @@ class LocalStore(Plain):
         await trio.lowlevel.checkpoint_if_cancelled()
         return self._engine.head_version(self._bucket, key, version_id)
 
+    async def version_aspect(self, key: Key, version_id: str, name: str) -> str | None:
+        if name == URL:
+            return url_of("local", self._bucket, key)
+        if name == TAGS:
+            return tags_out(tags_of((await self.head_version(key, version_id)).extra))
+        return await super().version_aspect(key, version_id, name)
+
     # -- reading ----------------------------------------------------------------------
 
     async def get_into(

@@ -20,6 +20,7 @@ from typing import TypeVar
 from s3mount.errors import AccessDenied
 from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page, Version, VersionPlace
 from s3mount.store.api import PAGE_KEYS, Arrived, Capabilities, ObjectStore, Pin
+from s3mount.store.aspects import URL
 from s3mount.store.rules import changed, not_found
 from s3mount.store.wrap.base import Op, Wrapper
 
@@ -81,6 +82,12 @@ class Past(Wrapper):
                 return page_of(found, goes_on=False)
             if found and isinstance(last := found[-1], str) and place.key.startswith(last):
                 place = place_behind(last, rolled=True)
+
+    async def aspect(self, key: Key, name: str) -> str | None:
+        if name == URL:
+            return await self.inner.aspect(key, name)
+        then = await self._then(key)
+        return await self.inner.version_aspect(key, then.version_id or "", name)
 
     async def _then(self, key: Key) -> ObjectInfo:
         objects = (await self.list(key, limit=1)).objects

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -69,6 +70,26 @@ def test_a_bucket_is_mounted_as_it_was(mount: Mount) -> None:
     mount.start()
     assert sorted(os.listdir(top)) == ["folder", "later", "link"]
     assert (top / "folder/deep/file").read_text() == "new and longer"
+
+
+def test_a_file_as_it_was_has_the_attributes_of_that_version_and_a_url_for_it(mount: Mount) -> None:
+    top, options = mount.path, mount.options
+    (top / "file").write_text("old")
+    (top / "gone").write_text("old too")
+    sync_all(top)
+    etag = os.getxattr(top / "file", "user.s3.etag")
+    then = next_second()
+    (top / "file").write_text("new and longer")
+    (top / "gone").unlink()
+    mount.stop()
+    mount.options = (*options, "--versions-at", then)
+    mount.start()
+    assert os.getxattr(top / "file", "user.s3.etag") == etag
+    assert os.getxattr(top / "gone", "user.s3.size") == b"7"
+    if mount.url.startswith("s3:"):
+        for name in ("file", "gone"):
+            with urlopen(os.getxattr(top / name, "user.s3.presigned-url").decode()) as answer:
+                assert answer.read().decode() == (top / name).read_text()
 
 
 def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from s3mount.engine.engine import Engine
 from s3mount.errors import AccessDenied, NotFound, PreconditionFailed
 from s3mount.model import ByteRange, ETag, Key
+from s3mount.store.api import Commit
+from s3mount.store.aspects import told_by
 from s3mount.store.local import LocalStore
 from s3mount.store.past import Past
 from tests.store.registry import read
@@ -117,6 +119,26 @@ async def test_the_past_cannot_be_changed(engine: Engine) -> None:
     with pytest.raises(AccessDenied):
         await store.delete(Key("a"))
     assert engine.head(B, Key("a")).size == 4
+
+
+async def test_an_object_says_what_it_was_and_not_what_it_is(engine: Engine) -> None:
+    """It said the ETag, the version and the tags of what stands there now, and nothing of what is deleted by now."""
+    present, keys = LocalStore(engine, B), (Key("replaced"), Key("deleted"))
+    for key in keys:
+        made = await present.put(key, b"old", Commit(content_type="text/old"))
+        await present.set_aspect(key, "tags", "age=old", if_match=made.etag)
+    store = Past(present, moment())
+    made = await present.put(keys[0], b"newer", Commit(content_type="text/new"))
+    await present.set_aspect(keys[0], "tags", "age=new", if_match=made.etag)
+    await present.delete(keys[1])
+    for key in keys:
+        then = await store.head(key)
+        for name in ("etag", "size", "version-id", "content-type", "storage-class"):
+            assert await store.aspect(key, name) == told_by(then, name)
+        assert await store.aspect(key, "tags") == "age=old"
+        assert await store.aspect(key, "url") == f"local://{B}/{key}"
+    with pytest.raises(NotFound):
+        await store.aspect(Key("never"), "etag")
 
 
 async def test_a_pin_is_of_the_version_that_was_listed(engine: Engine) -> None:

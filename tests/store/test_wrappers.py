@@ -53,6 +53,7 @@ async def test_every_request_passes_the_seam() -> None:
     assert await store.aspect(K, "content-type") == "text/plain"
     assert [version.key for version in (await store.list_versions("k")).entries] == [K]
     await store.pin_version(await store.head_version(K, "null"))
+    assert await store.version_aspect(K, "null", "size") == "4"
     await store.copy(K, Key("copy"))
     await store.rename(Key("copy"), Key("d/copy"))
     await store.rename_prefix("d/", "e/")

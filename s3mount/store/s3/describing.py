@@ -13,18 +13,31 @@ from botocore.parsers import ResponseParserError
 
 from s3mount.errors import StoreError, Unavailable, Unsupported, UsageError
 from s3mount.model import Key
-from s3mount.store.aspects import tags_in, tags_out
+from s3mount.store.aspects import PRESIGNED_URL, TAGS, URL, tags_in, tags_out, url_of
 from s3mount.store.s3.answers import Asked
 from s3mount.store.s3.client import Client
+from s3mount.store.s3.replies import given
 
 # How long a presigned URL holds, in seconds: long enough to hand it over, short enough to lose it (S3 allows a week).
 PRESIGNED_S = 3600
 
 
-async def tags(client: Client, bucket: str, key: Key) -> str | None:
+# What `ObjectInfo` does not say.
+ASKED_FOR = frozenset({URL, TAGS, PRESIGNED_URL})
+
+
+async def told(client: Client, bucket: str, key: Key, name: str, *, version_id: str = "") -> str | None:
+    """The aspect *name*, one of `ASKED_FOR`, of the object, or of one of its versions."""
+    if name == URL:
+        return url_of("s3", bucket, key)
+    return await (tags if name == TAGS else presigned)(client, bucket, key, version_id=version_id)
+
+
+async def tags(client: Client, bucket: str, key: Key, *, version_id: str = "") -> str | None:
     """The object's tags as a query string; None for none. Raises NotFound, AccessDenied, Unsupported."""
+    which = given(VersionId=version_id)
     try:
-        answer = await client("get_object_tagging", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key)
+        answer = await client("get_object_tagging", Asked(bucket=bucket, key=key), Bucket=bucket, Key=key, **which)
     except Unavailable as error:
         if _is_content(error.__cause__):
             raise _no_tags() from error
@@ -59,12 +72,12 @@ def _no_tags() -> Unsupported:
     return Unsupported("The store keeps no tags of objects.")
 
 
-async def presigned(client: Client, bucket: str, key: Key) -> str | None:
+async def presigned(client: Client, bucket: str, key: Key, *, version_id: str = "") -> str | None:
     """A URL by which anybody may read the object for `PRESIGNED_S`; None for who has no credentials. Sends nothing."""
     if client.credentials is None:
         return None
     owner = {name: value for name, value in client.going_with("get_object").items() if name == "RequestPayer"}
-    parameters = {"Bucket": bucket, "Key": key, **owner}
+    parameters = {"Bucket": bucket, "Key": key, **owner, **given(VersionId=version_id)}
     url: str = await client.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=PRESIGNED_S)
     return url
 

@@ -41,7 +41,7 @@ from s3mount.model import (
 )
 from s3mount.store import aspects
 from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Capabilities, Commit, Failure, Relocation
-from s3mount.store.aspects import commit_again, require_value, told_by, url_of
+from s3mount.store.aspects import commit_again, require_value, told_by
 from s3mount.store.rules import DELETE_KEYS, changed, require_key
 from s3mount.store.s3 import describing, history
 from s3mount.store.s3.answers import Refusal, error_of
@@ -135,14 +135,14 @@ class S3Store:
         return await self._reading.list(prefix, delimiter=delimiter, after=after, limit=limit)
 
     async def aspect(self, key: Key, name: str) -> str | None:
-        match name:
-            case aspects.URL:
-                return url_of("s3", self.bucket, key)
-            case aspects.TAGS:
-                return await describing.tags(self.client, self.bucket, key)
-            case aspects.PRESIGNED_URL:
-                return await describing.presigned(self.client, self.bucket, key)
+        if name in describing.ASKED_FOR:
+            return await describing.told(self.client, self.bucket, key, name)
         return told_by(await self.head(key), name)
+
+    async def version_aspect(self, key: Key, version_id: str, name: str) -> str | None:
+        if name in describing.ASKED_FOR:
+            return await describing.told(self.client, self.bucket, key, name, version_id=version_id)
+        return told_by(await self.head_version(key, version_id), name)
 
     async def list_versions(self, prefix: str = "", *, after: VersionPlace | None = None) -> Versions:
         return await history.versions(self.client, self.bucket, prefix, after=after)

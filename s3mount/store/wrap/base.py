@@ -52,6 +52,7 @@ KINDS: dict[str, Kind] = {
     "aspect": Kind.LOOK,
     "list_versions": Kind.LOOK,
     "head_version": Kind.LOOK,
+    "version_aspect": Kind.LOOK,
     "list_uploads": Kind.LOOK,
     "changed": Kind.LOOK,
     "get_into": Kind.READ,
@@ -160,6 +161,9 @@ class Wrapper:
 
     async def head_version(self, key: Key, version_id: str) -> ObjectInfo:
         return await self.around(Op("head_version", key), lambda: self.inner.head_version(key, version_id))
+
+    async def version_aspect(self, key: Key, version_id: str, name: str) -> str | None:
+        return await self.around(Op("version_aspect", key), lambda: self.inner.version_aspect(key, version_id, name))
 
     # -- reading ----------------------------------------------------------------------
 
