@@ -4,7 +4,8 @@ Owns: when that is, and at what pace.
 Must not know: what the kernel keeps, whom it asks.
 
 An inode that the kernel knows costs us half a kilobyte, and a walk leaves as many behind as the table takes. They lie between everything
-else that was made meanwhile, and the few that stay of each stretch of memory keep all of it from the system.
+else that was made meanwhile, and the few that stay of each stretch of memory keep all of it from the system. (So do Python's lists of free
+tuples and the like, which a full collection empties.)
 
     WATCHING --many came, and then hardly any for `quiet_s`--> COOLING --all in line were asked for, or somebody looks--> WATCHING
 
@@ -18,6 +19,7 @@ C2  Nothing is asked for twice before others have come; a mount that nobody uses
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import trio
@@ -74,5 +76,6 @@ class Cooling:
             if inodes.looked - looked > PASSING:
                 return
         inodes.compact()
+        gc.collect()
         log.debug("Nobody looks: of what the kernel was shown %d inodes are left", len(inodes))
         self._settled = inodes.looked

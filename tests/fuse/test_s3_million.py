@@ -15,6 +15,8 @@ import pytest
 
 from s3mount.engine.engine import Engine
 from s3mount.engine.values import PLAIN, How
+from s3mount.fs.cooling import QUIET_S, STEP, STEP_S
+from s3mount.fs.options import FsOptions
 from s3mount.fuse.giving_back import PERIOD_S
 from s3mount.model import Key
 from tests.fuse.mounting import Mount
@@ -30,8 +32,8 @@ PAGE = 1000
 # What a mount's process may take at any time, and by how much it may have grown from one walk to a longer one.
 MOST = 300 * MiB
 NOISE = 16 * MiB
-# Periods after which what nobody comes back to is forgotten for sure, and given back.
-FORGOTTEN_AFTER = 6
+# Seconds after which what nobody comes back to is forgotten for sure, by the kernel too, and given back: see cooling. A machine is busy.
+FORGOTTEN_AFTER_S = 3 * QUIET_S + 2 * FsOptions().inode_limit / STEP * STEP_S + 3 * PERIOD_S
 # Pages listed again while a slow machine goes through a hundred thousand names: all of them every twenty seconds, and what lies above.
 AGAIN_PER_SECOND = 12
 
@@ -67,7 +69,7 @@ class Walked:
 
     def settled(self, enough: int) -> int:
         """Resident bytes, once there are no more than *enough* or what can be given back to the system has been."""
-        deadline = time.monotonic() + FORGOTTEN_AFTER * PERIOD_S
+        deadline = time.monotonic() + FORGOTTEN_AFTER_S
         while (now := self.memory("VmRSS")) > enough and time.monotonic() < deadline:
             time.sleep(PERIOD_S / 10)
         return now
