@@ -45,5 +45,7 @@ class Aliases:
         return Matches(self.etag(key, condition.etag)) if isinstance(condition, Matches) else condition
 
     def commit(self, key: Key, commit: Commit) -> Commit:
+        if key not in self._of and (commit.former is None or commit.former.key == key):
+            return commit
         former = commit.former and self.info(replace(commit.former, key=key))
         return replace(commit, condition=self.condition(key, commit.condition), former=former)

@@ -23,7 +23,7 @@ import json
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from types import MappingProxyType
@@ -77,6 +77,10 @@ class Attributes:
     @property
     def type(self) -> int:
         return stat.S_IFMT(self.mode)
+
+    def at(self, mtime_ns: int, ctime_ns: int) -> Attributes:
+        """The same, last written and changed then. (Each file that is written comes here; `replace` takes five times as long.)"""
+        return Attributes(self.mode, self.uid, self.gid, self.atime_ns, mtime_ns, ctime_ns, self.rdev, self.xattrs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +227,13 @@ def changed(attributes: Attributes, change: AttrChange, *, now_ns: int, privileg
     elif chowned or (change.size is not None and not privileged):
         mode = without_set_id(mode)
     cut = change.size is not None and change.mtime_ns is None
-    return replace(
-        attributes,
+    return Attributes(
         mode=mode,
         uid=attributes.uid if change.uid is None else change.uid,
         gid=attributes.gid if change.gid is None else change.gid,
         atime_ns=attributes.atime_ns if change.atime_ns is None else change.atime_ns,
         mtime_ns=now_ns if cut else attributes.mtime_ns if change.mtime_ns is None else change.mtime_ns,
         ctime_ns=now_ns if change.ctime_ns is None else change.ctime_ns,
+        rdev=attributes.rdev,
+        xattrs=attributes.xattrs,
     )

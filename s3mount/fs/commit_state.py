@@ -29,7 +29,7 @@ S2  emptied, where set, is the number of an edit, and at most edits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from s3mount.errors import S3MountError
@@ -124,11 +124,11 @@ def step(state: CommitState, event: Event) -> CommitState:
         case Edited():
             return CommitState(state.edits + 1, state.committed, state.sending, state.emptied, state.error)
         case Emptied():
-            return replace(state, edits=state.edits + 1, emptied=state.edits + 1)
+            return CommitState(state.edits + 1, state.committed, state.sending, state.edits + 1, state.error)
         case Frozen() if state.sending is None:
-            return replace(state, sending=state.edits)
+            return CommitState(state.edits, state.committed, state.edits, state.emptied, state.error)
         case Done(edits) if state.committed <= edits <= state.edits:
-            return replace(state, committed=edits, sending=None, error=None)
+            return CommitState(state.edits, edits, None, state.emptied, None)
         case Failed(error) if state.sending is not None or error is not None:
-            return replace(state, sending=None, error=error or state.error)
+            return CommitState(state.edits, state.committed, None, state.emptied, error or state.error)
     raise AssertionError(f"{event} in {state}")

@@ -219,6 +219,8 @@ class FileContent:
 
         Waits for a commit under way. Idempotent, not cancellable.
         """
+        if self._committing.free and (self._early is None or self._early.let_go_nowait()) and self._layers.close_nowait():
+            return
         with trio.CancelScope(shield=True):
             async with self._committing:
                 if self._early is not None:
@@ -365,8 +367,10 @@ class FileContent:
         return self._aim(target, edits=edits, commit_id=secrets.token_hex(16)) if target else None
 
     async def _send_whole(self, sending: Sending, target: Callable[[], Target]) -> ObjectInfo:
-        whole = bytearray(sending.layers.table.size)
-        await self._layers.fill_surely(list(sending.layers.table), 0, memoryview(whole))
+        whole = self._layers.in_one(sending.layers)
+        if whole is None:
+            whole = bytearray(sending.layers.table.size)
+            await self._layers.fill_surely(list(sending.layers.table), 0, memoryview(whole))
         info = await self._deliver(sending, target, lambda key, commit: self._store.put(key, whole, commit))
         await self._layers.gather(whole)
         return info

@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 LAST_LOOK_S = 1.0
 
 # What is still to be written into a journal on local disk is, however short the user wants to wait for the bucket.
-AT_HAND_S = 2.0
+AT_HAND_S = 5.0
 
 
 class Filesystem:
@@ -94,6 +94,11 @@ class Filesystem:
     def is_near(self) -> bool:
         """Whether the store is of this machine, so that most requests are answered without waiting."""
         return self._volume.can.cheap_metadata
+
+    @property
+    def answers_soon(self) -> bool:
+        """Whether most requests wait for no other machine: the store is near, or gets what is written later."""
+        return self.is_near or self._volume.can.deferred
 
     # -- names ------------------------------------------------------------------------
 
@@ -191,6 +196,10 @@ class Filesystem:
 
     async def release(self, fh: int) -> None:
         await self._files.release(fh)
+
+    def has_to_commit(self, fh: int) -> bool:
+        """Whether `release` has something to commit, and may take as long as that does."""
+        return self._files.has_to_commit(fh)
 
     # -- directories ------------------------------------------------------------------
 

@@ -101,6 +101,15 @@ class Layers:
             await file.retire()
         await self.drop_pin()
 
+    def close_nowait(self) -> bool:
+        """As `aclose`, if that waits for nothing; else False, and nothing is done."""
+        if self._pinned is not None or not all(file.goes_at_once for file in self.files.values()):
+            return False
+        files, self.files = self.files, {}
+        for file in files.values():
+            file.retire_nowait()
+        return True
+
     # -- the pin ------------------------------------------------------------------------
 
     @property
@@ -379,8 +388,20 @@ class Layers:
         logs = [file.length for number, file in self.files.items() if number <= generation]
         return len(logs) < LAZY_LOGS and self._staging.may_hold(sum(logs), more=0)
 
+    def in_one(self, frozen: FrozenLayers) -> bytearray | None:
+        """All bytes of *frozen*, where one log in memory has just them, in their order: most files are written so. Not to be changed."""
+        if len(frozen.table) != 1:
+            return None
+        extent = next(iter(frozen.table))
+        at_once = extent.kind is Kind.STAGED and extent.generation == frozen.generation and not extent.position
+        return self.files[extent.generation].whole(extent.stop) if at_once else None
+
     async def gather(self, data: bytearray) -> None:
         """*data* is the whole base: read what is settled from there from here on, where memory allows."""
+        if (log := self.files.get(self.settled)) is not None and log.whole(len(data)) is data:
+            await self.drop_unreferenced()
+            await self.drop_pin()
+            return
         if not data or not self._staging.may_hold(len(data), more=len(data)):
             await self.settle()
             return

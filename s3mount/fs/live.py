@@ -87,7 +87,7 @@ class Live:
     @property
     def attributes(self) -> Attributes:
         if self._written_ns:
-            self._attributes = replace(self._attributes, mtime_ns=self._written_ns, ctime_ns=self._written_ns)
+            self._attributes = self._attributes.at(self._written_ns, self._written_ns)
             self._written_ns = 0
         return self._attributes
 

@@ -138,7 +138,7 @@ class Metadata:
 
         So says a chmod to the mode that a file has, and so does the kernel after each rename.
         """
-        return not self._volume.can.cheap_metadata and replace(edited, ctime_ns=former.ctime_ns) == former
+        return not self._volume.can.cheap_metadata and edited.at(edited.mtime_ns, former.ctime_ns) == former
 
     async def _change_cold(self, inode: FileInode, edit: Edit) -> Attr | None:
         """None where the inode became live meanwhile, or changed: look again."""
@@ -343,4 +343,4 @@ def replace_times(inode: DirInode) -> Attributes:
     """The attributes of a directory with the time of its last change of entries."""
     if not inode.touched_ns:
         return inode.attributes
-    return replace(inode.attributes, mtime_ns=inode.touched_ns, ctime_ns=inode.touched_ns)
+    return inode.attributes.at(inode.touched_ns, inode.touched_ns)

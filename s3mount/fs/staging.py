@@ -204,6 +204,11 @@ class StagingFile:
         assert self._memory is not None
         return memoryview(self._memory)
 
+    def whole(self, size: int) -> bytearray | None:
+        """All of a frozen log of *size* bytes, where they are in memory; nobody changes them, nor may the caller."""
+        done = self._frozen and not self._writing and self._memory is not None and len(self._memory) == size
+        return self._memory if done else None
+
     def read_into_nowait(self, position: int, buffer: memoryview) -> bool:
         """As `read_into` if memory or the page cache has the bytes; False (nothing promised of *buffer*) if one would have to wait."""
         if self._memory is not None:
@@ -285,6 +290,19 @@ class StagingFile:
         finally:
             self._holders -= 1
             if self._retired and not self._holders:
+                self._let_go()
+
+    @property
+    def goes_at_once(self) -> bool:
+        """Whether `retire` waits for nothing."""
+        return not self._writing and (self._fd < 0 or self._length <= UNLINK_BYTES)
+
+    def retire_nowait(self) -> None:
+        """As `retire`, of one that `goes_at_once`."""
+        assert self.goes_at_once
+        if not self._retired:
+            self._retired = self._frozen = True
+            if not self._holders:
                 self._let_go()
 
     async def retire(self) -> None:

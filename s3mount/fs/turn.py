@@ -22,6 +22,10 @@ class Turn:
     def __init__(self) -> None:
         self._lock = trio.Lock()
 
+    @property
+    def free(self) -> bool:
+        return not self._lock.locked()
+
     async def __aenter__(self) -> None:
         try:
             self._lock.acquire_nowait()

@@ -23,6 +23,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
@@ -79,9 +80,9 @@ def reply_errno_of_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answe
     return _guarded(handler, lambda self, work: self.commits.strictly(work))
 
 
-def reply_errno_of_removal(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
+def reply_errno_of_near_commit(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
     """As `reply_errno_of_commit`, which costs as much as a twelfth of a removal from a near store, and that mostly need not wait."""
-    return _guarded(handler, lambda self, work: self.removing_within(self.deadlines.commit_s, work))
+    return _guarded(handler, lambda self, work: self.committing(work))
 
 
 def _guarded(handler: Handler[Args, Answer], limited: Callable[[Operations, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
@@ -161,7 +162,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, fs: Filesystem, nursery: trio.Nursery, *, ttl_s: float, xattrs: bool, deadlines: Deadlines) -> None:
         self.deadlines = deadlines
         self.commits = Bounded(deadlines.commit_s)
-        self.removing_within = within if fs.is_near else strictly_within
+        self.committing = partial(within, deadlines.commit_s) if fs.is_near else self.commits.strictly
         self.refusals = Refusals()
         self._fs = fs
         self._nursery = nursery
@@ -214,7 +215,7 @@ class Operations(pyfuse3.Operations):
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         return await self._fs.readlink(inode)
 
-    @reply_errno_of_removal
+    @reply_errno_of_near_commit
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         await self._fs.unlink(parent_inode, name)
 
@@ -294,7 +295,7 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._fs.write(fh, off, buf)
 
-    @reply_errno_of_commit
+    @reply_errno_of_near_commit
     async def flush(self, fh: int) -> None:
         await self._fs.flush(fh)
 
@@ -312,7 +313,7 @@ class Operations(pyfuse3.Operations):
     async def _end(self, fh: int) -> None:
         self._releasing += 1
         try:
-            await self._release(fh)
+            await (self._release(fh) if self._fs.has_to_commit(fh) else self._close(fh))
         except FUSEError:
             pass
         finally:
@@ -320,6 +321,10 @@ class Operations(pyfuse3.Operations):
 
     @reply_errno_of_commit
     async def _release(self, fh: int) -> None:
+        await self._fs.release(fh)
+
+    @reply_errno_at_once
+    async def _close(self, fh: int) -> None:
         await self._fs.release(fh)
 
     # -- directories ------------------------------------------------------------------------

@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from s3mount.errors import AlreadyExists, NoSpace, OutcomeUnknown, Stale, StoreError, Throttled, TimedOut, Unavailable
+from s3mount.fs.buffers import BufferPool
 from s3mount.fs.content import WHOLE_BYTES, FileContent
-from s3mount.fs.layers import LAZY_LOGS
-from s3mount.fs.staging import StagingFile
+from s3mount.fs.layers import LAZY_LOGS, Layers
+from s3mount.fs.staging import StagingArea, StagingFile
 from s3mount.model import Absent, ETag, Key, KiB, MiB, ObjectInfo
 from s3mount.store.api import EVERYTHING, Pin
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -469,3 +470,78 @@ async def test_a_commit_of_much_pins_the_new_version_and_gives_the_staged_bytes_
     assert not os.listdir(tmp_path)
     assert await bytes_of(content) == b"k" * MiB + b"e" * 2 * MiB + b"k" * MiB
     await rig.leave(content)
+
+
+# -- what most files are ----------------------------------------------------------------------
+
+
+async def test_what_was_written_in_one_piece_is_sent_as_it_lies_in_its_log(rig: Rig) -> None:
+    layers = Layers(rig.store, rig.area, BufferPool(), base=None)
+    await layers.write(0, memoryview(b"a" * SMALL))
+    frozen = layers.freeze()
+    whole = layers.in_one(frozen)
+    assert bytes(whole or b"") == b"a" * SMALL
+    assert layers.in_one(frozen) is whole
+    layers.thaw()
+    await layers.aclose()
+
+
+@pytest.mark.parametrize("places", [[(10, 5)], [(0, 5), (5, 5), (2, 1), (20, 1)], [(5, 5), (0, 5)]])
+async def test_what_lies_otherwise_than_it_is_read_is_not_sent_as_it_lies(rig: Rig, places: list[tuple[int, int]]) -> None:
+    content, model = rig.content(), bytearray()
+    for number, (offset, size) in enumerate(places):
+        await content.write(offset, bytes([number + 1]) * size)
+        write_over(model, offset, bytes([number + 1]) * size)
+    await content.commit(rig.target)
+    assert await rig.object() == model
+    await rig.leave(content)
+
+
+async def test_a_small_file_takes_its_memory_once_while_it_is_sent_and_after(rig: Rig) -> None:
+    rig.area = StagingArea(None)
+    content, taken = rig.content(), []
+    await content.write(0, b"a" * SMALL)
+
+    async def look() -> None:
+        taken.append(rig.area.memory)
+
+    await during_a_commit(rig, content, look, verb="put")
+    assert (taken, rig.area.memory) == ([SMALL], SMALL)
+    await content.write(SMALL, b"b")
+    await content.commit(rig.target)
+    assert await bytes_of(content) == b"a" * SMALL + b"b"
+    assert await rig.object() == b"a" * SMALL + b"b"
+    await content.aclose()
+    assert rig.area.memory == 0
+
+
+async def test_layers_close_at_once_unless_something_is_pinned(rig: Rig) -> None:
+    layers = Layers(rig.store, rig.area, BufferPool(), base=None)
+    await layers.write(0, memoryview(b"a" * SMALL))
+    assert layers.close_nowait()
+    assert layers.close_nowait()
+    assert rig.area.memory == 0
+    based = Layers(rig.store, rig.area, BufferPool(), base=await rig.memory.put(KEY, b"a" * SMALL))
+    await based.pin()
+    assert not based.close_nowait()
+    assert based.pinned
+    await based.aclose()
+
+
+async def test_closing_waits_for_the_commit_under_way(rig: Rig) -> None:
+    content, closed = rig.content(), trio.Event()
+    await content.write(0, b"a" * SMALL)
+
+    async def close() -> None:
+        await content.aclose()
+        closed.set()
+
+    async def begin_to_close() -> None:
+        closing.start_soon(close)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not closed.is_set()
+
+    async with trio.open_nursery() as closing:
+        await during_a_commit(rig, content, begin_to_close, verb="put")
+    assert await rig.object() == b"a" * SMALL
+    assert rig.area.memory == 0

@@ -71,6 +71,22 @@ async def test_an_empty_file_is_committed_by_the_last_release_and_not_by_a_flush
     assert await body(store, "empty") == b""
 
 
+async def test_a_close_says_beforehand_whether_it_commits_anything(mount: Mounted, store: MemoryStore) -> None:
+    fh = await mount.create("file")
+    other = (await mount.fs.open((await mount.stat("file")).ino, os.O_WRONLY)).fh
+    assert not mount.fs.has_to_commit(fh)
+    await mount.fs.release(fh)
+    assert mount.fs.has_to_commit(other)
+    await mount.fs.write(other, 0, b"one")
+    await mount.fs.flush(other)
+    assert not mount.fs.has_to_commit(other)
+    await mount.fs.write(other, 3, b"two")
+    assert mount.fs.has_to_commit(other)
+    await mount.fs.release(other)
+    assert not mount.fs.has_to_commit(other)
+    assert await body(store, "file") == b"onetwo"
+
+
 async def test_writes_behind_the_last_flush_are_committed_by_release(mount: Mounted, store: MemoryStore) -> None:
     fh = await mount.create("late")
     await mount.fs.write(fh, 0, b"one")
