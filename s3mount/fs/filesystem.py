@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 LAST_LOOK_S = 1.0
 
 # What is still to be written into a journal on local disk is, however short the user wants to wait for the bucket.
-AT_HAND_S = 5.0
+AT_HAND_S = 2.0
 
 
 class Filesystem:
