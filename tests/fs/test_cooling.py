@@ -13,14 +13,21 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.fs import cooling
-from s3mount.fs.cooling import PASSING, QUIET_S, STEP, STEP_S
+from s3mount.fs.cooling import PASSING, QUIET_S, STEP_S
 from s3mount.model import Key
 from s3mount.store.memory import MemoryStore
 from tests.fs.mounted import Mounted, accepted
 
-FILES = 1200
+# A tree for which smaller numbers do.
+FILES, FEW, STEP = 60, 50, 25
 # One in line after another, with a step to spare for each that the line is longer than the files.
 ONCE_S = (FILES / STEP + 2) * STEP_S
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cooling, "FEW", FEW)
+    monkeypatch.setattr(cooling, "STEP", STEP)
 
 
 class Kernel:
@@ -90,7 +97,7 @@ async def test_what_was_walked_is_forgotten_when_nobody_looks_any_more_and_asked
         assert sorted(kernel.names) == [b"%04d" % number for number in range(FILES)]
         assert len(mount.fs._inodes) == 3
         mount.fs.check()
-        await trio.sleep(100 * QUIET_S)
+        await trio.sleep(20 * QUIET_S)
         assert len(kernel.asked) == FILES
 
 
@@ -141,7 +148,7 @@ async def test_who_asks_now_and_then_whether_the_mount_is_there_holds_nothing_up
         assert not kernel.numbers
 
 
-@pytest.mark.parametrize(("ttl_s", "quiet_s"), [(3 * QUIET_S, 3 * QUIET_S), (math.inf, 3600.0)])
+@pytest.mark.parametrize(("ttl_s", "quiet_s"), [(3 * QUIET_S, 3 * QUIET_S), (math.inf, 600.0)])
 async def test_nothing_is_asked_for_that_the_kernel_still_answers_for(ttl_s: float, quiet_s: float, autojump_clock: MockClock) -> None:
     async with walked(metadata_ttl_s=ttl_s) as (_, kernel, _):
         await trio.sleep(quiet_s - 1)
