@@ -93,13 +93,15 @@ class Uploads:
             self._buffers.clear()
 
     def kick(self) -> None:
-        """Begin what may be begun: first for those who have the least under way."""
+        """Begin what may be begun: first for those who have the least under way. Where nothing is, nothing is kept in memory for it."""
         while self._nursery is not None:
             able = [upload for upload in self._active if (size := upload.next_size) is not None and self._may_begin(size)]
             if not able:
-                return
+                break
             upload = min(able, key=self.slots.of)
             self._nursery.start_soon(upload.begin_next())
+        if not self.slots.taken:
+            self._buffers.clear()
 
     def _may_begin(self, size: int) -> bool:
         """An upload itself at any time: a commit that finds one has only parts to send, and shares the slots with the others."""
@@ -112,6 +114,11 @@ class Uploads:
         else:
             await work()
 
+    @property
+    def kept(self) -> int:
+        """Bytes of memory that are kept for the next parts."""
+        return sum(map(len, self._buffers))
+
     def buffer(self, size: int) -> memoryview:
         """Memory for one part, with anything in it."""
         if size == PART_BYTES and self._buffers:
@@ -119,7 +126,7 @@ class Uploads:
         return memoryview(bytearray(size))
 
     def reuse(self, buffer: memoryview) -> None:
-        """*buffer* was sent, and is kept for the next part as long as there are more to come."""
+        """*buffer* was sent, and is kept for the next part as long as any is under way."""
         if len(buffer) == PART_BYTES and self._active:
             self._buffers.append(buffer)
 

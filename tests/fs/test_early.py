@@ -689,6 +689,22 @@ async def test_an_upload_begins_while_others_take_all_slots_and_its_commit_share
             await content.aclose()
 
 
+async def test_the_memory_of_parts_goes_when_none_is_under_way_though_the_file_is_still_written(rig: Kit) -> None:
+    first, rest = trio.Event(), trio.Event()
+    rig.script.add("put_part", *[Fault(until=first)] * 4, *[Fault(until=rest)] * 2)
+    async with background(rig) as uploads:
+        content = rig.content()
+        await write_all(content, material(6 * PART))
+        await until(lambda: rig.count("put_part") == 6)
+        first.set()
+        await until(lambda: uploads.slots.taken == 2)
+        assert uploads.kept == 4 * PART
+        rest.set()
+        await rig.parts_arrive(6)
+        assert uploads.kept == 0
+        await rig.leave(content)
+
+
 async def test_what_a_commit_gives_back_is_for_files_that_are_still_written(rig: Kit) -> None:
     """Regression: while the last parts of a commit were under way, and its completion, nobody else's parts were begun."""
     sent, completed = trio.Event(), trio.Event()
