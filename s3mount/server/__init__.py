@@ -61,6 +61,7 @@ application:
     settling     small changes made on the loop, many sharing one sync
     routing      the table of operations;  demands (headers that ask for more than the operation)
     ingest       bodies on their way in: decoded, hashed and written in threads, verified
+    intake       long bodies from the socket into blocks, past aiohttp
     lanes        work on a body while it arrives, in threads, each kind in order
     outgest      answers on their way out: sendfile, pieces
     kept         what is kept with a version as the engine's `extra`: headers, tags, checksums, parts

@@ -16,7 +16,7 @@ from s3mount.model import ByteRange, Condition, ETag, GiB, Key, MiB, ObjectInfo
 from s3mount.server import checksums, metadata, multipart
 from s3mount.server.access import Action
 from s3mount.server.buckets import iso
-from s3mount.server.calls import Call, Headers, Reply, xml
+from s3mount.server.calls import LOGGED, Call, Headers, Reply, xml
 from s3mount.server.checksums import DEFAULT, Algorithm, Kind, encode, is_md5, parse_algorithm
 from s3mount.server.conditions import check_copy_source, preconditions
 from s3mount.server.demands import require_possible
@@ -83,7 +83,8 @@ async def copy(call: Call) -> Reply:
         _require_change(call, source)
         how, kept, etag = await _result(call, source)
         how = replace(how, condition=condition, extra=pack(kept))
-        info = await call.run(
+        way = call.change if source.info.size <= LOGGED else call.run  # large ones may have many extents
+        info = await way(
             call.engine.copy,
             source.bucket,
             source.key,
@@ -156,7 +157,7 @@ async def _whole(call: Call, source: Source, known: Sum | None) -> tuple[str, Su
 
 async def copy_part(call: Call) -> Reply:
     require_possible(call.s3)
-    number, upload, plan = await multipart.upload_of_part(call)
+    number, upload, plan = multipart.upload_of_part(call)
     source = await _source(call)
     span = parse_copy_range(call.s3.header("x-amz-copy-source-range"), source.info.size)
     algorithm = multipart.algorithm_of(plan)

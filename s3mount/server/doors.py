@@ -19,16 +19,18 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from s3mount.server.front import Connection
+
 log = logging.getLogger(__name__)
 
 # Looking at some thousand connections takes a millisecond or two.
 INSPECTION_SECONDS = 5.0
 
 
-class Door(asyncio.Protocol):
+class Door(asyncio.BufferedProtocol):
     """One connection. It hands everything on to *inner*."""
 
-    def __init__(self, house: House, inner: asyncio.Protocol) -> None:
+    def __init__(self, house: House, inner: Connection) -> None:
         self._house = house
         self._inner = inner
         self._transport: asyncio.Transport | None = None
@@ -45,15 +47,19 @@ class Door(asyncio.Protocol):
         self._inner.connection_made(transport)
         self._house.enter(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._inner.get_buffer(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._heard = self._house.now()
         if self._request is None and self._asking_since is None:
             self._asking_since = self._heard
-        self._house.received(len(data))
-        self._inner.data_received(data)
+        self._house.received(nbytes)
+        self._inner.buffer_updated(nbytes)
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        self._inner.eof_received()
+        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._house.leave(self)
@@ -104,7 +110,7 @@ class House:
 
     def __init__(
         self,
-        make: Callable[[], asyncio.Protocol],
+        make: Callable[[], Connection],
         *,
         limit: int,
         silence_s: float,

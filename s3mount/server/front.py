@@ -3,7 +3,8 @@
 Owns: `Front` (a factory of connections), `Answer` (what goes out); the bytes of status lines and headers.
 Must not know: S3's operations, what wraps them.
 
-aiohttp parses requests and paces bodies. Its answers cost several times what a small one needs, and its own errors are plain text without
+aiohttp parses requests and paces bodies, but for long ones: they go from the socket to where they are worked on (`intake`), and a new
+parser takes over behind them. aiohttp's answers cost several times what a small one needs, and its own errors are plain text without
 a line in our log; both are replaced here. An `Answer` is what aiohttp expects of a response, as far as it looks: `prepare`, `write_eof`,
 `keep_alive`.
 """
@@ -15,14 +16,19 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
+from s3mount.model import KiB
 from s3mount.server.calls import REQUEST_ID
+from s3mount.server.intake import Intake
+from s3mount.server.lanes import Room
 from s3mount.server.s3errors import S3Error
 
 Handler = Callable[[web.BaseRequest], Awaitable["Answer"]]
@@ -31,6 +37,8 @@ Told = Callable[[web.BaseRequest, int, int], None]
 
 SERVER = "s3mount"
 _LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+# What one read takes at most, as asyncio's own.
+RECEIVE_BYTES = 256 * KiB
 # Statuses without a body, and without a length.
 _BARE = frozenset({204, 304})
 
@@ -140,19 +148,79 @@ class Front(web.Server):
         super().__init__(handler, access_log=None, auto_decompress=False, **options)  # type: ignore[arg-type]
         self.refused = refused
         self._ended = ended
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
 
-    def __call__(self) -> RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Connection:
+        return Connection(self, self._buffer, loop=self._loop, **self._kwargs)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (aiohttp's)
         await super().shutdown(timeout)
         self._ended()
 
 
-class Connection(RequestHandler):
-    """aiohttp's, with our answer to what it cannot read, or to a defect."""
+class Connection(RequestHandler, asyncio.BufferedProtocol):
+    """aiohttp's, with our answer to what it cannot read, or to a defect, and long bodies past its parser.
 
-    __slots__ = ()
+    *buffer* is where bytes arrive that are not diverted, for all connections of a loop: they are taken out at once.
+    """
+
+    __slots__ = ("_buffer", "_intake")
+
+    def __init__(self, manager: Front, buffer: memoryview, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._buffer = buffer
+        self._intake: Intake | None = None
+
+    # -- arriving bytes ---------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer if self._intake is None else self._intake.space()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._intake is None:
+            self.data_received(bytes(self._buffer[:nbytes]))
+        else:
+            self._intake.filled(nbytes)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._intake is not None:
+            self._intake.lost()
+        super().connection_lost(exc)
+
+    def divert(self, content: StreamReader, size: int, room: Room) -> tuple[list[bytes], Intake | None]:
+        """What is here of a body of *size* bytes, and where the rest will be; None where all is here. Raises what *content* does."""
+        pieces = []
+        while piece := content.read_nowait():
+            pieces.append(piece)
+        left = size - content.total_bytes
+        if left <= 0 or self.transport is None or self._parser is None:
+            return pieces, None
+        ended = partial(self._go_on_behind, content, left, self._new_parser())
+        self._intake = Intake(left, room, line=self.transport, nowhere=self._buffer, ended=ended)
+        return pieces, self._intake
+
+    def _new_parser(self) -> HttpRequestParser:
+        """As aiohttp makes it for a new connection."""
+        return HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    def _go_on_behind(self, content: StreamReader, size: int, parser: HttpRequestParser) -> None:
+        """The rest of the body, *size* bytes, is here: what follows is a request. The former parser still waits for them, and goes."""
+        self._intake = None
+        self._parser = parser
+        content.total_bytes += size
+        content.feed_eof()
+
+    # -- answers ----------------------------------------------------------------------
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -5,8 +5,8 @@ Must not know: what the body is for.
 
     early checks (length, digests that are none, forms)  -> 100 Continue -> blocks -> everything verified -> `Received`
 
-1. Small bodies stay in memory. Others go to a file of the engine's staging folder, block by block: threads hash and write them while more
-   are received (`lanes`), so that the slowest hash never waits, and a slow disk slows the client down.
+1. Small bodies stay in memory. Others go to a file of the engine's staging folder, block by block (`intake`): threads hash and write them
+   while more are received (`lanes`), so that the slowest hash never waits, and a slow disk slows the client down.
 2. What is wrong raises before anybody could commit it, and leaves no file. What is right is the caller's, who must `discard` it.
 """
 
@@ -18,6 +18,7 @@ import hashlib
 import hmac
 import os
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ from s3mount.server import checksums
 from s3mount.server.calls import SMALL, Call
 from s3mount.server.checksums import Algorithm, Claimed
 from s3mount.server.chunked import ChunkDecoder, declared_trailers, decoded_length, form_of
-from s3mount.server.lanes import Block, Lanes, Step
+from s3mount.server.front import Connection
+from s3mount.server.intake import Intake
+from s3mount.server.lanes import Block, Lanes, Room, Step
 from s3mount.server.s3errors import S3Error
 from s3mount.server.xml import limit_of
 
@@ -206,22 +209,78 @@ async def _receive_large(call: Call, want: Expected, hashing: _Hashing) -> Recei
 async def _fill(call: Call, want: Expected, hashing: _Hashing, target: _Target) -> int:
     """Hash and write while more is received."""
     size, room = 0, call.service.room
-    lanes = Lanes([*hashing.steps(), target.write], call.service.body_threads, room)
+    steps = [*hashing.steps(), target.write]
+    lanes = Lanes([_in_a_row(steps)] if room.crowded else steps, call.service.body_threads, room)
+    lent: deque[bytearray] = deque()
+    diverted = await _diverted(call, want)
     try:
-        block: list[bytes | memoryview] = []
-        held = 0
-        async for pieces in _pieces(call, want):
-            block += pieces
-            held += sum(map(len, pieces))
-            if held >= room.block:
-                await lanes.give(block)
-                size, held, block = size + held, 0, []
-        if held:
+        async for memory, block in _gathered(call, want) if diverted is None else _taken(call, want, *diverted):
+            size += sum(map(len, block))
+            if memory is not None:
+                lent.append(memory)
             await lanes.give(block)
+            _take_back(room, lent, lanes.under_way)
         await lanes.finish()
-        return size + held
+        return size
     finally:
+        if diverted is not None and diverted[1] is not None:
+            diverted[1].give_up()
         await lanes.end()
+        _take_back(room, lent, lanes.under_way)
+
+
+def _in_a_row(steps: Sequence[Step]) -> Step:
+    """All of them, one after the other, while the block is in the processor's cache: others keep the other processors busy."""
+
+    def work(block: Block) -> None:
+        for step in steps:
+            step(block)
+
+    return work
+
+
+def _take_back(room: Room, lent: deque[bytearray], under_way: int) -> None:
+    while len(lent) > under_way:
+        room.take_back(lent.popleft())
+
+
+async def _gathered(call: Call, want: Expected) -> AsyncIterator[tuple[None, Block]]:
+    """Blocks of what aiohttp's stream has."""
+    block: list[bytes | memoryview] = []
+    held = 0
+    async for pieces in _pieces(call, want):
+        block += pieces
+        held += sum(map(len, pieces))
+        if held >= call.service.room.block:
+            yield None, block
+            held, block = 0, []
+    if held:
+        yield None, block
+
+
+async def _diverted(call: Call, want: Expected) -> tuple[list[bytes], Intake | None] | None:
+    """What is here of the body, and where the rest comes; None where it has to come through aiohttp. Raises IncompleteBody."""
+    connection, length = call.web.protocol, call.s3.header("content-length")
+    if call.source is not None or length is None or not isinstance(connection, Connection):
+        return None
+    await send_continue(call)
+    try:
+        return connection.divert(call.web.content, int(length), call.service.room)
+    except Exception as error:  # aiohttp's: the client is gone
+        raise S3Error("IncompleteBody") from error
+
+
+async def _taken(call: Call, want: Expected, first: list[bytes], intake: Intake | None) -> AsyncIterator[tuple[bytearray | None, Block]]:
+    """Blocks of a body that is diverted. Raises IncompleteBody, RequestTimeout, and what decoding finds."""
+    for data in first:
+        call.received += len(data)
+        yield None, await _decoded(call, want.decoder, data)
+    while intake is not None and (found := await intake.next(call.service.body_seconds)) is not None:
+        memory, count = found
+        call.received += count
+        yield memory, await _decoded(call, want.decoder, memoryview(memory)[:count])
+    if want.decoder is not None:
+        want.decoder.finish()
 
 
 async def _pieces(call: Call, want: Expected) -> AsyncIterator[Sequence[bytes | memoryview]]:
@@ -233,7 +292,7 @@ async def _pieces(call: Call, want: Expected) -> AsyncIterator[Sequence[bytes | 
         want.decoder.finish()
 
 
-async def _decoded(call: Call, decoder: ChunkDecoder | None, chunk: bytes) -> Sequence[bytes | memoryview]:
+async def _decoded(call: Call, decoder: ChunkDecoder | None, chunk: bytes | memoryview) -> Block:
     if decoder is None:
         return (chunk,)
     if len(chunk) <= INLINE or not decoder.hashes:

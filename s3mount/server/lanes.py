@@ -1,6 +1,6 @@
 """Work on a body while it arrives: several lanes, each in order, in threads.
 
-Owns: which block is worked on when, and how far the sender may be ahead.
+Owns: which block is worked on when, how far the sender may be ahead, the memory that blocks lie in.
 Must not know: what is done with a block.
 
     loop --give--> lane: block, block, block --> a thread works on what is there, a few blocks at a turn, then others get theirs
@@ -8,12 +8,15 @@ Must not know: what is done with a block.
 
 1. A lane works on its blocks one after the other; lanes do not wait for each other. The slowest (MD5) never stands still for the others.
 2. How much may wait is shared out: one body alone may be far ahead, a hundred at once a block or two each (`Room`).
-3. The first error of a lane ends the body: what waits is dropped, and whoever gives the next block or asks for the end gets it.
+3. Memory for blocks is lent and given back, since fresh memory has to be cleared by the kernel first. It is given back when every lane is
+   done with the block: `Lanes.under_way` counts those that are not, from the last one on.
+4. The first error of a lane ends the body: what waits is dropped, and whoever gives the next block or asks for the end gets it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,7 +32,7 @@ TURN = 4
 
 
 class Room:
-    """How much bodies may have waiting: *size* bytes in all, but two small blocks for each."""
+    """How much bodies may have waiting: *size* bytes in all, but two small blocks for each. Memory for half as much is kept for others."""
 
     LEAST = 2
     SMALL, LARGE = 256 * KiB, 1 * MiB
@@ -37,6 +40,27 @@ class Room:
     def __init__(self, size: int) -> None:
         self._size = size
         self._bodies = 0
+        self._free: dict[int, list[bytearray]] = {self.SMALL: [], self.LARGE: []}
+        self._kept = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more bodies are under way than there are processors."""
+        return self._bodies > (os.cpu_count() or 1)
+
+    def lend(self) -> bytearray:
+        """Memory for a block."""
+        size = self.block
+        if not self._free[size]:
+            return bytearray(size)
+        self._kept -= size
+        return self._free[size].pop()
+
+    def take_back(self, block: bytearray) -> None:
+        """Nobody looks at what was lent any more."""
+        if self._kept + len(block) <= self._size // 2:
+            self._kept += len(block)
+            self._free[len(block)].append(block)
 
     def enter(self) -> None:
         self._bodies += 1
@@ -118,16 +142,21 @@ class Lanes:
         self._lanes = [Lane(step, executor, self._moved) for step in steps]
         room.enter()
 
+    @property
+    def under_way(self) -> int:
+        """How many of the last blocks some lane is not done with."""
+        return max(lane.length for lane in self._lanes)
+
     async def give(self, block: Block) -> None:
         """Returns when the next may come. Raises what a step raised."""
         for lane in self._lanes:
             lane.put(block)
-        await self._until(lambda: self._longest() < self._room.share)
+        await self._until(lambda: self.under_way < self._room.share)
         self._raise()
 
     async def finish(self) -> None:
         """Returns when all is done. Raises what a step raised."""
-        await self._until(lambda: not self._longest())
+        await self._until(lambda: not self.under_way)
         self._raise()
 
     async def end(self) -> None:
@@ -135,9 +164,9 @@ class Lanes:
         for lane in self._lanes:
             lane.drop()
         try:
-            await self._until(lambda: not self._longest())
+            await self._until(lambda: not self.under_way)
         except asyncio.CancelledError:
-            await self._until(lambda: not self._longest())
+            await self._until(lambda: not self.under_way)
             raise
         finally:
             self._room.leave()
@@ -147,9 +176,6 @@ class Lanes:
         if self._waits:
             self._waits = False
             self._loop.call_soon_threadsafe(self._wake.set)
-
-    def _longest(self) -> int:
-        return max(lane.length for lane in self._lanes)
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():

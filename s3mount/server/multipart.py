@@ -54,17 +54,17 @@ async def create(call: Call) -> Reply:
     return xml(document("InitiateMultipartUploadResult", rows), *headers)
 
 
-async def upload_of_part(call: Call) -> tuple[int, Upload, Kept]:
+def upload_of_part(call: Call) -> tuple[int, Upload, Kept]:
     """Number, upload and plan of a part that is about to come. Raises InvalidArgument, NoSuchUpload."""
     if call.s3.param("partNumber") is None:
         raise S3Error("InvalidRequest", "The request must name a part number.")
     number = call.number("partNumber", 0, least=1, most=PARTS)
-    info = await _upload(call)
+    info = _upload(call)
     return number, info.upload, unpack(info.extra)
 
 
-async def _upload(call: Call) -> UploadInfo:
-    return await call.run(call.engine.upload_info, call.bucket, call.key, call.s3.param("uploadId") or "")
+def _upload(call: Call) -> UploadInfo:
+    return call.engine.upload_info(call.bucket, call.key, call.s3.param("uploadId") or "")
 
 
 def algorithm_of(plan: Kept) -> Algorithm:
@@ -73,7 +73,7 @@ def algorithm_of(plan: Kept) -> Algorithm:
 
 async def upload_part(call: Call) -> Reply:
     require_possible(call.s3)
-    number, upload, plan = await upload_of_part(call)
+    number, upload, plan = upload_of_part(call)
     received = await receive(call, [algorithm_of(plan)])
     try:
         _require_algorithm(plan, received.claimed)
@@ -97,7 +97,7 @@ def _require_algorithm(plan: Kept, claimed: Algorithm | None) -> None:
 
 async def abort(call: Call) -> Reply:
     require_possible(call.s3)
-    info = await _upload(call)
+    info = _upload(call)
     await call.run(call.engine.abort_upload, call.bucket, info.upload)
     return Reply(204)
 
@@ -137,7 +137,7 @@ async def complete(call: Call) -> Reply:
 
 
 async def _complete(call: Call, named: Sequence[NamedPart]) -> tuple[ObjectInfo, Kept]:
-    upload = await _upload(call)
+    upload = _upload(call)
     there = {info.part.number: info for info in await call.run(call.engine.part_infos, call.bucket, upload.upload)}
     joined = join(unpack(upload.extra), upload.upload.upload_id, named, there)
     _require_claims(call, joined)
@@ -245,7 +245,7 @@ def _require_claims(call: Call, joined: Joined) -> None:
 async def list_parts(call: Call) -> Reply:
     require_possible(call.s3)
     limit, marker = min(call.number("max-parts", MOST), MOST), call.number("part-number-marker", 0)
-    info = await _upload(call)
+    info = _upload(call)
     plan = unpack(info.extra)
     left = await call.run(call.engine.part_infos, call.bucket, info.upload, after=marker, limit=limit + 1)
     shown = left[:limit]

@@ -169,9 +169,8 @@ class Worker:
         )
         runner = web.ServerRunner(front, shutdown_timeout=CUT_SECONDS)
         await runner.setup()
-        assert runner.server is not None
         limit = allow_descriptors(settings.limits_connections)
-        house = House(runner.server, limit=limit, silence_s=settings.limits_silence, received=observer.received, present=observer.present)
+        house = House(front, limit=limit, silence_s=settings.limits_silence, received=observer.received, present=observer.present)
         listening = await asyncio.get_running_loop().create_server(house, sock=bound, ssl=tls, backlog=BACKLOG)
         tasks = [asyncio.create_task(house.watch()), asyncio.create_task(observer.report())]
         try:

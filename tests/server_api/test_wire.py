@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from s3mount.model import Key, MiB
+from s3mount.model import Key, KiB, MiB
 from s3mount.server.front import Answer
-from tests.server_api.serving import Served
+from tests.server_api.serving import PATIENCE_S, Served
 
 # A real server, real sockets: for `make test`.
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -199,6 +199,44 @@ def test_a_content_that_memory_does_not_hold_is_fetched_first(open_server: Serve
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     assert open_server.ask("GET", "/box/a")[2] == data
     assert open_server.ask("GET", "/box/a", Range="bytes=100000-9000000")[2] == data[100_000:9_000_001]
+
+
+def put(key: bytes, body: bytes, *headers: bytes) -> bytes:
+    fields = b"".join(header + b"\r\n" for header in headers)
+    return b"PUT /bucket/%s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s" % (key, fields, len(body), body)
+
+
+GET = b"GET /bucket/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [256 * KiB + 1, 600 * KiB, 3 * MiB + 77])
+def test_what_follows_a_long_body_on_its_connection_is_the_next_request(server: Served, size: int) -> None:
+    one, other = random.Random(size).randbytes(size), random.Random(-size).randbytes(size)
+    answer = server.raw(put(b"one", one) + put(b"other", other) + put(b"small", b"12345") + GET % b"other")
+    assert answer.count(b"HTTP/1.1 200 OK") == 4
+    assert answer.endswith(b"\r\n\r\n" + other)
+    assert server.ask("GET", "/bucket/one")[2] == one
+    assert server.ask("GET", "/bucket/small")[2] == b"12345"
+
+
+CHUNKED = (b"x-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER", b"x-amz-decoded-content-length: 900000")
+
+
+@pytest.mark.parametrize("bad", [b"no size\r\n" + bytes(900_000), b"100000\r\n" + bytes(900_000), b"5\r\n" + bytes(900_000)])
+def test_a_body_that_is_refused_in_the_middle_is_received_to_its_end(server: Served, bad: bytes) -> None:
+    answer = server.raw(put(b"refused", bad, *CHUNKED) + put(b"behind", b"12345") + GET % b"behind")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n12345")
+    assert server.ask("GET", "/bucket/refused")[0] == 404
+
+
+def test_a_client_that_hangs_up_in_a_long_body_leaves_nothing(server: Served) -> None:
+    whole = put(b"broken-off", bytes(3 * MiB))
+    there = set(server.engine.staging.iterdir())
+    for length in (300 * KiB, 2 * MiB, len(whole) - 1):
+        server.abandon(whole[:length])
+    wait_until(lambda: set(server.engine.staging.iterdir()) == there)
+    assert server.ask("GET", "/bucket/broken-off")[0] == 404
 
 
 def test_an_answer_with_a_line_break_in_a_header_is_never_sent() -> None:
