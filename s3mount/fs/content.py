@@ -174,6 +174,8 @@ class FileContent:
                 return
             self._committed = self._layers.base = info
             self._layers.key = info.key
+            if self._early is not None:
+                await self._early.let_go()
             if base.etag != info.etag and not self._store.capabilities.versions:
                 await self._layers.drop_pin()
 

@@ -304,6 +304,22 @@ async def _is_stale(content: FileContent, rig: Kit) -> None:
         await content.commit(rig.target)
 
 
+async def test_an_upload_that_was_begun_before_its_object_got_other_metadata_or_tags_is_given_up(rig: Kit) -> None:
+    data = material(12 * PART)
+    async with background(rig):
+        content = await rig.stored(data[: 6 * PART])
+        for at in range(6 * PART, 12 * PART, PART):
+            await content.write(at, data[at : at + PART])
+        await rig.parts_arrive(6)
+        assert content.base is not None
+        await content.rebase(await rig.memory.update(rig.key, {"a": "b"}), former=content.base.etag)
+        await until(lambda: not rig.open_uploads)
+        await content.commit(rig.target)
+        assert rig.count("complete_upload") == 0
+        assert await rig.object() == data
+        await rig.leave(content)
+
+
 async def test_a_copy_that_fails_keeps_the_parts_for_the_next_try(rig: Kit) -> None:
     data = material(12 * PART)
     async with background(rig):
