@@ -187,15 +187,23 @@ class Connection(RequestHandler, asyncio.BufferedProtocol):
             self._intake.lost()
         super().connection_lost(exc)
 
-    def divert(self, content: StreamReader, size: int, room: Room) -> tuple[list[bytes], Intake | None]:
-        """What is here of a body of *size* bytes, and where the rest will be; None where all is here. Raises what *content* does."""
+    def divert(self, content: StreamReader, size: int, room: Room) -> tuple[list[bytes], Intake | None] | None:
+        """What is here of a body of *size* bytes, and where the rest will be, None where all is here. Raises what *content* does.
+
+        None where aiohttp is another than the one known here, so that the body has to come through it.
+        """
+        try:
+            lost, parser = self._parser is None or self.transport is None, self._new_parser()
+        except (AttributeError, TypeError):
+            return None
         pieces = []
         while piece := content.read_nowait():
             pieces.append(piece)
         left = size - content.total_bytes
-        if left <= 0 or self.transport is None or self._parser is None:
+        if left <= 0 or lost:
             return pieces, None
-        ended = partial(self._go_on_behind, content, left, self._new_parser())
+        assert self.transport is not None
+        ended = partial(self._go_on_behind, content, left, parser)
         self._intake = Intake(left, room, line=self.transport, nowhere=self._buffer, ended=ended)
         return pieces, self._intake
 

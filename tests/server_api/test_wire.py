@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from s3mount.model import Key, KiB, MiB
-from s3mount.server.front import Answer
+from s3mount.server.front import Answer, Connection
 from tests.server_api.serving import PATIENCE_S, Served
 
 # A real server, real sockets: for `make test`.
@@ -228,6 +228,16 @@ def test_a_body_that_is_refused_in_the_middle_is_received_to_its_end(server: Ser
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"\r\n\r\n12345")
     assert server.ask("GET", "/bucket/refused")[0] == 404
+
+
+def test_with_an_aiohttp_of_other_insides_long_bodies_come_through_it(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(connection: Connection) -> None:
+        raise TypeError("unexpected keyword argument")
+
+    monkeypatch.setattr(Connection, "_new_parser", other)
+    data = random.Random(3).randbytes(3 * MiB)
+    answer = server.raw(put(b"through", data) + GET % b"through")
+    assert answer.endswith(b"\r\n\r\n" + data)
 
 
 def test_a_client_that_hangs_up_in_a_long_body_leaves_nothing(server: Served) -> None:
