@@ -26,7 +26,8 @@ following    what others do to the store, heard: what the kernel may believe for
 one inode's bytes
 content      base version + what was written since; the commit;  lost: what could not be kept (pure)
 layers       where its bytes lie;  extents: the table (pure);  commit_state: the life cycle (pure)
-upload       which parts may go before the commit (pure);  early: sending them;  slots: how many at once;  width: how many pay (pure)
+upload       which parts may go before the commit (pure);  grid: where parts begin and end (pure)
+early        sending them;  attempt: one try at it;  slots: how many at once;  width: how many pay (pure)
 leftover     what no commit took: told, and handed on when it cannot stay;  kept: its shape (pure)
 delivery     lost replies;  pinned: versions kept readable
 turn         one commit at a time, at no cost while nobody else wants to;  patience: how often what is refused is tried again
