@@ -95,11 +95,6 @@ class Filesystem:
         """Whether the store is of this machine, so that most requests are answered without waiting."""
         return self._volume.can.cheap_metadata
 
-    @property
-    def answers_soon(self) -> bool:
-        """Whether most requests wait for no other machine: the store is near, or gets what is written later."""
-        return self.is_near or self._volume.can.deferred
-
     # -- names ------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes, caller: Caller | None = None) -> Attr:
