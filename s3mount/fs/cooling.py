@@ -41,6 +41,8 @@ PASSING = 20
 
 # The kernel forgets 10,000 inodes in some 0.3 s of processor time, half of it ours: so this is a few percent of a core.
 STEP, STEP_S = 500, 0.25
+# Until the kernel has answered all it was asked: ten seconds. What is left by then somebody uses.
+ANSWERED_STEPS = 40
 
 
 class Cooling:
@@ -75,7 +77,10 @@ class Cooling:
             await trio.sleep(STEP_S)
             if inodes.looked - looked > PASSING:
                 return
+        for _ in range(ANSWERED_STEPS):
+            if inodes.asked:
+                await trio.sleep(STEP_S)
         inodes.compact()
         gc.collect()
         log.debug("Nobody looks: of what the kernel was shown %d inodes are left", len(inodes))
-        self._settled = inodes.looked
+        self._settled = looked

@@ -242,6 +242,11 @@ class Inodes:
         """How many numbers stand in the line of those that may go; of some the inode is gone already."""
         return len(self._clock)
 
+    @property
+    def asked(self) -> int:
+        """How many the kernel has been asked to forget and has not forgotten yet."""
+        return len(self._asked)
+
     def cold(self, count: int) -> list[Inode]:
         """Up to *count* looked-up inodes that nobody holds, oldest first, while there are more than the limit.
 
