@@ -190,7 +190,7 @@ class Extents:
         return self._live[generation]
 
     def copy(self) -> Extents:
-        twin = Extents()
+        twin = Extents.__new__(Extents)
         twin._row, twin._live = self._row.copy(), self._live.copy()
         return twin
 
