@@ -65,6 +65,7 @@ async def test_every_request_passes_the_seam() -> None:
     await store.delete_many([Key("e")])
     upload = await store.create_upload(K)
     part = await store.put_part(upload, 1, b"x")
+    await store.copy_part(upload, 2, source=await store.inner.head(Key("x")), span=ByteRange(0, 1))
     await store.list_uploads()
     with pytest.raises(Unsupported):
         await store.changed()
