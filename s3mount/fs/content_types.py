@@ -7,6 +7,8 @@ Must not know: contents, stores, who wants to know. Pure.
 from __future__ import annotations
 
 import mimetypes
+from functools import lru_cache
+from posixpath import splitext
 
 DEFAULT_TYPE = "application/octet-stream"
 
@@ -49,9 +51,13 @@ _TABLE = _table()
 
 def content_type_of(name: str) -> str:
     """The type that the last suffix of *name* (a key, or a component) stands for; `DEFAULT_TYPE` where it says nothing."""
-    last = name.rpartition("/")[2]
+    return _type_of(splitext(name.rpartition("/")[2])[1])
+
+
+@lru_cache(maxsize=1024)
+def _type_of(suffix: str) -> str:
     # As a path: the table would take "data:..." for a URL.
-    kind, encoding = _TABLE.guess_type(f"/{last}")
+    kind, encoding = _TABLE.guess_type(f"/x{suffix}")
     if encoding is not None:
         return _COMPRESSED.get(encoding, DEFAULT_TYPE)
     return kind or DEFAULT_TYPE
