@@ -403,7 +403,7 @@ class FileContent:
             if not isinstance(error, LOST):
                 self._doubt = None
             if isinstance(error, GONE):
-                raise self._layers.stale() from error
+                raise self._layers.stale(aim.key) from error
             raise
         self._succeed(sending.layers.generation, sending.edits, info)
         return info

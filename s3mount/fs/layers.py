@@ -179,8 +179,9 @@ class Layers:
         if self.base is base:
             raise self.stale() from refusal
 
-    def stale(self) -> Stale:
-        return Stale(f"{self.key!r} was replaced or removed by somebody else; open it again.")
+    def stale(self, key: str | None = None) -> Stale:
+        """*key*: where it was to be stored, if not over what it was read from."""
+        return Stale(f"{key or self.key!r} was replaced or removed by somebody else; open it again.")
 
     # -- reading ----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AlreadyExists, NoSpace, OutcomeUnknown, Stale, StoreError, Throttled, TimedOut, Unavailable
+from s3mount.errors import AlreadyExists, NoSpace, NotFound, OutcomeUnknown, Stale, StoreError, Throttled, TimedOut, Unavailable
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.fs.layers import LAZY_LOGS, Layers
@@ -545,3 +545,13 @@ async def test_closing_waits_for_the_commit_under_way(rig: Rig) -> None:
         await during_a_commit(rig, content, begin_to_close, verb="put")
     assert await rig.object() == b"a" * SMALL
     assert rig.area.memory == 0
+
+
+async def test_a_new_file_that_the_store_finds_no_place_for_is_named_in_its_error(rig: Rig) -> None:
+    """Regression: "None was replaced or removed by somebody else"."""
+    content = rig.content()
+    await content.write(0, b"new")
+    rig.script.add("put", Fault(before=NotFound("No such place.")))
+    with pytest.raises(Stale, match=f"^{KEY!r} was replaced or removed"):
+        await content.commit(rig.target)
+    content.check()
