@@ -13,6 +13,11 @@ Must not know: objects, keys, commits.
 - Where the handshake could not spare us that, the kernel asks for `security.capability` before every write(2): answered at once. It, labels
   and access control lists are "not supported" rather than "not there": then `ls -l` asks once per mount and not once per file, which was
   half of its price. ENOSYS to any xattr request ends xattrs for the mount (`xattrs=False`).
+- A file that is copied in (cp, Linux 6.18) costs LOOKUP, CREATE, GETXATTR, WRITE, SETATTR, FLUSH, RELEASE, and GETATTR of the directory
+  before the next one. Eight, and none of them can be spared: the kernel looks a name up before it creates it unless it holds a
+  negative entry; asks for `security.capability` once for each inode that is written; owns the times (writeback cache), hence hands them
+  over; forgets a directory's attributes with each change in it, and needs them to check permissions. tar adds a SETATTR each for owner,
+  mode and times, and another GETXATTR. So each has to be cheap: no cancel scope where nothing waits (see deadline; `_close`).
 - `.` and `..` have the positions 1 and 2 in a listing; the file system's own follow, shifted by `DOTS`.
 """
 
