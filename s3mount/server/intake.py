@@ -9,7 +9,7 @@ Every byte is received once, where it is hashed and written from: the parser wou
 the kernel has to clear, and wake the handler for each of thousands of pieces.
 
 1. Not a byte more is taken than the body has: what follows it is for the parser again.
-2. At most one block waits; while another is full, the connection is not read, so that TCP slows the client down.
+2. While two full blocks wait (one, where memory is tight) the connection is not read, so that TCP slows the client down.
 3. A body that is given up is received all the same, into nothing, as long as somebody leaves the connection open: only so is it known where
    the next request begins.
 """
@@ -17,6 +17,7 @@ the kernel has to clear, and wake the handler for each of thousands of pieces.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class Intake:
         self._ended = ended
         self._block: bytearray | None = None
         self._filled = 0
-        self._waiting: tuple[bytearray, int] | None = None
+        self._waiting: deque[tuple[bytearray, int]] = deque()
         self._wake = asyncio.Event()
         self._paused = self._given_up = self._lost = False
 
@@ -78,12 +79,12 @@ class Intake:
         self._wake.set()
 
     def _hand_over(self) -> None:
-        """The block is full, or the last: to who waits for it, or else the connection waits."""
-        if self._waiting is None:
-            assert self._block is not None
-            self._waiting, self._block = (self._block, self._filled), None
-            self._wake.set()
-        elif self._left:
+        """The block is full, or the last."""
+        assert self._block is not None
+        self._waiting.append((self._block, self._filled))
+        self._block = None
+        self._wake.set()
+        if self._left and len(self._waiting) >= (1 if self._room.tight else 2):
             self._paused = True
             self._line.pause_reading()
 
@@ -94,17 +95,14 @@ class Intake:
 
         Raises IncompleteBody when the client is gone, RequestTimeout when nothing came for *patience_s* seconds.
         """
-        while self._waiting is None:
-            if not self._left and self._block is None:
+        while not self._waiting:
+            if not self._left:
                 return None
             if self._lost:
                 raise S3Error("IncompleteBody")
             await self._more(patience_s)
-        found, self._waiting = self._waiting, None
-        if self._block is not None and (self._paused or not self._left):
-            self._hand_over()
         self._go_on()
-        return found
+        return self._waiting.popleft()
 
     async def _more(self, patience_s: float) -> None:
         left = self._left
@@ -126,8 +124,9 @@ class Intake:
         if self._given_up:
             return
         self._given_up = True
-        for block in (self._block, self._waiting and self._waiting[0]):
+        for block in (self._block, *(block for block, _ in self._waiting)):
             if block is not None:
                 self._room.take_back(block)
-        self._block = self._waiting = None
+        self._block = None
+        self._waiting.clear()
         self._go_on()

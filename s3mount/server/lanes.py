@@ -40,27 +40,31 @@ class Room:
     def __init__(self, size: int) -> None:
         self._size = size
         self._bodies = 0
-        self._free: dict[int, list[bytearray]] = {self.SMALL: [], self.LARGE: []}
-        self._kept = 0
+        self._free: list[bytearray] = []
 
     @property
     def crowded(self) -> bool:
         """Whether more bodies are under way than there are processors."""
         return self._bodies > (os.cpu_count() or 1)
 
+    @property
+    def tight(self) -> bool:
+        """Whether memory is what counts, and not hops."""
+        return self.block == self.SMALL
+
     def lend(self) -> bytearray:
         """Memory for a block."""
         size = self.block
-        if not self._free[size]:
-            return bytearray(size)
-        self._kept -= size
-        return self._free[size].pop()
+        if self._free and len(self._free[-1]) != size:
+            self._free.clear()
+        return self._free.pop() if self._free else bytearray(size)
 
     def take_back(self, block: bytearray) -> None:
         """Nobody looks at what was lent any more."""
-        if self._kept + len(block) <= self._size // 2:
-            self._kept += len(block)
-            self._free[len(block)].append(block)
+        if len(block) == self.block and (len(self._free) + 1) * len(block) <= self._size // 2:
+            if self._free and len(self._free[-1]) != len(block):
+                self._free.clear()
+            self._free.append(block)
 
     def enter(self) -> None:
         self._bodies += 1

@@ -69,7 +69,7 @@ def test_a_body_comes_whole_in_blocks_however_it_is_sent(size: int, piece: int) 
         sender, got = Sender(data, room), bytearray()
         while sender.left:
             sender.send(piece)
-            while sender.intake._waiting is not None:
+            while sender.intake._waiting:
                 found = await sender.intake.next(FOR_EVER)
                 assert found is not None
                 got += found[0][: found[1]]
@@ -81,16 +81,22 @@ def test_a_body_comes_whole_in_blocks_however_it_is_sent(size: int, piece: int) 
     run(work)
 
 
-def test_the_connection_waits_while_two_blocks_are_full_and_goes_on_behind_them() -> None:
+@pytest.mark.parametrize(("room", "ahead"), [(Room(8 * MiB), 2), (small_room(), 1)])
+def test_the_connection_waits_while_blocks_are_full_and_goes_on_behind_them(room: Room, ahead: int) -> None:
+    size = room.block
+
     async def work() -> None:
-        sender = Sender(bytes(4 * Room.SMALL), small_room())
-        assert sender.send() == 2 * Room.SMALL
+        sender = Sender(bytes(4 * size), room)
+        assert sender.send() == ahead * size
         assert not sender.reading
         assert await sender.intake.next(FOR_EVER)
         assert sender.reading
-        assert sender.send() == Room.SMALL
-        assert await sender.intake.next(FOR_EVER)
-        assert sender.send() == Room.SMALL
+        assert sender.send() == size
+        assert not sender.reading
+        for _ in range(3):
+            assert await sender.intake.next(FOR_EVER)
+            sender.send()
+        assert await sender.intake.next(FOR_EVER) is None
         assert sender.ended == 1
 
     run(work)
