@@ -43,7 +43,7 @@ from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, taken_up
 from s3mount.fs.undoing import Undoing
-from s3mount.model import Condition, Content, ETag, Key, Metadata, ObjectInfo, Part, Upload
+from s3mount.model import ByteRange, Condition, Content, ETag, Key, Metadata, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, Failure, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
@@ -352,6 +352,9 @@ class Moving(Looking):
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await self.arrive(key)
         return await self.inner.create_upload(key, self._aliases.commit(key, commit))
+
+    async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        return await self.inner.copy_part(upload, number, source=self._aliases.info(source), span=span)
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         return await self._put(upload.key, lambda: self.inner.complete_upload(upload, parts))

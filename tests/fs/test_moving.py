@@ -22,7 +22,7 @@ from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
 from s3mount.fs.later import RETRY_S
 from s3mount.fs.overlay import Area, Asked, Leg, Overlay
-from s3mount.model import Condition, ETag, Key, Metadata, ObjectInfo, Page
+from s3mount.model import ByteRange, Condition, ETag, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
@@ -333,6 +333,26 @@ async def test_fsync_waits_until_the_file_has_arrived_and_for_no_other(autojump_
         assert await body(rig.store, "e/007") == b"007"
         await rig.mount.fs.release(fh)
         await rig.arrive()
+
+
+async def test_a_part_is_copied_of_what_has_arrived_since(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was asked for by the ETag that it had before it was carried, and refused."""
+    asked: list[ETag] = []
+
+    async def copy_part(upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
+        asked.append(source.etag)
+        return Part(number, span.length, ETag("part"))
+
+    async with rigged() as rig:
+        moving = rig.mount.fs._volume.moving
+        assert moving is not None
+        await rig.mount.rename("d", "e")
+        before = await moving.head(Key("e/042"))
+        await rig.arrive()
+        monkeypatch.setattr(rig.store, "copy_part", copy_part, raising=False)
+        await moving.copy_part(Upload(before.key, "id", 0), 1, source=before, span=ByteRange(0, 3))
+        assert asked == [(await rig.store.head(before.key)).etag]
+        assert asked != [before.etag]
 
 
 async def test_what_fails_for_now_is_tried_again_and_told_by_sync(
