@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flush": ("s3mount.cli.umount:flush", "Return when everything written so far is in the store."),
     "status": ("s3mount.cli.status:status", "Show what a mount is doing, and what it has not stored yet."),
     "pending": ("s3mount.cli.pending:pending", "List what is not stored: why, since when, how large."),
-    "retry": ("s3mount.cli.pending:retry", "Store now what could not be stored before."),
+    "retry": ("s3mount.cli.pending:retry", "Store now what could not be stored before, and finish what a rename has left."),
     "discard": ("s3mount.cli.pending:discard", "Throw away what could not be stored."),
     "export": ("s3mount.cli.pending:export", "Write what could not be stored into local files."),
     "mb": ("s3mount.cli.buckets:mb", "Make buckets."),
