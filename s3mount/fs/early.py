@@ -188,7 +188,7 @@ class EarlyUpload:
             base = self._base()
             self._attempt = Attempt(Grid(base.size if base else 0))
         attempt = self._attempt
-        if attempt.plan is not None and start < attempt.plan.start and not attempt.plan.suits(table, settled):
+        if attempt.plan is not None and attempt.plan.is_spoilt_by(start, stop):
             attempt.given_up = True
         if attempt.parts.written(start, stop, table, settled=settled) and self._sends:
             self._uploads.join(self)
@@ -386,8 +386,12 @@ class EarlyUpload:
             self._uploads.kick()
 
     async def complete(self, parts: Sequence[Part]) -> ObjectInfo:
-        """Make *parts* the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way."""
-        assert self.upload is not None
+        """Make *parts* the object. Raises as `complete_upload`; NoSuchUpload, InvalidPart: begin again in another way.
+
+        The upload may have been let go since a former try.
+        """
+        if self.upload is None:
+            raise NoSuchUpload(f"The upload of {self._layers.key!r} was given up.")
         return await self._store.complete_upload(self.upload, parts)
 
     def committed(self) -> None:

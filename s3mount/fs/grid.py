@@ -25,8 +25,10 @@ D3  Each step but the last has at least 5 MiB.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from s3mount.fs.extents import Extents, Kind
 from s3mount.model import ByteRange, GiB, MiB
@@ -44,6 +46,8 @@ BASE_CELLS = 5000
 COPY_BYTES = 256 * MiB
 # Largest part of the head that is sent, kept bytes and all, because some of it was written: it is in memory meanwhile.
 MIXED_BYTES = 32 * MiB
+
+_START = attrgetter("start")
 
 
 class Grid:
@@ -157,6 +161,13 @@ class Plan:
         """Whether the head of *table* is there, and what was written of it is little enough to send all of its part."""
         mixed = (span for span in self.head if not is_kept(table, span, settled=settled))
         return self.start <= table.size and all(span.length <= MIXED_BYTES for span in mixed)
+
+    def is_spoilt_by(self, start: int, stop: int) -> bool:
+        """Whether a head that was there is not any more when *start* to *stop* are written (see `suits`, which looks at all of it)."""
+        if start >= self.start:
+            return False
+        first, last = bisect_right(self.head, start, key=_START) - 1, bisect_left(self.head, stop, key=_START)
+        return any(span.length > MIXED_BYTES for span in self.head[first:last])
 
     def number_of(self, cell: int) -> int:
         return len(self.head) + 1 + cell - self.first

@@ -96,7 +96,8 @@ class Saving:
             return
         early = decode(got, directory=False, mtime_ns=sent.mtime_ns, defaults=self._volume.defaults)
         as_early = replace(sent, atime_ns=early.atime_ns, mtime_ns=early.mtime_ns, ctime_ns=early.ctime_ns)
-        nobody_set_them = live.since_ns <= min(sent.mtime_ns, sent.atime_ns) and sent.mtime_ns <= self._volume.clock_ns()
+        nobody_set_them = live.since_ns <= sent.mtime_ns <= self._volume.clock_ns()
+        nobody_set_them &= sent.atime_ns == early.atime_ns or sent.atime_ns >= live.since_ns
         if nobody_set_them and has == encode(as_early, live.foreign):
             live.took(as_early)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from s3mount.fs.slots import EACH_BYTES, Slots
 from s3mount.fs.upload import START_PARTS
 from s3mount.fs.width import LEAST, MOST, Width
 from s3mount.model import Absent, GiB, Key, KiB, MiB
+from s3mount.store.api import Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, lost_reply, lost_request, seeded
@@ -573,6 +575,29 @@ async def test_a_completion_in_doubt_is_decided_by_the_next_commit(rig: Kit, fau
         await rig.leave(content)
 
 
+async def test_a_file_that_is_emptied_while_a_lost_completion_is_looked_for_is_committed_as_it_was_and_then_empty(rig: Kit) -> None:
+    """Regression: the second try had no upload any more, and was taken for a defect."""
+    gate = trio.Event()
+    async with background(rig):
+        content = rig.content()
+        await write_all(content, material(6 * PART))
+        await rig.parts_arrive(6)
+        rig.script.add("complete_upload", lost_request())
+        rig.script.add("head", Fault(until=gate))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(content.commit, rig.target)
+            await until(lambda: rig.count("head") == 1)
+            await content.truncate(0)
+            gate.set()
+        content.check()
+        assert await rig.object() == material(6 * PART)
+        await content.commit(rig.target)
+        assert await rig.object() == b""
+        await rig.quiet()
+        assert not rig.open_uploads
+        await rig.leave(content)
+
+
 async def test_a_completion_that_was_cancelled_is_decided_by_the_next_commit(rig: Kit) -> None:
     async with background(rig):
         content = rig.content()
@@ -949,6 +974,37 @@ async def test_a_time_that_nobody_set_is_not_worth_a_copy_and_says_when_the_send
         info = await rig.memory.head(Key("file"))
         assert info.metadata is not None
         assert (await mount.stat("file")).mtime_ns == read_time(info.metadata["mtime"])
+
+
+async def test_what_is_appended_costs_no_copy_of_it_all_for_the_sake_of_times_that_nobody_set(rig: Kit) -> None:
+    """Regression: the object was older than its editing, and had itself copied for that."""
+    await rig.memory.put(Key("file"), material(6 * PART), Commit(metadata={"mtime": "5.000000000", "atime": "3.000000000"}))
+    async with mounted(rig) as mount:
+        fh = await mount.open("file", os.O_RDWR)
+        for at in range(6, 12):
+            await mount.fs.write(fh, at * PART, bytes(PART))
+        await until(lambda: rig.parts_there == 6)
+        await mount.fs.write(fh, 12 * PART, b"end")
+        await mount.close(fh)
+        assert (rig.count("complete_upload"), rig.count("update"), rig.count("adopt")) == (1, 0, 0)
+        metadata = (await rig.memory.head(Key("file"))).metadata
+        assert metadata is not None
+        assert (await mount.stat("file")).mtime_ns == read_time(metadata["mtime"])
+        assert metadata["atime"] == "3.000000000"
+
+
+async def test_an_access_time_that_was_set_while_something_was_appended_is_kept(rig: Kit) -> None:
+    await rig.memory.put(Key("file"), material(6 * PART))
+    async with mounted(rig) as mount:
+        fh = await mount.open("file", os.O_RDWR)
+        for at in range(6, 12):
+            await mount.fs.write(fh, at * PART, bytes(PART))
+        await until(lambda: rig.parts_there == 6)
+        await mount.setattr("file", AttrChange(atime_ns=7))
+        await mount.close(fh)
+        metadata = (await rig.memory.head(Key("file"))).metadata
+        assert metadata is not None
+        assert (metadata["atime"], rig.count("update")) == ("0.000000007", 1)
 
 
 async def test_a_file_that_was_removed_sends_nothing(rig: Kit) -> None:

@@ -180,6 +180,25 @@ def test_an_upload_whose_head_is_written_in_its_middle_had_better_not_be_complet
     assert plan.steps(table, 0, copies=True) is None
 
 
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        (0, 10),
+        (20 * MiB, 30 * MiB),
+        (50 * MiB, 56 * MiB),
+        (50 * MiB, 57 * MiB),
+        (300 * MiB, 300 * MiB + 1),
+        (GiB - 1, GiB + 5),
+        (GiB, 2 * GiB),
+    ],
+)
+def test_what_spoils_a_head_is_seen_from_where_it_is_written(start: int, stop: int) -> None:
+    table = table_of((GiB, GiB + A), base=GiB)
+    plan = Plan.of(Grid(GiB), 129, table, 0)
+    table.overwrite(start, stop, generation=1, position=A)
+    assert plan.is_spoilt_by(start, stop) is not plan.suits(table, 0)
+
+
 def test_nor_one_whose_head_was_cut() -> None:
     table = table_of((GiB, GiB + A), base=GiB)
     plan = Plan.of(Grid(GiB), 129, table, 0)
