@@ -249,6 +249,7 @@ class FileContent:
         self._step(Edited())
         if self._early is None:
             await self._write(offset, data)
+            await self._layers.drop_overwritten()
             return
         start, stop = min(offset, self.size), offset + len(data)
         self._early.touched(start, stop)
@@ -256,6 +257,7 @@ class FileContent:
             await self._write(offset, data)
         finally:
             self._early.touched(start, stop)
+        await self._layers.drop_overwritten()
         await self._early.written(offset, stop)
 
     async def _write(self, offset: int, data: bytes | memoryview) -> None:

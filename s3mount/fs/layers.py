@@ -282,14 +282,15 @@ class Layers:
     # -- writing ----------------------------------------------------------------------
 
     async def write(self, offset: int, data: memoryview) -> None:
-        """Stage *data* and show it. Raises NoSpace, Unavailable: then nothing of the table changed."""
+        """Stage *data* and show it, with no checkpoint after that. Raises NoSpace, Unavailable: then nothing of the table changed.
+
+        What it left nothing of goes with `drop_overwritten`.
+        """
         generation, file = self._log()
         places = self.table.places(offset, offset + len(data), generation=generation, end=file.length)
         await file.write([(place.position, data[place.start - offset : place.stop - offset]) for place in places])
         for place in places:
             self._show(place)
-        if len(self.files) > 1:
-            await self.drop_unreferenced()
 
     async def resize(self, size: int) -> None:
         """Cut, or grow by a hole."""
@@ -413,6 +414,11 @@ class Layers:
         if former is not None:
             await former.retire()
         await self.drop_pin()
+
+    async def drop_overwritten(self) -> None:
+        """As `drop_unreferenced`, after a write."""
+        if len(self.files) > 1:
+            await self.drop_unreferenced()
 
     async def drop_unreferenced(self) -> None:
         dead = [number for number in self.files if self._is_dead(number)]

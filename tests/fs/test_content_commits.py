@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AlreadyExists, NoSpace, NotFound, OutcomeUnknown, Stale, StoreError, Throttled, TimedOut, Unavailable
+from s3mount.fs import staging
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.fs.layers import LAZY_LOGS, Layers
@@ -513,6 +514,23 @@ async def test_a_small_file_takes_its_memory_once_while_it_is_sent_and_after(rig
     assert await rig.object() == b"a" * SMALL + b"b"
     await content.aclose()
     assert rig.area.memory == 0
+
+
+async def test_between_what_a_write_shows_and_its_end_nobody_else_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: what it left nothing of was removed in a thread first; a commit in that moment took an older part for true."""
+    monkeypatch.setattr(staging, "UNLINK_BYTES", 0)
+    layers = Layers(rig.store, StagingArea(None), BufferPool(), base=None)
+    size = staging.MEMORY_BYTES + 1
+    await layers.write(0, memoryview(bytes(size)))
+    layers.freeze()
+    layers.thaw()
+    with trio.testing.assert_no_checkpoints():
+        await layers.write(0, memoryview(b"x" * size))
+    assert len(layers.files) == 2
+    await layers.drop_overwritten()
+    assert len(layers.files) == 1
+    layers.check()
+    await layers.aclose()
 
 
 async def test_layers_close_at_once_unless_something_is_pinned(rig: Rig) -> None:
