@@ -19,7 +19,8 @@ later one took it from.
 
 K1  A leg is carried by one task at a time (`busy`); it can be abandoned at any request and begun again.
 K2  A leg is written down before it is seen, and a record goes when all its legs are over.
-K3  Whoever holds the right to change a key (the gate) finds it settled: nothing is on its way from there or to there.
+K3  Whoever holds the right to change a key (the gate) finds it settled: nothing is on its way from there or to there, but for a former
+    name of it that cannot be deleted.
 """
 
 from __future__ import annotations
@@ -180,7 +181,13 @@ class Moving(Looking):
 
     async def arrive(self, key: str) -> None:
         """On return what stands under *key* may be changed: as `clear`, but for a former name that cannot be deleted for now."""
-        await (self.clear(key) if self.overlay.lagging(key) is None else self.undoing.clear(key))
+        if self.overlay.lagging(key) is not None:
+            return await self.undoing.clear(key)
+        try:
+            await self.clear(key)
+        except S3MountError:
+            if self.overlay.lagging(key) is None:
+                raise
 
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""

@@ -335,6 +335,24 @@ async def test_fsync_waits_until_the_file_has_arrived_and_for_no_other(autojump_
         await rig.arrive()
 
 
+async def test_what_arrives_by_being_written_is_written_though_its_old_name_cannot_be_deleted(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: the first one to write it was told that the old name cannot be deleted."""
+
+    def rights(op: Op) -> Fault | None:
+        if op.verb == "delete":
+            return Fault(before=AccessDenied("revoked"))
+        return Fault(delay=COPY_S) if op.verb == "copy" else None
+
+    async with rigged(faults=rights) as rig:
+        await rig.mount.rename("d", "e")
+        await rig.mount.write("e/000", b"new")
+        assert (await rig.store.head(Key("e/000"))).size == 3
+        assert await rig.mount.read("e/000") == b"new"
+        assert await rig.mount.names() == ["e"]
+
+
 async def test_a_part_is_copied_of_what_has_arrived_since(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: it was asked for by the ETag that it had before it was carried, and refused."""
     asked: list[ETag] = []
