@@ -9,7 +9,7 @@ HELD, so that nobody begins to send it. Steps of one key take turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
@@ -375,12 +375,12 @@ class Pending:
     # -- what somebody decided on refused ones ----------------------------------------------
 
     async def decide(self, verb: str, ids: Iterable[int]) -> int:
-        """`retry` or `discard` refused records; how many there were."""
-        wanted = set(ids)
-        found = [record for record in await self.together.call(self.journal.records) if record.id in wanted]
-        found = [record for record in found if record.state is not State.QUEUED]
-        for record in found:
+        """`retry` or `discard` refused records; how many there were, but for those on which somebody else decided just then."""
+        count = 0
+        for record in await self._undecided(set(ids)):
             async with self.turn(record.key):
+                if not await self._undecided({record.id}):
+                    continue
                 if verb == "retry":
                     await self._retry(record)
                 else:
@@ -389,7 +389,12 @@ class Pending:
             self.failed_records -= 1
             self.holding.decided(record)
             self.moved.unpark_all()
-        return len(found)
+            count += 1
+        return count
+
+    async def _undecided(self, ids: Collection[int]) -> list[Record]:
+        records = await self.together.call(self.journal.records)
+        return [record for record in records if record.id in ids and record.state is not State.QUEUED]
 
     async def _retry(self, record: Record) -> None:
         """As it was; behind what is pending of the key it would undo that, so it replaces nothing and is refused."""

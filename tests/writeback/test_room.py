@@ -187,3 +187,29 @@ async def test_what_the_store_refused_takes_room_until_somebody_decides(
     assert (await keys_of(bucket), store.status()["spooled_bytes"]) == (["b", "c"], 0)
     store.check()
     await store.aclose()
+
+
+@pytest.mark.parametrize("verbs", [("discard", "discard"), ("retry", "discard"), ("discard", "retry")])
+async def test_what_two_decide_on_at_once_is_decided_once(
+    clock: MockClock, tmp_path: Path, bucket: MemoryStore, plan: Counting, expect_logs: ExpectLogs, verbs: tuple[str, str]
+) -> None:
+    """Regression: its bytes were taken off the spool twice, or it was sent though it had been thrown away."""
+    expect_logs("could not be stored")
+    plan.script.add("adopt", Fault(before=TooLarge("No.")))
+    store = await WriteBack.open(Faulty(bucket, plan), tmp_path / "j", limit=LIMIT)
+    await close(store, A, 200 * KiB, list[str]())
+    with pytest.raises(TooLarge):
+        await store.sync()
+    decided: list[int] = []
+
+    async def decide(verb: str) -> None:
+        decided.append(await store.decide(verb, [1]))
+
+    async with trio.open_nursery() as nursery:
+        for verb in verbs:
+            nursery.start_soon(decide, verb)
+    await store.sync()
+    assert sorted(decided) == [0, 1]
+    assert (store.status()["refused"], store.status()["spooled_bytes"]) == (0, 0)
+    store.check()
+    await store.aclose()
