@@ -212,8 +212,9 @@ async def _fill(call: Call, want: Expected, hashing: _Hashing, target: _Target) 
     steps = [*hashing.steps(), target.write]
     lanes = Lanes([_in_a_row(steps)] if room.crowded else steps, call.service.body_threads, room)
     lent: deque[bytearray] = deque()
-    diverted = await _diverted(call, want)
+    diverted = None
     try:
+        diverted = await _diverted(call, want)
         async for memory, block in _gathered(call, want) if diverted is None else _taken(call, want, *diverted):
             size += sum(map(len, block))
             if memory is not None:
