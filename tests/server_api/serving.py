@@ -53,7 +53,7 @@ class Served:
         asyncio.set_event_loop(self._loop)
 
         async def start() -> web.ServerRunner:
-            runner = web.ServerRunner(make_front(self.engine, lingering_time=2.0, **self._options), shutdown_timeout=1.0)
+            runner = web.ServerRunner(make_front(self.engine, lingering_time=PATIENCE_S, **self._options), shutdown_timeout=1.0)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             self.port = runner.addresses[0][1]
