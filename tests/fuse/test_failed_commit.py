@@ -276,6 +276,7 @@ def test_a_name_that_a_rename_cannot_delete_is_not_shown_but_told_and_gone_on_de
     assert os.listdir(mount.path) == ["old"]
     assert (mount.path / "old").read_bytes() == b"new"
     assert keys(bucket) == ["old", "precious.txt"]
+    until(lambda: len(listed(mount.path)) == 1)
     (item,) = listed(mount.path)
     assert (item["key"], item["state"], item["size"]) == ("precious.txt", "renaming", 3)
     assert "is renamed to 'old', and cannot be deleted under its old name yet" in item["reason"]
@@ -284,6 +285,7 @@ def test_a_name_that_a_rename_cannot_delete_is_not_shown_but_told_and_gone_on_de
     assert "AccessDenied" in said("retry", item["url"], status=1)
     (mount.path / "old").write_bytes(b"newer")
     front.spoil()
-    assert said("retry", item["url"]) == f"{item['url']}: renamed\n"
+    told = command("retry", item["url"])
+    assert told.out == f"{item['url']}: renamed\n" or "Nothing is pending" in told.err  # the mount may have been faster
     assert (keys(bucket), listed(mount.path)) == (["old"], [])
     assert body(bucket, "old") == b"newer"
