@@ -114,9 +114,16 @@ def _tiers(number: int, start: int) -> Iterator[Tier]:
 
 
 def is_full(table: Extents, span: ByteRange, *, settled: int = 0) -> bool:
-    """Whether every byte of *span* was written since generation *settled*, and the file has all of them."""
-    extents = table.slice(span.start, span.stop)
-    return span.stop <= table.size and all(extent.kind is Kind.STAGED and extent.generation > settled for extent in extents)
+    """Whether every byte of *span* was written since generation *settled*, and the file has all of them.
+
+    Its ends are looked at first: asked with each of many scattered writes, it costs little until both are there.
+    """
+
+    def is_new(start: int, stop: int) -> bool:
+        return all(extent.kind is Kind.STAGED and extent.generation > settled for extent in table.slice(start, stop))
+
+    start, stop = span.start, span.stop
+    return stop <= table.size and is_new(stop - 1, stop) and is_new(start, start + 1) and is_new(start, stop)
 
 
 def is_kept(table: Extents, span: ByteRange, *, settled: int) -> bool:
