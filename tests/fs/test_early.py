@@ -768,23 +768,28 @@ async def test_what_a_commit_gives_back_is_for_files_that_are_still_written(rig:
             await content.aclose()
 
 
+class Counted(Slots):
+    """`most`: as many as were taken at once."""
+
+    most = 0
+
+    def take_nowait(self, owner: object, size: int) -> None:
+        super().take_nowait(owner, size)
+        self.most = max(self.most, self.taken)
+
+
 async def test_more_parts_go_at_once_where_the_store_takes_its_time_and_as_many_as_memory_holds(
     rig: Kit, autojump_clock: trio.testing.MockClock
 ) -> None:
-    written, under_way = trio.Event(), [0]
-
-    def plan(op: Op) -> Fault:
-        under_way.append(slots.taken)
-        return Fault(delay=1.0, until=written) if op.verb == "put_part" else NOTHING
-
-    slots = Slots.within(24 * EACH_BYTES)
-    rig.uploads = Uploads(Faulty(rig.memory, plan), slots=slots)
+    written, slots = trio.Event(), Counted(Slots.within(24 * EACH_BYTES).width)
+    plans = {"put_part": Fault(delay=1.0, until=written)}
+    rig.uploads = Uploads(Faulty(rig.memory, lambda op: plans.get(op.verb, NOTHING)), slots=slots)
     async with background(rig):
         content = rig.content()
         await write_all(content, bytes(2 * MOST * PART), step=PART)
         written.set()
         await content.commit(rig.target)
-        assert (max(under_way), slots.width.at_once) == (24, 24)
+        assert (slots.most, slots.width.at_once) == (24, 24)
         await rig.leave(content)
 
 
