@@ -9,7 +9,7 @@ Must not know: what conditions and metadata mean, how a request is made or repea
 
 U1  Bytes that are kept of the base come from that version or not at all: they are read, or copied by the service, under its ETag.
 U2  All parts in memory, of all uploads together, take at most `Budget` bytes (one part that is larger goes alone).
-U3  At most `COPIES_AT_ONCE` parts of all uploads are being copied by the service.
+U3  At most `COPIES_AT_ONCE` parts of all uploads here are being copied by the service (those begun early have their own limit: fs/early).
 U4  An upload that is not completed is aborted. Where even that fails its parts stay behind, for the bucket's rule for
     incomplete uploads.
 """
