@@ -44,7 +44,7 @@ LARGEST_PART = 1 * GiB
 BASE_CELLS = 5000
 # A copy within the service moves no bytes here; several of them at once are faster than one.
 COPY_BYTES = 256 * MiB
-# Largest part of the head that is sent, kept bytes and all, because some of it was written: it is in memory meanwhile.
+# Largest part that is sent, kept bytes and all, because some of it was written: they are fetched for it, and it is in memory meanwhile.
 MIXED_BYTES = 32 * MiB
 
 _START = attrgetter("start")
@@ -126,6 +126,11 @@ def is_full(table: Extents, span: ByteRange, *, settled: int = 0) -> bool:
     return stop <= table.size and is_new(stop - 1, stop) and is_new(start, start + 1) and is_new(start, stop)
 
 
+def is_mixed(table: Extents, span: ByteRange, *, settled: int) -> bool:
+    """Whether some of what the file has there is the base's, and some is not."""
+    return len({extent.generation <= settled for extent in table.slice(span.start, span.stop)}) > 1
+
+
 def is_kept(table: Extents, span: ByteRange, *, settled: int) -> bool:
     """Whether the base has what the file has there."""
     return all(extent.generation <= settled for extent in table.slice(span.start, span.stop))
@@ -193,6 +198,8 @@ class Plan:
         steps = [Step(number, span, kept(span)) for number, span in enumerate(self.head, start=1)]
         for cell in range(self.first, last + 1):
             span = self.grid.clipped(cell, table.size)
+            if span.length > MIXED_BYTES and is_mixed(table, span, settled=settled):
+                return None
             steps.append(Step(self.number_of(cell), span, kept(span), cell))
         for span in _cut(steps[-1].span.stop if steps else 0, table.size):
             steps.append(Step(len(steps) + 1, span, copied=True))

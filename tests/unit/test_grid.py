@@ -215,6 +215,17 @@ def test_an_upload_begins_where_the_file_was_written_first_unless_that_is_near_a
     assert plan.suits(far, 0)
 
 
+def test_nor_one_with_a_large_cell_of_which_little_was_written() -> None:
+    base = 400 * GiB
+    cell = Grid(base).span_of(2)
+    whole = table_of((cell.start, cell.stop), base=base)
+    patched = table_of((cell.start, cell.stop), (cell.stop + 5, cell.stop + 6), base=base)
+    plan = Plan.of(Grid(base), 2, whole, 0)
+    assert cell.length > MIXED_BYTES
+    assert plan.steps(whole, 0, copies=True) is not None
+    assert plan.steps(patched, 0, copies=True) is None
+
+
 def test_more_parts_than_s3_takes_are_no_upload() -> None:
     base = 39 * GiB
     table = table_of((base, base + 2 * TiB), base=base)
