@@ -8,7 +8,9 @@ A key on its way may arrive while it is asked for where it lay: then it is asked
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from s3mount.errors import NotFound, PreconditionFailed
 from s3mount.fs.aliases import Aliases
@@ -104,9 +106,26 @@ class Looking(Wrapper):
         async def ask(leg: Leg) -> None:
             told[leg.target] = await self._head(leg.target)
 
-        await each(list(lacking(page, self.overlay)), ask)
+        legs = list(lacking(page, self.overlay))
+        for _, together in groupby(legs, key=lambda leg: leg.source.rpartition("/")[0]):
+            told.update(await self._told_together(list(together)))
+        await each([leg for leg in legs if leg.target not in told], ask)
         objects = (told.get(info.key, info) for info in page.objects)
         return replace(page, objects=tuple(info for info in objects if info is not None))
+
+    async def _told_together(self, legs: Sequence[Leg]) -> Mapping[Key, ObjectInfo]:
+        """What listings tell of sources that lie in one directory, one behind the other. The first of them is where those begin."""
+        told: dict[Key, ObjectInfo] = {}
+        sought = {leg.source: leg for leg in legs[1:]}
+        more: str | None = legs[0].source
+        while sought and more is not None and more < legs[-1].source:
+            page = await self.inner.list(more[: more.rfind("/") + 1], delimiter="/", after=more, limit=min(len(sought), PAGE_KEYS))
+            for info in page.objects:
+                leg = sought.pop(info.key, None)
+                if leg is not None and info.etag == leg.etag and leg.state is State.WAITING:
+                    told[leg.target] = as_seen(leg, info)
+            more = page.next
+        return told
 
     async def aspect(self, key: Key, name: str) -> str | None:
         while (leg := self.overlay.waiting(key)) is not None and name != URL:

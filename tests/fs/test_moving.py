@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,8 @@ import pytest
 import trio
 import trio.testing
 
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
 from s3mount.fs import aliases, rename, resuming
 from s3mount.fs.carry import Carrier
@@ -114,6 +116,26 @@ async def test_an_empty_directory_is_listed_on_its_way(autojump_clock: trio.test
         assert await rig.mount.names("e/empty") == []
         await rig.arrive()
         assert await rig.mount.names("e") == sorted([*NAMES, "empty"])
+
+
+@pytest.mark.slow
+async def test_a_listing_on_its_way_lists_where_the_keys_lie(autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: each name was looked up for its metadata, a page was asked for with each, and 2600 names took twenty seconds."""
+    memory, count = MemoryStore(LIKE_S3), 2600
+    for number in range(count):
+        await memory.put(Key(f"d/{number:04}"), b"", Commit(metadata={"mode": str(0o100640)}))
+    traced = Traced(Faulty(memory, lambda op: Fault(delay=0.03)))
+    async with aclosing(Remembering(traced, CacheOptions(attributes="full", metadata_ttl_s=0.1))) as store, trio.open_nursery() as nursery:
+        mount = Mounted(store)
+        await nursery.start(mount.fs.run)
+        await mount.rename("d", "e")
+        before = traced.requests.copy()
+        listed = await mount.names("e")
+        spent = traced.requests - before
+        assert len(listed) == count
+        assert spent["list"] <= 20
+        await mount.fs.sync()
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_is_carried_many_keys_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
