@@ -107,19 +107,19 @@ class Looking(Wrapper):
             told[leg.target] = await self._head(leg.target)
 
         legs = list(lacking(page, self.overlay))
-        for _, together in groupby(legs, key=lambda leg: leg.source.rpartition("/")[0]):
-            told.update(await self._told_together(list(together)))
+        for stem, together in groupby(legs, key=lambda leg: leg.source[: leg.source.rfind("/") + 1]):
+            told.update(await self._told_together(stem, list(together)))
         await each([leg for leg in legs if leg.target not in told], ask)
         objects = (told.get(info.key, info) for info in page.objects)
         return replace(page, objects=tuple(info for info in objects if info is not None))
 
-    async def _told_together(self, legs: Sequence[Leg]) -> Mapping[Key, ObjectInfo]:
-        """What listings tell of sources that lie in one directory, one behind the other. The first of them is where those begin."""
+    async def _told_together(self, stem: str, legs: Sequence[Leg]) -> Mapping[Key, ObjectInfo]:
+        """What listings tell of sources that lie in *stem*, one behind the other. The first of them is where those begin."""
         told: dict[Key, ObjectInfo] = {}
         sought = {leg.source: leg for leg in legs[1:]}
         more: str | None = legs[0].source
         while sought and more is not None and more < legs[-1].source:
-            page = await self.inner.list(more[: more.rfind("/") + 1], delimiter="/", after=more, limit=min(len(sought), PAGE_KEYS))
+            page = await self.inner.list(stem, delimiter="/", after=more, limit=min(len(sought), PAGE_KEYS))
             for info in page.objects:
                 leg = sought.pop(info.key, None)
                 if leg is not None and info.etag == leg.etag and leg.state is State.WAITING:

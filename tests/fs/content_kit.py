@@ -82,6 +82,12 @@ def write_over(model: bytearray, offset: int, data: bytes) -> None:
     model[offset : offset + len(data)] = data
 
 
+async def rewrite(content: FileContent, model: bytearray, offset: int, data: bytes) -> None:
+    """The same write to both."""
+    await content.write(offset, data)
+    write_over(model, offset, data)
+
+
 def resize(model: bytearray, size: int) -> None:
     """What ftruncate does."""
     del model[size:]

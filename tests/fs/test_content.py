@@ -13,7 +13,7 @@ from s3mount.fs.content import WHOLE_BYTES, FileContent
 from s3mount.model import OBJECT_BYTES, Content, Key, KiB, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, EVERYTHING, Capabilities, Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from tests.fs.content_kit import FILE_ID, KEY, Rig, bytes_of, resize, write_over
+from tests.fs.content_kit import FILE_ID, KEY, Rig, bytes_of, resize, rewrite
 
 POOR = Capabilities(conditional_put=False)
 LARGE = 3 * WHOLE_BYTES
@@ -202,13 +202,11 @@ async def test_a_large_content_is_committed_piece_by_piece(rig: Rig) -> None:
     model = bytearray(random.Random(1).randbytes(2 * MiB))
     content = await rig.stored(bytes(model))
     for offset, data in ((100, b"edit"), (3 * MiB, b"far behind"), (MiB, b"x" * 300 * KiB)):
-        await content.write(offset, data)
-        write_over(model, offset, data)
+        await rewrite(content, model, offset, data)
     await content.commit(rig.target)
     content.check()
     assert await rig.object() == await bytes_of(content) == bytes(model)
-    await content.write(5, b"again")
-    write_over(model, 5, b"again")
+    await rewrite(content, model, 5, b"again")
     await content.commit(rig.target)
     assert await rig.object() == await bytes_of(content) == bytes(model)
     await rig.leave(content)
@@ -348,8 +346,7 @@ async def one_step(rng: random.Random, rig: Rig, content: FileContent, model: by
     match rng.choice(["write"] * 4 + ["read"] * 4 + ["cut", "grow", "commit", "commit", "reopen"] + ["empty"] * (rng.random() < 0.1)):
         case "write":
             offset, data = rng.randrange(len(model) + reach), rng.randbytes(rng.choice([1, 100, 4096, rng.randrange(1, reach)]))
-            await content.write(offset, data)
-            write_over(model, offset, data)
+            await rewrite(content, model, offset, data)
         case "read":
             offset, size = rng.randrange(len(model) + 10), rng.randrange(1, 2 * reach)
             assert bytes(await content.read(offset, size)) == bytes(model[offset : offset + size])

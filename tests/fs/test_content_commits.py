@@ -22,7 +22,7 @@ from s3mount.model import Absent, ETag, Key, KiB, MiB, ObjectInfo
 from s3mount.store.api import EVERYTHING, Pin
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.faulty import Fault, Faulty, lost_reply, lost_request, seeded
-from tests.fs.content_kit import KEY, Rig, bytes_of, write_over
+from tests.fs.content_kit import KEY, Rig, bytes_of, rewrite, write_over
 
 SMALL, LARGE = 1000, 3 * WHOLE_BYTES
 SENT_BY = {SMALL: "put", LARGE: "adopt"}
@@ -452,8 +452,7 @@ async def test_little_commits_do_not_pin_each_version(tmp_path: Path, monkeypatc
     edits = random.Random(1)
     for number in range(3 * LAZY_LOGS):
         offset = edits.randrange(LARGE)
-        await content.write(offset, b"%04d" % number)
-        write_over(model, offset, b"%04d" % number)
+        await rewrite(content, model, offset, b"%04d" % number)
         await content.commit(rig.target)
         content.check()
         assert await bytes_of(content) == model
@@ -491,8 +490,7 @@ async def test_what_was_written_in_one_piece_is_sent_as_it_lies_in_its_log(rig: 
 async def test_what_lies_otherwise_than_it_is_read_is_not_sent_as_it_lies(rig: Rig, places: list[tuple[int, int]]) -> None:
     content, model = rig.content(), bytearray()
     for number, (offset, size) in enumerate(places):
-        await content.write(offset, bytes([number + 1]) * size)
-        write_over(model, offset, bytes([number + 1]) * size)
+        await rewrite(content, model, offset, bytes([number + 1]) * size)
     await content.commit(rig.target)
     assert await rig.object() == model
     await rig.leave(content)

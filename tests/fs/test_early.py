@@ -26,7 +26,7 @@ from s3mount.store.api import Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, lost_reply, lost_request, seeded
-from tests.fs.content_kit import Rig, bytes_of, resize, write_over
+from tests.fs.content_kit import Rig, bytes_of, resize, rewrite, write_over
 from tests.fs.mounted import Mounted
 
 # Parts of a size that many of fit into a test; how large they are is tried in tests/unit/test_grid.py.
@@ -238,12 +238,10 @@ async def test_what_was_written_of_the_base_after_its_parts_went_is_in_the_objec
     async with background(rig):
         content = await rig.stored(bytes(base))
         for at in range(10, 16):
-            await content.write(at * PART, material(PART, at))
-            write_over(base, at * PART, material(PART, at))
+            await rewrite(content, base, at * PART, material(PART, at))
         await rig.parts_arrive(6)
         for at in (3, 11 * PART + 7, 16 * PART):
-            await content.write(at, b"changed")
-            write_over(base, at, b"changed")
+            await rewrite(content, base, at, b"changed")
         await rig.quiet()
         assert rig.count("put_part") == 6
         await content.commit(rig.target)
@@ -258,14 +256,11 @@ async def test_an_upload_that_had_better_not_be_completed_sends_no_more_and_the_
     async with background(rig):
         content = await rig.stored(bytes(base))
         for at in range(60, 64):
-            await content.write(at * PART, material(PART, at))
-            write_over(base, at * PART, material(PART, at))
+            await rewrite(content, base, at * PART, material(PART, at))
         await rig.parts_arrive(4)
-        await content.write(20 * PART, b"in the middle")
-        write_over(base, 20 * PART, b"in the middle")
+        await rewrite(content, base, 20 * PART, b"in the middle")
         for at in range(64, 70):
-            await content.write(at * PART, material(PART, at))
-            write_over(base, at * PART, material(PART, at))
+            await rewrite(content, base, at * PART, material(PART, at))
         await rig.quiet()
         assert rig.count("put_part") == 4
         await content.commit(rig.target)
@@ -360,8 +355,7 @@ async def test_only_the_part_that_was_changed_goes_again(rig: Kit) -> None:
         content = rig.content()
         await write_all(content, bytes(data))
         await rig.parts_arrive(6)
-        await content.write(2 * PART + 5, b"changed")
-        write_over(data, 2 * PART + 5, b"changed")
+        await rewrite(content, data, 2 * PART + 5, b"changed")
         await rig.quiet()
         assert rig.count("put_part") == 6
         await content.commit(rig.target)
@@ -378,8 +372,7 @@ async def test_a_part_overwritten_while_it_is_sent_is_not_what_the_commit_takes(
         content = rig.content()
         await write_all(content, bytes(data))
         await until(lambda: rig.count("put_part") == 5)
-        await content.write(0, b"late")
-        write_over(data, 0, b"late")
+        await rewrite(content, data, 0, b"late")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(content.commit, rig.target)
             await trio.testing.wait_all_tasks_blocked()
@@ -622,14 +615,12 @@ async def test_what_was_written_while_a_commit_failed_is_in_the_next(rig: Kit) -
         content = rig.content()
         await write_all(content, bytes(data))
         await rig.parts_arrive(6)
-        await content.write(0, b"former")
-        write_over(data, 0, b"former")
+        await rewrite(content, data, 0, b"former")
         rig.script.add("put_part", Fault(until=gate))
         rig.script.add("complete_upload", Fault(before=AccessDenied("Not now.")))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_fail, content, rig)
-            await content.write(3, b"latter")
-            write_over(data, 3, b"latter")
+            await rewrite(content, data, 3, b"latter")
             await until(lambda: rig.count("put_part") == 7)
             gate.set()
         await content.commit(rig.target)
@@ -897,8 +888,7 @@ async def _step(rng: random.Random, content: FileContent, data: bytearray) -> No
         data += piece
     elif chance < 0.8:
         at, piece = rng.randrange(len(data) + PART), rng.randbytes(rng.randrange(1, PART))
-        await content.write(at, piece)
-        write_over(data, at, piece)
+        await rewrite(content, data, at, piece)
     elif chance < 0.9:
         size = rng.randrange(len(data) + PART)
         await content.truncate(size)
@@ -919,8 +909,7 @@ async def _commit(rng: random.Random, rig: Kit, content: FileContent, data: byte
 
     async def write_late() -> None:
         await trio.sleep(rng.uniform(0, 0.5))
-        await content.write(at, piece)
-        write_over(data, at, piece)
+        await rewrite(content, data, at, piece)
 
     changed = content.changed
     async with trio.open_nursery() as nursery:
