@@ -173,6 +173,7 @@ def _store_lines(store: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("requests", f"{total} ({', '.join(f'{verb} {count}' for verb, count in most)}), {store['under_way']} under way"))
         if store["failures"]:
             lines.append(("failures", ", ".join(f"{name} {count}" for name, count in sorted(store["failures"].items()))))
+    lines += [("service", shown(text)) for text in store.get("lacks", ())]
     if "memory_limit" in store:
         used, limit = (size_text(store[name], human=True) for name in ("memory_used", "memory_limit"))
         lines.append(("cache", f"{used}B of {limit}B in memory"))

@@ -37,7 +37,7 @@ from functools import partial
 
 import trio
 
-from s3mount.errors import S3MountError, Stale, StoreError, TimedOut, TooLarge
+from s3mount.errors import S3MountError, Stale, StoreError, TimedOut, TooLarge, Unsupported
 from s3mount.fs.attempt import Aim
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.commit_state import CREATED, FOUND, CommitState, Done, Edited, Emptied, Event, Failed, Frozen, step
@@ -351,11 +351,14 @@ class FileContent:
         return None
 
     async def _rest_of(self, early: EarlyUpload, sending: Sending) -> list[Part] | None:
-        """Whether the base is still there is judged by who sends it all anew."""
+        """None where it had better be sent anew; whether the base is still there is judged by who does that.
+
+        Some services copy no parts, some take none twice.
+        """
         try:
             return await early.send_rest(sending.layers.table, None if sending.overwrites else self._layers.base)
-        except (*GONE, Stale) as error:
-            log.info("What is kept of %r could not be copied, all of it is sent anew: %s", self._layers.key, error)
+        except (*GONE, Stale, Unsupported) as error:
+            log.info("Not all parts of %r could go as they were meant to, all of it is sent anew: %s", self._layers.key, error)
             return None
 
     def _aim(self, target: Target, *, edits: bool, commit_id: str = "") -> Aim:

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, Stale, StoreError, Unavailable
+from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnknown, Stale, StoreError, Unavailable, Unsupported
 from s3mount.fs import early, grid
 from s3mount.fs.attrs import AttrChange, read_time
 from s3mount.fs.content import FileContent
@@ -346,7 +346,39 @@ async def test_an_edit_where_the_store_copies_no_parts_goes_at_close(tmp_path: P
         await rig.leave(content)
 
 
+async def test_a_store_that_turns_out_to_copy_no_parts_is_sent_everything_anew(rig: Kit) -> None:
+    """Regression: the commit of an edit failed for good."""
+    data = material(12 * PART)
+    async with background(rig):
+        content = await rig.stored(data[: 6 * PART])
+        for at in range(6 * PART, 12 * PART, PART):
+            await content.write(at, data[at : at + PART])
+        await rig.parts_arrive(6)
+        rig.script.add("copy_part", Fault(before=Unsupported("Injected.")))
+        await content.commit(rig.target)
+        assert rig.count("adopt") == 1
+        assert await rig.object() == data
+        assert not rig.open_uploads
+        await rig.leave(content)
+
+
 # -- what changes after it went --------------------------------------------------------------
+
+
+async def test_a_store_that_takes_no_part_twice_is_sent_everything_anew(rig: Kit) -> None:
+    """Regression: `rclone serve s3` has sent a part on by the time that it changes; the commit failed for good."""
+    data = bytearray(material(6 * PART))
+    async with background(rig):
+        content = rig.content()
+        await write_all(content, data)
+        await rig.parts_arrive(6)
+        await rewrite(content, data, 100, b"changed")
+        rig.script.add("put_part", Fault(before=Unsupported("Injected.")))
+        await content.commit(rig.target)
+        assert rig.count("adopt") == 1
+        assert await rig.object() == data
+        assert not rig.open_uploads
+        await rig.leave(content)
 
 
 async def test_only_the_part_that_was_changed_goes_again(rig: Kit) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from awscrt import checksums
 
-from s3mount.errors import AlreadyExists, Archived, OutcomeUnknown, StoreError, Unavailable, Unsupported
+from s3mount.errors import AlreadyExists, Archived, InvalidPart, OutcomeUnknown, StoreError, Unavailable, Unsupported
 from s3mount.model import Absent, ByteRange, Content, ETag, Hole, Key, MiB, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.s3.options import S3Options
@@ -200,7 +200,7 @@ async def test_a_refusal_for_other_reasons_leaves_the_checksums_on(wire: Wire) -
 async def test_parts_are_announced_and_sent_with_checksums(wire: Wire) -> None:
     async with opened(wire) as store:
         await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(condition=Absent()))
-    create, *parts, complete = wire.requests
+    create, *parts, complete, _ = wire.requests
     assert (create.headers["x-amz-checksum-algorithm"], create.headers["x-amz-checksum-type"]) == ("CRC64NVME", "FULL_OBJECT")
     assert len(parts) == 3
     assert all("x-amz-checksum-crc64nvme" in part.headers for part in parts)
@@ -214,6 +214,70 @@ async def test_a_kept_range_is_copied_under_its_etag(wire: Wire) -> None:
     (copy,) = [request for request in wire.requests if "x-amz-copy-source" in request.headers]
     assert copy.headers["x-amz-copy-source-if-match"] == '"base"'
     assert copy.headers["x-amz-copy-source-range"] == f"bytes=0-{40 * MiB - 1}"
+
+
+def bytes_from(request: Request) -> Reply:
+    """As `ok`, of an object that has as many bytes as one may ask for."""
+    if request.method != "GET":
+        return ok(request)
+    start, stop = map(int, request.headers["range"].removeprefix("bytes=").split("-"))
+    return Reply(206, bytes(stop + 1 - start), {**HEADERS, "ETag": '"base"', "Content-Range": f"bytes {start}-{stop}/{20 * MiB}"})
+
+
+@pytest.mark.parametrize("answer", [Reply(200, b"", HEADERS), refusal(501, "NotImplemented"), refusal(400, "InvalidArgument")], ids=str)
+async def test_where_no_parts_are_copied_an_edited_object_is_sent_anew_whole(wire: Wire, answer: Reply) -> None:
+    """Regression: `rclone serve s3` takes a copy of a part for a part without bytes, and each edit of a large object failed."""
+    wire.script = lambda request: answer if "x-amz-copy-source" in request.headers else bytes_from(request)
+    base = ObjectInfo(K, 20 * MiB, ETag("base"), 0)
+    async with opened(wire) as store:
+        info = await store.adopt(K, edited(base, 20 * MiB, InMemory(b"more")), Commit())
+        assert info.size == 20 * MiB + 4
+        assert sum(line.startswith("DELETE /key?uploadId=u") for line in wire.lines) == 1
+        anew = wire.requests[max(number for number, line in enumerate(wire.lines) if line.endswith("?uploads")) :]
+        assert sum(int(request.headers["content-length"]) for request in anew if "partNumber" in request.target) == info.size
+        refused = answer.status == 400  # this copy, perhaps not every one
+        assert (store.capabilities.part_copy, len(store.statistics()["lacks"])) == (refused, 0 if refused else 1)  # type: ignore[arg-type]
+        asked = len(wire.requests)
+        await store.adopt(K, edited(base, 20 * MiB, InMemory(b"more")), Commit())
+    assert sum("x-amz-copy-source" in request.headers for request in wire.requests[asked:]) == refused
+
+
+async def test_a_copy_that_is_not_one_is_refused(wire: Wire) -> None:
+    """A service that takes it for a PUT without a body must not have its source deleted afterwards."""
+    wire.script = lambda request: Reply(200, b"", HEADERS)
+    async with opened(wire) as store:
+        await store.put(K, b"data")
+        with pytest.raises(Unsupported, match="0 bytes"):
+            await store.copy(K, Key("target"), if_match=ETag("e"))
+
+
+def named_by_its_bytes(size: int, commit_id: str = "mine") -> Reply:
+    headers = {**HEADERS, "ETag": '"bytes"', "Content-Length": str(size), "x-amz-meta-s3mount-commit": commit_id}
+    return Reply(200, b"", headers)
+
+
+async def test_an_object_is_called_as_it_is_from_then_on_not_as_its_completion_says(wire: Wire) -> None:
+    """Regression: behind `rclone serve s3` a mount took what it had uploaded for somebody else's."""
+    wire.script = lambda request: named_by_its_bytes(17 * MiB) if request.method == "HEAD" else ok(request)
+    async with opened(wire) as store:
+        for _ in range(2):
+            info = await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(commit_id="mine"))
+            assert (info.etag, wire.requests[-1].method) == ("bytes", "HEAD")
+        wire.script = lambda request: named_by_its_bytes(MiB) if request.method == "HEAD" else ok(request)
+        with pytest.raises(InvalidPart, match="were sent"):
+            await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(commit_id="mine"))
+        wire.script = lambda request: named_by_its_bytes(MiB, "another's") if request.method == "HEAD" else ok(request)
+        assert (await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(commit_id="mine"))).etag == "m"
+
+
+async def test_a_service_that_calls_objects_alike_is_looked_at_once(wire: Wire) -> None:
+    same = replace(named_by_its_bytes(17 * MiB), headers={**named_by_its_bytes(17 * MiB).headers, "ETag": '"m"'})
+    wire.script = lambda request: same if request.method == "HEAD" else ok(request)
+    async with opened(wire) as store:
+        for _ in range(2):
+            await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(commit_id="mine"))
+        assert store.statistics() == {"lacks": []}
+    assert sum(request.method == "HEAD" for request in wire.requests) == 1
 
 
 async def test_an_upload_that_fails_is_aborted(wire: Wire) -> None:

@@ -27,6 +27,7 @@ from s3mount.store.api import Commit
 from s3mount.store.rules import changed, exists
 from s3mount.store.s3.conditions import DELETE_S, NO_VERSION, is_known
 from s3mount.store.s3.headers import info_of
+from s3mount.store.s3.lacks import Lack, Lacks
 from s3mount.store.s3.reading import Reading
 from s3mount.store.s3.requests import Requests
 
@@ -39,9 +40,10 @@ logger = logging.getLogger(__name__)
 class Copying:
     """Of one bucket; *endpoint*: the service's URL."""
 
-    def __init__(self, requests: Requests, reading: Reading, *, endpoint: str) -> None:
+    def __init__(self, requests: Requests, reading: Reading, lacks: Lacks, *, endpoint: str) -> None:
         self._requests = requests
         self._reading = reading
+        self._lacks = lacks
         self._judges = True if is_known(endpoint) else None
         self._asking = trio.Lock()
 
@@ -89,7 +91,7 @@ class Copying:
             logger.debug("Whether conditions of copies are judged could not be found out: %s", error)
             return None
         await self._forget(probe)
-        logger.info("The service reads over conditions of copies: what they are to is looked at instead")
+        self._lacks.learn(Lack.COPY_CONDITIONS)
         return False
 
     async def _forget(self, probe: Key) -> None:

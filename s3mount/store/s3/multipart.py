@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from s3mount.errors import InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, S3MountError, TimedOut
+from s3mount.errors import InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, S3MountError, TimedOut, Unsupported
 from s3mount.model import ByteRange, Key, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit
 from s3mount.store.rules import changed, require_key
@@ -32,6 +32,7 @@ from s3mount.store.s3.leftover import Leftover
 from s3mount.store.s3.reading import KEY_BYTES
 from s3mount.store.s3.replies import committed, etag_of, require_part, said_at, uploads_of
 from s3mount.store.s3.requests import Requests
+from s3mount.store.s3.settled import Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ class _Under:
 class Multipart:
     """Uploads of one bucket; *ledger* has them written down."""
 
-    def __init__(self, requests: Requests, checksums: Checksums, ledger: Ledger) -> None:
+    def __init__(self, requests: Requests, checksums: Checksums, ledger: Ledger, settled: Settled) -> None:
         self._requests = requests
+        self._settled = settled
         self._checksums = checksums
         self._ledger = ledger
         self._leftover = Leftover(requests.client, requests.bucket, ledger)
@@ -91,14 +93,19 @@ class Multipart:
         return Part(number, len(body), etag_of(answer))
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
-        """A part from the bytes *span* of *source*, which do not pass through here. Raises PreconditionFailed, NoSuchUpload."""
+        """A part from the bytes *span* of *source*, which do not pass through here. Raises PreconditionFailed, NoSuchUpload, Unsupported.
+
+        A service that has no such request takes it for one with a part without bytes, and says that it has that.
+        """
         require_part(number)
         wanted = f"bytes={span.start}-{span.stop - 1}"
         try:
             answer = await self._part("upload_part_copy", upload, number, **self._requests.source(source), CopySourceRange=wanted)
         except NotFound:
             raise changed(source.key) from None
-        return Part(number, span.length, etag_of(answer.get("CopyPartResult", {})))
+        if not answer.get("CopyPartResult"):
+            raise Unsupported("The store took a copy of a part for a part without bytes.")
+        return Part(number, span.length, etag_of(answer["CopyPartResult"]))
 
     async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
         asked = self._requests.asked(upload.key, mutates=True)
@@ -120,7 +127,7 @@ class Multipart:
             # S3 has it that an upload which met another writer at its completion cannot be completed any more.
             raise NoSuchUpload(f"The upload of {upload.key!r} met another writer, and is over.") from error
         self._over(upload)
-        return committed(upload.key, sum(part.size for part in parts), answer, under.commit)
+        return await self._settled.of(committed(upload.key, sum(part.size for part in parts), answer, under.commit), answer)
 
     async def abort(self, upload: Upload) -> None:
         """As `ObjectStore.abort_upload`."""

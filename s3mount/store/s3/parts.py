@@ -48,10 +48,10 @@ def least(size: int) -> int:
     return max(MIN_PART, -(-size // (PARTS - 1)))
 
 
-def cut(content: Content) -> list[Cut]:
-    """The parts of *content*, in order."""
+def cut(content: Content, *, copies: bool = True) -> list[Cut]:
+    """The parts of *content*, in order; *copies*: whether the service can make some of what is kept."""
     minimum = least(content.size)
-    kept = list(_kept_runs(content, minimum))
+    kept = list(_kept_runs(content, minimum)) if copies else []
     cuts: list[Cut] = []
     at = 0
     while at < content.size:

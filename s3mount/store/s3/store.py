@@ -52,6 +52,7 @@ from s3mount.store.s3.client import Answer, Client, open_client
 from s3mount.store.s3.copying import Copying
 from s3mount.store.s3.headers import CONTENT_HEADERS, info_of
 from s3mount.store.s3.inheriting import Inheriting
+from s3mount.store.s3.lacks import Lack, Lacks
 from s3mount.store.s3.lean.lane import Lane
 from s3mount.store.s3.made import Made
 from s3mount.store.s3.multipart import Multipart
@@ -59,6 +60,7 @@ from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.reading import KEY_BYTES, Reading, S3Pin, VersionPin, find
 from s3mount.store.s3.replies import commit_id_of, commit_of, committed, copied, fits_xml, given
 from s3mount.store.s3.requests import Requests, unusual
+from s3mount.store.s3.settled import Settled
 from s3mount.store.s3.together import together
 from s3mount.store.s3.uploading import Uploading
 from s3mount.store.wrap.base import Op
@@ -110,14 +112,18 @@ class S3Store:
         self._made = Made()
         self._inheriting = Inheriting(self._reading.head, partial(describing.tags, client, bucket), self._made)
         self._keeping: set[str] = set()
-        self._deletes_many = True
-        self._multipart = Multipart(self._requests, self._checksums, Ledger(begun))
-        self._copying = Copying(self._requests, self._reading, endpoint=client.endpoint)
+        self._lacks = Lacks()
+        settled = Settled(self._reading.head, self._lacks, endpoint=client.endpoint)
+        self._multipart = Multipart(self._requests, self._checksums, Ledger(begun), settled)
+        self._copying = Copying(self._requests, self._reading, self._lacks, endpoint=client.endpoint)
         self._patient = Retrying(self, policy)
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
 
     def __repr__(self) -> str:
         return f"<S3Store {self.bucket!r} at {self.client.endpoint}>"
+
+    def statistics(self) -> dict[str, object]:
+        return {"lacks": self._lacks.told()}
 
     async def prepare(self) -> None:
         """Do beforehand what the first request would otherwise wait for: its address, its signature, its connection. Never fails."""
@@ -242,9 +248,9 @@ class S3Store:
             raise ValueError(f"{len(keys)} keys at once; {DELETE_KEYS} is the limit")
         for key in keys:
             self._made.forget(key)
-        many = [key for key in keys if fits_xml(key)] if self._deletes_many else []
+        many = [] if Lack.MANY_DELETES in self._lacks else [key for key in keys if fits_xml(key)]
         failures = list(await self._delete_together(many)) if many else []
-        single = set(keys) - set(many) if self._deletes_many else set(keys)
+        single = set(keys) if Lack.MANY_DELETES in self._lacks else set(keys) - set(many)
         return failures + [failure for failure in await self._delete_singly(sorted(single)) if failure]
 
     async def _delete_together(self, keys: Sequence[Key]) -> Sequence[Failure]:
@@ -255,7 +261,7 @@ class S3Store:
             if not (type(error) is StoreError or isinstance(error, Unsupported)):
                 raise
             # Some services have no such request, or want an MD5 with it that others refuse.
-            self._deletes_many = False
+            self._lacks.learn(Lack.MANY_DELETES, error)
             return []
         return [self._undeleted(entry) for entry in answer.get("Errors", ()) if entry.get("Code") != "NoSuchKey"]
 
@@ -295,9 +301,16 @@ class S3Store:
             "copy_object", target, aim, **self._requests.source(source), **conditions, **asked, **described
         )
         if "ETag" not in answer.get("CopyObjectResult", {}):
-            return await self.head(target)
+            return await self._seen_as_copied(source, target)
         info = copied(source, target, answer, commit)
         return info if more else self._made.note(info)
+
+    async def _seen_as_copied(self, source: ObjectInfo, target: Key) -> ObjectInfo:
+        """What is at *target* where the service does not say what it has made. Raises Unsupported where that is no copy."""
+        info = await self.head(target)
+        if info.size != source.size:
+            raise Unsupported(f"The store was to copy {source.key!r} to {target!r}, and made something of {info.size} bytes there.")
+        return info
 
     # -- names ------------------------------------------------------------------------
 
@@ -335,7 +348,16 @@ class S3Store:
         return await self._multipart.put_part(upload, number, data)
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
-        return await self._multipart.copy_part(upload, number, source=source, span=span)
+        try:
+            return await self._multipart.copy_part(upload, number, source=source, span=span)
+        except Unsupported as error:
+            self._lacks.learn(Lack.PART_COPY, error)
+            self.capabilities = replace(self.capabilities, part_copy=False)
+            raise
+        except StoreError as error:
+            if type(error) is StoreError:  # a refusal of this copy, for a reason that only the service knows
+                raise Unsupported(str(error)) from error
+            raise
 
     async def complete_upload(self, upload: Upload, parts: Sequence[Part]) -> ObjectInfo:
         info = await self._multipart.complete(upload, parts)
@@ -355,7 +377,7 @@ class S3Store:
         return await self._multipart.under_way()
 
     async def _copy_part_patiently(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
-        copy = partial(self._multipart.copy_part, upload, number, source=source, span=span)
+        copy = partial(self.copy_part, upload, number, source=source, span=span)
         return await self._patient.around(Op("put_part", upload.key), copy)
 
     async def sweep(self) -> int:

@@ -6,6 +6,7 @@ Must not know: what conditions and metadata mean, how a request is made or repea
     adopt -- up to PUT_BYTES --> gather -> put
           -- beyond ----------> create -> parts, PARTS_AT_ONCE at a time -> complete
                                     \\--- any failure, or a cancellation ---> abort (shielded, at most ABORT_S)
+                                                 the service copies no parts ---> once more, all parts read and sent
 
 U1  Bytes that are kept of the base come from that version or not at all: they are read, or copied by the service, under its ETag.
 U2  All parts in memory, of all uploads together, take at most `Budget` bytes (one part that is larger goes alone).
@@ -17,14 +18,14 @@ U4  An upload that is not completed is aborted. Where even that fails its parts 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 
 import trio
 
-from s3mount.errors import NoSuchUpload, NotFound, StoreError
+from s3mount.errors import NoSuchUpload, NotFound, StoreError, Unsupported
 from s3mount.model import ByteRange, Content, Hole, Kept, Key, MiB, ObjectInfo, Part, Piece, Staged, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.rules import changed
@@ -52,9 +53,6 @@ class PartCopy(Protocol):
     """Have the service make a part of a source's bytes; PreconditionFailed where the source is another version."""
 
     def __call__(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Awaitable[Part]: ...
-
-
-PartMaker = Callable[[Upload, int], Awaitable[Part]]
 
 
 class Budget:
@@ -95,25 +93,31 @@ class Uploading:
         if content.size <= PUT_BYTES:
             async with self._budget.holding(content.size):
                 return await self._verbs.put(key, await self._gather(content, 0, content.size), commit)
-        return await self._in_parts(key, commit, [partial(self._part, content, piece) for piece in cut(content)])
+        return await self._in_parts(key, commit, content)
 
     async def copy(self, source: ObjectInfo, target: Key, commit: Commit) -> ObjectInfo:
         """Make *target* what *source* is, whatever its size. Raises PreconditionFailed where that is another version by now."""
         content = Content(source.size, (Kept(0, source.size),), source)
-        return await self._in_parts(target, commit, [partial(self._part, content, piece) for piece in cut(content)])
+        return await self._in_parts(target, commit, content)
 
-    async def _in_parts(self, key: Key, commit: Commit, makers: list[PartMaker]) -> ObjectInfo:
-        """Make the parts of *makers*, in their order, the object; where the upload is ended by somebody else, in a second one."""
+    async def _in_parts(self, key: Key, commit: Commit, content: Content) -> ObjectInfo:
+        """Make *content* the object. A second upload follows where the first is ended by somebody else, or the service copies no parts."""
+        copies = content.base is not None and self._verbs.capabilities.part_copy
         try:
-            return await self._upload(key, commit, makers)
+            return await self._upload(key, commit, content, cut(content, copies=copies))
         except NoSuchUpload as error:
             logger.debug("The upload of %r begins once more: %s", key, error)
-            return await self._upload(key, commit, makers)
+        except Unsupported as error:
+            if not copies:
+                raise
+            logger.info("What is kept of %r is not copied, but read and sent: %s", key, error)
+            copies = False
+        return await self._upload(key, commit, content, cut(content, copies=copies))
 
-    async def _upload(self, key: Key, commit: Commit, makers: list[PartMaker]) -> ObjectInfo:
+    async def _upload(self, key: Key, commit: Commit, content: Content, pieces: Sequence[Cut]) -> ObjectInfo:
         upload = await self._verbs.create_upload(key, commit)
         try:
-            jobs = [partial(make, upload, number) for number, make in enumerate(makers, start=1)]
+            jobs = [partial(self._part, content, piece, upload, number) for number, piece in enumerate(pieces, start=1)]
             parts = await together(jobs, at_once=PARTS_AT_ONCE)
             return await self._verbs.complete_upload(upload, parts)
         except BaseException:
