@@ -40,8 +40,10 @@ check: setup-test ## format, lint, types, import arrows, fast tests: under a min
 check-types: setup-test
 	$(RUN) -m mypy $(PYTHON_FILES)
 
+# Without faulthandler's watch, which is a thread begun and ended for each test; pytest-timeout ends what hangs.
 check-tests: setup-test
-	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" --hypothesis-profile=fast $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
+	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" --hypothesis-profile=fast -o faulthandler_timeout=0 \
+	  $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
 
 fmt: setup-test ## format the code and mend what ruff can mend
 	$(RUN) -m ruff format $(PYTHON_FILES)

@@ -181,6 +181,7 @@ async def test_the_first_bytes_of_a_block_are_read_before_its_last_are_there(aut
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_a_closed_pin_takes_back_what_was_fetched_ahead_for_it(autojump_clock: MockClock) -> None:
     remote = await remote_of({"a": pattern(48 * MiB)})
     blocks = rig(remote, memory=512 * MiB)

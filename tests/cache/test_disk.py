@@ -60,6 +60,7 @@ async def test_after_a_remount_nothing_is_fetched_again(tmp_path: Path) -> None:
     assert remote.bytes_sent == len(data) + len(small)
 
 
+@pytest.mark.slow
 async def test_what_does_not_fit_into_memory_is_read_from_disk_again(tmp_path: Path) -> None:
     data = pattern(16 * MiB)
     remote = await remote_of({"a": data}, latency=0, bandwidth=50e6)
@@ -323,6 +324,7 @@ def test_a_disk_shows_its_state(tmp_path: Path) -> None:
     assert "not in use" in repr(Disk(tmp_path, 1 * MiB, identity="x", background=Background()))
 
 
+@pytest.mark.slow
 def test_after_a_kill_every_piece_that_is_listed_reads_back_whole(tmp_path: Path) -> None:
     script = (
         "import random, sys; from pathlib import Path; from s3mount.cache.segments import SegmentWriter, digest_of\n"

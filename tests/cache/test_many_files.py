@@ -122,6 +122,7 @@ async def test_a_slow_reader_is_not_starved_by_fast_ones(autojump_clock: MockClo
     await blocks.aclose()
 
 
+@pytest.mark.slow
 async def test_readers_side_by_side_get_on_alike(autojump_clock: MockClock) -> None:
     remote = await hollow()
     blocks = Blocks(remote, CacheOptions(memory_limit=128 * MiB))

@@ -140,6 +140,7 @@ def test_an_unwritable_data_folder_is_named(s3mount: Command, tmp_path: Path) ->
     assert "ermission denied" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_full_medium_is_one_sentence(s3mount: Command, bucket: str, data: Path, here: Path) -> None:
     """A limit on the size of files stands in for a full disk: both come as an error of write(2)."""
     (here / "big").write_bytes(bytes(range(256)) * 40_000)

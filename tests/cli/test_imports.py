@@ -31,10 +31,12 @@ def test_a_command_on_a_service_does_without_the_embedded_store() -> None:
     assert not {name for name in found if name.startswith("s3mount.engine.engine")}
 
 
+@pytest.mark.slow
 def test_a_command_on_the_embedded_store_does_without_the_client_of_services() -> None:
     assert not {"aiobotocore", "botocore", "httpx2"} & modules_after("import s3mount.cli.listing, s3mount.engine.engine")
 
 
+@pytest.mark.slow
 def test_the_collector_rests_while_modules_are_imported_and_leaves_them_alone() -> None:
     code = "from s3mount.cli.importing import imported; import gc; imported('s3mount.cli.listing'); assert gc.isenabled()"
     assert "s3mount.cli.listing" in modules_after(f"{code}; assert gc.get_freeze_count()")

@@ -322,6 +322,7 @@ async def test_attributes_ride_with_the_copies(autojump_clock: trio.testing.Mock
         assert (await rig.mount.stat("e/001")).mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 async def test_nobody_waits_for_a_rename_that_is_carried_out(autojump_clock: trio.testing.MockClock) -> None:
     """Many tasks in the same tree, each answer within a second of virtual time, though all copies hang."""
     async with rigged() as rig:
@@ -790,6 +791,7 @@ async def test_a_refusal_of_one_copy_keeps_it_readable_where_it_lies(tmp_path: P
         assert len(files(tmp_path)) == 1
 
 
+@pytest.mark.slow
 async def test_everything_at_once_never_hangs(autojump_clock: trio.testing.MockClock) -> None:
     """Renames back and forth, readers, writers, listings and removals in one tree, with copies that take their time."""
     async with rigged(faults=lambda op: Fault(delay=0.3) if op.verb in ("copy", "delete", "put") else None) as rig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.store.conformance import CHECKS, GATHERED, Check, apply, lacking
 
 ONE_AT_A_TIME = Limits(look=1, read=1, change=1, commit=1, medium=1)
 
-Make = Callable[[Engine], ObjectStore]
+Make = Callable[[Engine, str], ObjectStore]
 
 IN_MEMORY: dict[str, Callable[[], ObjectStore]] = {
     "memory": MemoryStore,
@@ -33,31 +34,52 @@ IN_MEMORY: dict[str, Callable[[], ObjectStore]] = {
 }
 
 ON_DISK: dict[str, Make] = {
-    "local": lambda engine: LocalStore(engine, "bucket"),
-    "local-durable": lambda engine: LocalStore(engine, "bucket", durable=True),
-    "local-wrapped": lambda engine: Traced(Retrying(Limited(LocalStore(engine, "bucket")))),
+    "local": LocalStore,
+    "local-durable": lambda engine, bucket: LocalStore(engine, bucket, durable=True),
+    "local-wrapped": lambda engine, bucket: Traced(Retrying(Limited(LocalStore(engine, bucket)))),
 }
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = Engine.open(tmp_path / "data")
-    engine.create_bucket("bucket")
-    yield engine
-    problems = engine.check()
-    engine.close()
-    assert problems == []
+class Engines:
+    """One for each store, with a bucket for each check: to open, check and close it takes longer than most checks of the suite."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._engines: dict[str, Engine] = {}
+        self._numbers = itertools.count()
+
+    def bucket(self, name: str) -> tuple[Engine, str]:
+        """The engine of the store *name*, and an empty bucket in it."""
+        if name not in self._engines:
+            self._engines[name] = Engine.open(self._folder / name)
+        bucket = f"bucket-{next(self._numbers)}"
+        self._engines[name].create_bucket(bucket)
+        return self._engines[name], bucket
+
+    def close(self) -> list[str]:
+        """What is wrong with any of them."""
+        problems = [f"{name}: {problem}" for name, engine in self._engines.items() for problem in engine.check()]
+        for engine in self._engines.values():
+            engine.close()
+        return problems
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    engines = Engines(tmp_path_factory.mktemp("engines"))
+    yield engines
+    assert engines.close() == []
 
 
 # Nothing in these is new over "local" and all wrappers around memory: they are for `make test`, not for every `make check`.
-QUICK = ("memory", "memory-like-s3", "all-wrappers", "local")
+QUICK = ("memory", "all-wrappers", "local")
 SLOW = tuple(name for name in (*IN_MEMORY, *ON_DISK) if name not in QUICK)
 
 
 @pytest.fixture(params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[ObjectStore]:
+async def store(request: pytest.FixtureRequest, engines: Engines) -> AsyncIterator[ObjectStore]:
     name = request.param
-    store = IN_MEMORY[name]() if name in IN_MEMORY else ON_DISK[name](request.getfixturevalue("engine"))
+    store = IN_MEMORY[name]() if name in IN_MEMORY else ON_DISK[name](*engines.bucket(name))
     yield store
     await store.aclose()
 
@@ -73,10 +95,11 @@ def test_memory_and_local_stores_skip_nothing(can: Capabilities) -> None:
     assert [check.name for check in CHECKS if set(lacking(check, can)) - {"early_parts"}] == []
 
 
-async def test_the_stores_have_the_capabilities_that_are_said_to_skip_nothing(engine: Engine) -> None:
+async def test_the_stores_have_the_capabilities_that_are_said_to_skip_nothing(engines: Engines) -> None:
+    engine, bucket = engines.bucket("local")
     assert MemoryStore().capabilities == EVERYTHING
-    assert LocalStore(engine, "bucket").capabilities == replace(EVERYTHING, durable=False, changes=True)
-    assert LocalStore(engine, "bucket", durable=True).capabilities == replace(EVERYTHING, durable=True, changes=True)
+    assert LocalStore(engine, bucket).capabilities == replace(EVERYTHING, durable=False, changes=True)
+    assert LocalStore(engine, bucket, durable=True).capabilities == replace(EVERYTHING, durable=True, changes=True)
 
 
 def test_every_capability_that_a_check_asks_for_is_asked_for_by_its_name() -> None:

@@ -197,8 +197,18 @@ def imports_of(name: str) -> tuple[Import, ...]:
     return tuple(imports_in(name, tree_of(name), modules().keys()))
 
 
+def statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Each statement of *tree*, and what holds some; expressions hold none, and are most of a tree."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        yield (node := todo.pop())
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            below = getattr(node, field, ())
+            todo += below if isinstance(below, list) else ()
+
+
 def imports_in(name: str, tree: ast.Module, known: Set[str]) -> Iterator[Import]:
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.Import):
             yield from (Import(name, alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -129,9 +129,14 @@ def test_every_entry_point_names_a_function_that_exists(name: str, target: str) 
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
 
 
+def docstring(source: str) -> str:
+    """That of the module: what stands between its first triple quotes, if it begins with them."""
+    return source.split('"""', 2)[1] if source.startswith(('"""', 'r"""')) else ""
+
+
 def test_every_module_opens_with_what_it_owns_and_must_not_know() -> None:
     for path in (path for path in sources() if path.suffix == ".py" and path.is_relative_to(ROOT / "s3mount")):
-        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        text = docstring(path.read_text())
         if path.name not in {"__init__.py", "__main__.py"}:
             assert "Owns:" in text, f"{path.relative_to(ROOT)} does not say what it owns"
             assert "Must not know:" in text, f"{path.relative_to(ROOT)} does not say what it must not know"

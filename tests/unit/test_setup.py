@@ -54,6 +54,7 @@ class Machine:
         )
 
 
+@pytest.mark.slow
 def test_with_everything_there_nobody_is_asked(tmp_path: Path) -> None:
     machine = Machine(tmp_path, user=1000)
     for name in ("fusermount3", "pkg-config", "cc"):
@@ -82,6 +83,7 @@ def test_an_ordinary_user_is_told_in_one_sentence_what_root_must_install(tmp_pat
     assert done.stderr == f"setup: some system packages are missing; as root run '{command}', then try again.\n"
 
 
+@pytest.mark.slow
 def test_root_installs_what_is_missing_through_apt(tmp_path: Path) -> None:
     machine = Machine(tmp_path, user=0)
     machine.stub("pkg-config")
@@ -92,6 +94,7 @@ def test_root_installs_what_is_missing_through_apt(tmp_path: Path) -> None:
     assert (machine.bin / "asked").read_text() == "install -y -q --no-install-recommends fuse3 gcc libc6-dev\n"
 
 
+@pytest.mark.slow
 def test_a_sudo_that_asks_for_no_password_will_do_and_lists_are_fetched_when_they_are_stale(tmp_path: Path) -> None:
     machine = Machine(tmp_path, user=1000)
     machine.stub("pkg-config")

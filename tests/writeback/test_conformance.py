@@ -28,6 +28,8 @@ async def store(tmp_path: Path) -> AsyncIterator[WriteBack]:
     await store.aclose()
 
 
+# A journal for each check is more than `make check` has time for.
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 async def test_conformance(check: Check, clock: MockClock, store: WriteBack) -> None:
     await apply(check, store)

@@ -92,6 +92,7 @@ async def test_while_the_store_is_away_one_waits_for_it_and_not_beyond_the_mount
     assert list((tmp_path / "j" / "bodies").iterdir()) != []
 
 
+@pytest.mark.slow
 async def test_where_much_waits_nobody_looks_through_all_of_it_for_each_file(
     clock: MockClock, tmp_path: Path, bucket: MemoryStore, plan: Counting
 ) -> None:

@@ -217,6 +217,7 @@ def test_the_store_may_date_a_commit_of_this_mount_a_little_earlier() -> None:
     assert records.held([replace(LISTED, mtime_ns=LISTED.mtime_ns - 9 * 10**9)]) == {}
 
 
+@pytest.mark.slow
 async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump_clock: MockClock) -> None:
     async with remembering([f"d/f{n:03}" for n in range(1000)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
         began = trio.current_time()

@@ -77,6 +77,7 @@ async def test_what_was_not_received_to_its_end_is_not_kept() -> None:
         pool.close()
 
 
+@pytest.mark.slow
 async def test_a_server_that_ends_tls_in_good_order_is_seen_to_be_gone(tmp_path: Path) -> None:
     """Regression: its last words were taken for a session ticket, so a change was sent to nobody, and its outcome was unknown."""
     certificate, key = make_certificate(tmp_path)
