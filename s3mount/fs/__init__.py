@@ -9,7 +9,7 @@ attrs        attributes in metadata (pure);  content_types: what a name promises
 listing      pages of a listing to entries (pure)
 inodes       numbers, lookup counts, which key names which inode; nothing awaits;  occupied: directories that must stay known
 live         what an inode carries while somebody holds it
-volume       what all share: store, table, gate, and what only this mount knows
+volume       what all share: store, table, gate, and what only this mount knows;  implied: directories that no key may stand for (pure)
 gate         keeps commits off names that move; tells answers that came too late
 namespace    looking: name -> object -> inode -> stat
 files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company

@@ -13,6 +13,7 @@ page's entries, eight bytes for each entry told (a hash of its name), and a mark
 
 D1  An entry that was there all the time is told exactly once between position 0 and the end, whatever pages and seeks there are.
 D2  What is told was there when it was told: an entry whose key this mount changed after the page was asked for is looked up again.
+D3  The store may have listed a page before or after what this mount did meanwhile: what this mount alone knew at either time is added.
 """
 
 from __future__ import annotations
@@ -192,10 +193,12 @@ class Directories:
     async def _page(self, handle: DirHandle, after: str) -> tuple[Page, Extras] | None:
         """None where the directory moved meanwhile: nobody can tell whether the store listed it before or after."""
         volume, stem, then = self._volume, handle.stem, self._volume.changes.now
-        extras = Extras(volume.fresh_in(stem), tuple(volume.kept.directly_in(stem)))
+        files, kept = volume.fresh_in(stem), volume.kept.directly_in(stem)
         page = await volume.store.list(stem, delimiter="/", after=after)
         await volume.gate.wait_back(stem)
-        return None if handle.inode.key != stem or volume.changes.since(stem, then) else (page, extras)
+        if handle.inode.key != stem or volume.changes.since(stem, then):
+            return None
+        return page, Extras(files, tuple(dict.fromkeys([*kept, *volume.kept.directly_in(stem)])))
 
     # -- one entry --------------------------------------------------------------------
 

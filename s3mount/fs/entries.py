@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from s3mount.errors import (
     AlreadyExists,
@@ -25,6 +26,7 @@ from s3mount.errors import (
     NotPermitted,
     PreconditionFailed,
     Stale,
+    StoreError,
 )
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
 from s3mount.fs.content_types import content_type_of
@@ -233,16 +235,19 @@ class Entries:
         """Raises NoEntry, IsADirectory."""
         self._volume.require_writable()
         async with self._volume.gate.moving(lambda: (self.key_of(directory, name),)):
-            inode = self._namespace.sure_of(directory, name)
-            if inode is None or not await self._remove_sure(inode):
-                sight = await self._namespace.see_moving(directory, name)
-                if sight.directory:
-                    raise IsADirectory("That is a directory.")
-                if not sight.exists:
-                    raise NoEntry("There is no such name.")
-                await self.remove_file(sight)
-            self._volume.touch(directory)
-            await self.keep(directory)
+            with self._volume.kept.holding(directory.key):
+                inode = self._namespace.sure_of(directory, name)
+                if inode is None or not await self._remove_sure(inode):
+                    await self._remove_seen(await self._namespace.see_moving(directory, name))
+                self._volume.touch(directory)
+                await self.keep(directory)
+
+    async def _remove_seen(self, sight: Sight) -> None:
+        if sight.directory:
+            raise IsADirectory("That is a directory.")
+        if not sight.exists:
+            raise NoEntry("There is no such name.")
+        await self.remove_file(sight)
 
     async def _remove_sure(self, inode: FileInode) -> bool:
         """Remove the version of *inode* that was seen; False where it is another one by now."""
@@ -291,18 +296,22 @@ class Entries:
         """Raises NoEntry, NotADirectory; NotEmpty, asked of the store and not only of what we know."""
         self._volume.require_writable()
         async with self._volume.gate.moving(lambda: (self.key_of(directory, name) + "/",)):
-            sight = await self._namespace.see_moving(directory, name)
-            if sight.is_file:
-                raise NotADirectory("That is not a directory.")
-            if not sight.exists:
-                raise NoEntry("There is no such name.")
-            if sight.kind is Kind.CONTINUED:
-                raise NotEmpty("The directory holds the tails of long keys.")
-            await self.require_empty(sight.stem)
-            await self._store.delete(Key(sight.stem))
-            self.removed_directory(sight.stem)
-            self._volume.touch(directory)
-            await self.keep(directory)
+            with self._volume.kept.holding(directory.key):
+                sight = await self._namespace.see_moving(directory, name)
+                await self._remove_directory(sight)
+                self._volume.touch(directory)
+                await self.keep(directory)
+
+    async def _remove_directory(self, sight: Sight) -> None:
+        if sight.is_file:
+            raise NotADirectory("That is not a directory.")
+        if not sight.exists:
+            raise NoEntry("There is no such name.")
+        if sight.kind is Kind.CONTINUED:
+            raise NotEmpty("The directory holds the tails of long keys.")
+        await self.require_empty(sight.stem)
+        await self._store.delete(Key(sight.stem))
+        self.removed_directory(sight.stem)
 
     async def require_empty(self, stem: str) -> None:
         page = await self._store.list(stem, limit=2)
@@ -320,13 +329,19 @@ class Entries:
         self._volume.mutated(stem[:-1])
 
     async def keep(self, directory: DirInode) -> None:
-        """An entry went: where no key says any more that *directory* is there, this mount does."""
+        """An entry went: where no key says any more that *directory* is there, this mount does; so too where the store does not answer.
+
+        For whoever has held it since before the entry went (see implied).
+        """
         stem, volume = directory.key, self._volume
-        if directory is volume.root or directory.gone or stem in volume.kept:
+        if directory is volume.root or directory.gone or volume.kept.lastingly(stem):
             return
         if directory.marked and (not volume.can.cheap_metadata or self._namespace.is_fresh(directory)):
             return
         if not stem.endswith("/"):
             return
-        if not (await self._store.find(stem[:-1])).is_directory and not directory.gone:
+        there = False
+        with suppress(StoreError):
+            there = (await self._store.find(stem[:-1])).is_directory
+        if not there and not directory.gone:
             volume.kept.add(directory.key)

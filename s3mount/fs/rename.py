@@ -94,19 +94,23 @@ class Renames:
         if flags & EXCHANGE:
             await self._make_markers(source, target)
         async with self._volume.gate.moving(lambda: self._names(source, target)):
-            await self._clear(source, target)
-            before = await self._namespace.see_moving(source.directory, source.name)
-            after = await self._namespace.see_moving(target.directory, target.name)
-            self._require_possible(before, after)
-            if flags & EXCHANGE:
-                await self._exchange(before, after)
-            elif before.directory:
-                await self._move_directory(before, after, replace=not flags & NOREPLACE)
-            else:
-                await self._move_file(before, after, replace=not flags & NOREPLACE)
-            for directory in {source.directory, target.directory}:
-                self._volume.touch(directory)
-            await self._entries.keep(source.directory)
+            with self._volume.kept.holding(source.directory.key):
+                await self._rename(source, target, flags=flags)
+                for directory in {source.directory, target.directory}:
+                    self._volume.touch(directory)
+                await self._entries.keep(source.directory)
+
+    async def _rename(self, source: End, target: End, *, flags: int) -> None:
+        await self._clear(source, target)
+        before = await self._namespace.see_moving(source.directory, source.name)
+        after = await self._namespace.see_moving(target.directory, target.name)
+        self._require_possible(before, after)
+        if flags & EXCHANGE:
+            await self._exchange(before, after)
+        elif before.directory:
+            await self._move_directory(before, after, replace=not flags & NOREPLACE)
+        else:
+            await self._move_file(before, after, replace=not flags & NOREPLACE)
 
     def _names(self, source: End, target: End) -> tuple[str, ...]:
         keys = {self._entries.key_of(source.directory, source.name), self._entries.key_of(target.directory, target.name)}
@@ -298,6 +302,7 @@ class Renames:
         for info in infos:
             self._volume.require_key(target + info.key[len(source) :])
         if replaced.marker is not None:
+            self._volume.kept.add(target)  # until it is there again, by what is moved to it
             await self._store.delete(Key(target), if_match=replaced.marker.etag if self._volume.can.conditional_put else None)
         if moving is not None and behind:
             await moving.begin(source, target, infos)

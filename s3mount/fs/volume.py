@@ -5,14 +5,14 @@ Must not know: what is done with them.
 
 Only this mount knows of
 - new files that have no object yet (`fresh`, by key): they are looked up, listed and moved like the others;
-- directories whose last key went (`kept`): without a marker nothing in the store says that they are there.
+- directories whose last key went (`kept`): without a marker nothing in the store says that they are there (see implied).
 
 `following`: what others change is heard (see following); else it may go unnoticed for a time-to-live.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from stat import S_IFREG
 
 import trio
@@ -22,6 +22,7 @@ from s3mount.fs.attrs import Attributes, Defaults, decode
 from s3mount.fs.buffers import BufferPool
 from s3mount.fs.early import Uploads
 from s3mount.fs.gate import Changes, Gate
+from s3mount.fs.implied import Kept
 from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
 from s3mount.fs.moving import Moving
 from s3mount.fs.options import FsOptions, Invalidate
@@ -43,7 +44,8 @@ class Volume:
         self.invalidate = invalidate
         self.began_ns = clock_ns()
         self.defaults = Defaults(options.file_mode & ~options.umask, options.dir_mode & ~options.umask, options.uid, options.gid)
-        self.inodes = Inodes(DirInode(ROOT, options.root, self.implied_attributes(), marked=False), limit=options.inode_limit)
+        self._implied = decode(NO_METADATA, directory=True, mtime_ns=self.began_ns, defaults=self.defaults)
+        self.inodes = Inodes(DirInode(ROOT, options.root, self._implied, marked=False), limit=options.inode_limit)
         self.gate = Gate()
         self.changes = Changes()
         self.fresh: dict[str, FileInode] = {}
@@ -89,8 +91,8 @@ class Volume:
     # -- attributes -------------------------------------------------------------------
 
     def implied_attributes(self) -> Attributes:
-        """Of a directory that only keys imply; as old as the mount."""
-        return decode(NO_METADATA, directory=True, mtime_ns=self.began_ns, defaults=self.defaults)
+        """Of a directory that only keys imply; as old as the mount, and one for all."""
+        return self._implied
 
     def directory_attributes(self, marker: ObjectInfo | None) -> Attributes:
         if marker is None:
@@ -125,6 +127,7 @@ class Volume:
     def check(self) -> None:
         if self.moving is not None:
             self.moving.check()
+        self.kept.check()
         for key, inode in self.fresh.items():
             assert inode.key == key, f"fresh {inode}"
             assert inode.live is not None, f"fresh {inode}"
@@ -140,47 +143,6 @@ class Volume:
     def fresh_in(self, stem: str) -> tuple[Key, ...]:
         """Keys of new files directly in *stem*, or in its pseudo-directories."""
         return tuple(Key(key) for key in self.fresh_below(stem) if "/" not in key[len(stem) :])
-
-
-class Kept:
-    """Stems of directories that exist although perhaps no key says so, by the prefix that they lie in."""
-
-    def __init__(self) -> None:
-        self._by_parent: dict[str, set[str]] = {}
-
-    def __contains__(self, stem: str) -> bool:
-        return stem in self._by_parent.get(_parent(stem), ())
-
-    def __iter__(self) -> Iterator[str]:
-        return (stem for stems in list(self._by_parent.values()) for stem in list(stems))
-
-    def add(self, stem: str) -> None:
-        if stem.endswith("/"):
-            self._by_parent.setdefault(_parent(stem), set()).add(stem)
-
-    def discard(self, stem: str) -> None:
-        stems = self._by_parent.get(_parent(stem))
-        if stems is not None:
-            stems.discard(stem)
-            if not stems:
-                del self._by_parent[_parent(stem)]
-
-    def directly_in(self, stem: str) -> Iterable[str]:
-        """Those whose component begins in *stem*, which may be a pseudo-directory's."""
-        prefix = stem[: stem.rfind("/") + 1]
-        return [kept for kept in self._by_parent.get(prefix, ()) if kept.startswith(stem)]
-
-    def move(self, names: Mapping[str, str]) -> None:
-        """Rename stems, and those below them, at once."""
-        moved = {stem: new + stem[len(old) :] for old, new in names.items() for stem in self if stem.startswith(old)}
-        for stem in moved:
-            self.discard(stem)
-        for stem in moved.values():
-            self.add(stem)
-
-
-def _parent(stem: str) -> str:
-    return stem[: stem.rfind("/", 0, len(stem) - 1) + 1]
 
 
 def attr_of(ino: int, attributes: Attributes, *, size: int, nlink: int, lasting: bool = False) -> Attr:

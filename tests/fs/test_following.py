@@ -24,7 +24,7 @@ from s3mount.engine.values import How
 from s3mount.errors import FsError, NoEntry, NotADirectory, Stale, StoreError, Unavailable
 from s3mount.fs.filesystem import Filesystem
 from s3mount.fs.options import FsOptions
-from s3mount.model import Attr, Changed, Found, Key
+from s3mount.model import Attr, Changed, ETag, Found, Key
 from s3mount.store.api import Capabilities
 from s3mount.store.local import LocalStore
 from s3mount.store.memory import MemoryStore
@@ -237,6 +237,31 @@ async def test_a_directory_that_only_keys_made_goes_with_the_last_of_them(pair: 
     assert not await pair.is_there("a")
 
 
+@pytest.mark.parametrize("heard", ["before", "in between", "after"])
+async def test_directories_stay_whenever_it_is_heard_what_made_them(pair: Pair, heard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = pair.fs._volume.store
+    pair.put("a/b/file")
+    directory = (await pair.kernel.stat("a/b")).ino
+    if heard == "before":
+        await pair.hear()
+    await pair.kernel.stat("a/b/file")
+    if heard == "in between":
+        delete = store.delete
+
+        async def delete_and_hear(key: Key, **condition: ETag | None) -> None:
+            await delete(key, **condition)
+            monkeypatch.undo()
+            await pair.hear()
+
+        monkeypatch.setattr(store, "delete", delete_and_hear)
+    await pair.fs.unlink(directory, b"file")
+    if heard == "after":
+        await pair.hear()
+    assert await pair.is_there("a/b")
+    assert await pair.kernel.list("a/b") == []
+    assert await pair.kernel.list("a") == [b"b"]
+
+
 async def test_a_directory_that_comes_takes_the_name_of_a_file(pair: Pair) -> None:
     pair.put("name")
     assert stat.S_ISREG((await pair.kernel.stat("name")).mode)
@@ -422,6 +447,7 @@ NAMES = ("a", "b", "c")
 PATHS = tuple("/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(NAMES, repeat=depth))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_both_do_the_kernel_believes_what_is_true(pair: Pair, seed: int) -> None:
     dice = random.Random(seed)

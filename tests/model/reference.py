@@ -51,7 +51,7 @@ class Reference:
     # -- looking ----------------------------------------------------------------------
 
     def is_directory(self, path: str) -> bool:
-        return not path or path + "/" in self.kept or any(key.startswith(path + "/") for key in self.objects)
+        return not path or any(key.startswith(path + "/") for key in {*self.objects, *self.kept})
 
     def is_shadow(self, path: str) -> bool:
         """Whether *path* is the second name of a file, the one it is listed under while a directory shadows it."""
