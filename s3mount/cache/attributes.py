@@ -55,8 +55,8 @@ class Attributes(Protocol):
         ...
 
     @abstractmethod
-    def shown(self, info: ObjectInfo) -> ObjectInfo:
-        """*info*, which this mount has just made or HEAD has just told, as it is shown."""
+    def shown(self, info: ObjectInfo, *, lasting: bool = True) -> ObjectInfo:
+        """*info*, which this mount has just made or HEAD has just told, as it is shown; *lasting*: the store calls it so too."""
         ...
 
     async def aclose(self) -> None: ...
@@ -88,7 +88,7 @@ class ListAttributes:
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         pass
 
-    def shown(self, info: ObjectInfo) -> ObjectInfo:
+    def shown(self, info: ObjectInfo, *, lasting: bool = True) -> ObjectInfo:
         if info.metadata is NO_METADATA:
             return info
         return ObjectInfo(
@@ -171,9 +171,9 @@ class FullAttributes:
             return None
         return made if isinstance(made, ObjectInfo) and made.metadata is not None else told
 
-    def shown(self, info: ObjectInfo) -> ObjectInfo:
+    def shown(self, info: ObjectInfo, *, lasting: bool = True) -> ObjectInfo:
         """A version that this mount has made: its record is written now, so that nobody need ask."""
-        if info.metadata is not None:
+        if lasting and info.metadata is not None:
             self._records.put([info], own=True)
         return info
 

@@ -95,6 +95,11 @@ class Filesystem:
         """Whether the store is of this machine, so that most requests are answered without waiting."""
         return self._volume.can.cheap_metadata
 
+    @property
+    def commits_here(self) -> bool:
+        """Whether a close waits for this machine's disk alone, as a rule: the store gets it later."""
+        return self._volume.can.deferred and self._volume.options.sync != "close"
+
     # -- names ------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes, caller: Caller | None = None) -> Attr:

@@ -65,15 +65,16 @@ class Saving:
             await self._over.park()
 
     async def commit(self, inode: FileInode, live: Live) -> None:
-        sent = None
+        sent: tuple[Attributes, Metadata] | None = None
         key = await self._free(inode)
         if inode.standing is Standing.UNLINKED:
             return
 
         def target() -> Target:
             nonlocal sent
-            sent = live.attributes
-            return self.target(inode, live)
+            made = self.target(inode, live)
+            sent = live.attributes, made.commit.metadata
+            return made
 
         live.in_flight += 1
         try:
@@ -85,13 +86,15 @@ class Saving:
             raise
         finally:
             live.in_flight -= 1
-        if live.attributes is sent and sent is not None and info.metadata is not None:
-            self._compare(live, sent, info.metadata)
+        if sent is not None and live.attributes is sent[0] and info.metadata is not None:
+            self._compare(live, *sent, info.metadata)
 
-    def _compare(self, live: Live, sent: Attributes, got: Metadata) -> None:
-        """Whether an object that was to have *sent* has that; the metadata *got* may be those of the beginning of its upload."""
+    def _compare(self, live: Live, sent: Attributes, said: Metadata, got: Metadata) -> None:
+        """Whether an object that was to have *sent*, in the words *said*, has that; the metadata *got* may be those of the beginning of its
+        upload.
+        """
         has = {name: value for name, value in got.items() if name != COMMIT_ID}
-        if has == encode(sent, live.foreign):
+        if has == said:
             live.unsaved = False
             return
         early = decode(got, directory=False, mtime_ns=sent.mtime_ns, defaults=self._volume.defaults)

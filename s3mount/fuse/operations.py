@@ -90,6 +90,11 @@ def reply_errno_of_near_commit(handler: Handler[Args, Answer]) -> Handler[Args, 
     return _guarded(handler, lambda self, work: self.committing(work))
 
 
+def reply_errno_of_close(handler: Handler[Args, Answer]) -> Handler[Args, Answer]:
+    """As `reply_errno_of_near_commit`; nor need one that waits for this machine's disk alone have what costs more than that."""
+    return _guarded(handler, lambda self, work: self.closing(work))
+
+
 def _guarded(handler: Handler[Args, Answer], limited: Callable[[Operations, Any], Awaitable[Answer]]) -> Handler[Args, Answer]:
     name = handler.__name__.lstrip("_")
 
@@ -168,6 +173,7 @@ class Operations(pyfuse3.Operations):
         self.deadlines = deadlines
         self.commits = Bounded(deadlines.commit_s)
         self.committing = partial(within, deadlines.commit_s) if fs.is_near else self.commits.strictly
+        self.closing = self.commits.within if fs.commits_here else self.committing
         self.refusals = Refusals()
         self._fs = fs
         self._nursery = nursery
@@ -300,7 +306,7 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._fs.write(fh, off, buf)
 
-    @reply_errno_of_near_commit
+    @reply_errno_of_close
     async def flush(self, fh: int) -> None:
         await self._fs.flush(fh)
 

@@ -44,6 +44,7 @@ from s3mount.model import (
     Upload,
     VersionPlace,
     Versions,
+    cheap_named_value,
 )
 
 # The metadata name under which a commit's id stays with the object.
@@ -109,7 +110,7 @@ EVERYTHING = Capabilities(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@cheap_named_value
 class Commit:
     """Everything about a new version but its bytes.
 
@@ -251,7 +252,7 @@ class ObjectStore(Protocol):
 
     # -- committing -------------------------------------------------------------------
 
-    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:
+    async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
         """Make *data* the object. Raises AlreadyExists (Absent), PreconditionFailed (Matches), InvalidName, NoSpace, OutcomeUnknown."""
         ...
 
@@ -335,7 +336,7 @@ class ObjectStore(Protocol):
 
     # -- multipart --------------------------------------------------------------------
 
-    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:
+    async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         """Begin; the commit's condition is judged at completion. End it with `complete_upload` or `abort_upload`."""
         ...
 

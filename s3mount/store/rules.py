@@ -26,7 +26,7 @@ def require_key(key: str, limit: int = KEY_BYTES) -> None:
 
 def require_metadata(metadata: Metadata, limit: int) -> None:
     """Raise TooLarge unless names and values take at most *limit* bytes together."""
-    size = sum(len(text.encode()) for pair in metadata.items() for text in pair)
+    size = len("".join([*metadata, *metadata.values()]).encode())
     if size > limit:
         raise TooLarge(f"The metadata of one object takes at most {limit} bytes, not {size}.")
 

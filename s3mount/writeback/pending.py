@@ -118,8 +118,7 @@ class Pending:
         if record.keeps and newest is not None and (record.base is None or record.base.etag != newest.record.etag):
             raise changed(record.key)
         replaced = replaced_by_put(newest, self.chains)
-        now = self._clock_ns()
-        record = replace(record, former=record.former or self._seen(record.key), created_ns=now, updated_ns=now)
+        record = record.entered(former=record.former or self._seen(record.key), now_ns=self._clock_ns())
         if replaced is not None:
             record = over(record, replaced.record)
         await self.enter([Step(record, replaced, due, bodies)], synced=synced)
@@ -200,7 +199,7 @@ class Pending:
         self.refused.pop(step.record.key, None)
         self._noted(trio.current_time())
         data = {} if step.replaced is None else step.replaced.data
-        entry = self._took(Entry(replace(step.record, id=number), step.due, number), step.replaced)
+        entry = self._took(Entry(step.record.numbered(number), step.due, number), step.replaced)
         self.holding.remember(entry, {**data, **step.bodies})
 
     def _noted(self, now: float) -> None:

