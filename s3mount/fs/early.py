@@ -37,7 +37,7 @@ import trio
 from s3mount.errors import InvalidPart, NoSuchUpload, S3MountError, StoreError
 from s3mount.fs.attempt import Aim, Attempt, Phase
 from s3mount.fs.extents import Extents, Kind
-from s3mount.fs.grid import LEAST_PART, PART_BYTES, PARTS, Grid, Plan, Step, is_full
+from s3mount.fs.grid import LEAST_PART, PART_BYTES, PARTS, Grid, Plan, Step, copied_singly, is_full
 from s3mount.fs.layers import Layers
 from s3mount.fs.slots import Slots
 from s3mount.fs.upload import START_PARTS
@@ -54,6 +54,9 @@ PACE_S = 5.0
 ABORT_S = 20.0
 # Parts that the service copies at once, of all uploads together: each takes it seconds, and a connection that whoever looks may need.
 COPIES_AT_ONCE = 16
+# Cells that a commit copies one by one, at least, before an upload is given up for one that copies them together: a few rounds. Beyond
+# that it is worth as many as there are parts that would go again, for one costs about as much as the other.
+FEW_COPIES = 4 * COPIES_AT_ONCE
 
 # The store has another idea of the upload than we: begin again from the staged bytes.
 USELESS = (NoSuchUpload, InvalidPart)
@@ -123,11 +126,13 @@ class Uploads:
         """Memory for one part, with anything in it."""
         if size == PART_BYTES and self._buffers:
             return self._buffers.pop()
+        while self._buffers and self.slots.used + self.kept > self.slots.budget:
+            self._buffers.pop()
         return memoryview(bytearray(size))
 
     def reuse(self, buffer: memoryview) -> None:
-        """*buffer* was sent, and is kept for the next part as long as any is under way."""
-        if len(buffer) == PART_BYTES and self._active:
+        """*buffer* was sent, and is kept for the next part as long as any is under way, and larger parts do not need the memory."""
+        if len(buffer) == PART_BYTES and self._active and self.slots.used + self.kept <= self.slots.budget:
             self._buffers.append(buffer)
 
 
@@ -343,6 +348,8 @@ class EarlyUpload:
         if steps is None:
             return None
         there = attempt.parts.true_parts(table.size)
+        if copied_singly(steps) > max(FEW_COPIES, len(there)):
+            return None
         parts = {step.number: there[step.cell] for step in steps if step.cell in there}
         left = [step for step in steps if step.number not in parts]
         failures: list[S3MountError] = []

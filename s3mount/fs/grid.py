@@ -206,6 +206,18 @@ class Plan:
         return steps if len(steps) <= PARTS else None
 
 
+def copied_singly(steps: Sequence[Step]) -> int:
+    """How many requests less the cells to be copied among *steps* would take where neighbours went together."""
+    copied = [step for step in steps if step.copied and step.cell]
+    together, last = 0, -1
+    room = 0
+    for step in copied:
+        if step.span.start != last or step.span.length > room:
+            together, room = together + 1, COPY_BYTES
+        last, room = step.span.stop, room - step.span.length
+    return len(copied) - together
+
+
 def graded(stop: int) -> Sequence[ByteRange]:
     """0 to *stop*, in parts that are the larger, the farther they are from both ends."""
     left: list[ByteRange] = []

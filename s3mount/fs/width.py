@@ -14,7 +14,8 @@ shortest time that one of them took (TCP Vegas judges packets so):
 
 It begins with `least`, which fills most lines, and adds one with each part that arrives, so that one round later there are twice as many.
 Where the store is far (`answered`), a round is long, and no connection carries much, for what is under way on it is little beside the
-way: there it begins with `most`. Should it be the line that is slow, that is known from the end of the first file on, when few are left.
+way: there it begins with `most`. Should it be the line that is slow, that is known from the end of the first file on, when few are left;
+should it be near, and have answered late for another reason (it asked to slow down), its first part tells.
 
 W1  least <= at_once <= most
 """
@@ -40,6 +41,7 @@ class Width:
     def __init__(self, *, least: int = LEAST, most: int = MOST) -> None:
         self.least, self.most = least, max(least, most)
         self.at_once = least
+        self._is_guess = False
         self._shortest: dict[int, float] = {}
 
     def __repr__(self) -> str:
@@ -49,12 +51,16 @@ class Width:
         """The store took *seconds* to answer where nothing had to be carried."""
         if seconds >= FAR_S and not self._shortest:
             self.at_once = self.most
+            self._is_guess = True
 
     def arrived(self, size: int, seconds: float, *, full: bool) -> None:
         """A part of *size* bytes took *seconds*. *full*: as many were under way as may be, else more would not have helped.
 
         Compared with its like: the sizes of whole parts are powers of two, and few. The last part of a file is like nothing.
         """
+        if self._is_guess and seconds < FAR_S:
+            self.at_once = self.least
+        self._is_guess = False
         if size & (size - 1) or seconds <= 0:
             return
         shortest = self._shortest[size] = min(seconds, self._shortest.get(size, seconds) * FORGETTING)

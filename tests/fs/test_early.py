@@ -17,7 +17,7 @@ from s3mount.errors import AccessDenied, AlreadyExists, NoSuchUpload, OutcomeUnk
 from s3mount.fs import early, grid
 from s3mount.fs.attrs import AttrChange, read_time
 from s3mount.fs.content import FileContent
-from s3mount.fs.early import PACE_S, WAITING_PARTS, Uploads
+from s3mount.fs.early import PACE_S, WAITING_PARTS, EarlyUpload, Uploads
 from s3mount.fs.slots import EACH_BYTES, Slots
 from s3mount.fs.upload import START_PARTS
 from s3mount.fs.width import LEAST, MOST, Width
@@ -218,6 +218,23 @@ async def test_full_parts_of_a_middle_that_is_rewritten_go_while_it_is_written(r
         await rig.leave(content)
 
 
+async def test_an_edit_at_both_ends_of_a_large_object_copies_what_lies_between_in_large_parts(
+    rig: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: each of its cells was copied by itself, up to 5000."""
+    monkeypatch.setattr(early, "FEW_COPIES", 16)
+    data = bytearray(material(32 * PART))
+    async with background(rig):
+        content = await rig.stored(bytes(data))
+        for at in (0, 1, 2, 3, 28, 29, 30, 31):
+            await rewrite(content, data, at * PART, material(PART, at))
+        await rig.parts_arrive(8)
+        await content.commit(rig.target)
+        assert (rig.count("copy_part"), rig.count("adopt"), rig.open_uploads) == (0, 1, 0)
+        assert await rig.object() == data
+        await rig.leave(content)
+
+
 async def test_after_a_commit_in_between_the_next_parts_go_on_top_of_it(rig: Kit) -> None:
     data = material(12 * PART)
     async with background(rig):
@@ -370,7 +387,7 @@ async def test_a_store_that_takes_no_part_twice_is_sent_everything_anew(rig: Kit
     data = bytearray(material(6 * PART))
     async with background(rig):
         content = rig.content()
-        await write_all(content, data)
+        await write_all(content, bytes(data))
         await rig.parts_arrive(6)
         await rewrite(content, data, 100, b"changed")
         rig.script.add("put_part", Fault(before=Unsupported("Injected.")))
@@ -767,6 +784,20 @@ async def test_the_memory_of_parts_goes_when_none_is_under_way_though_the_file_i
         await rig.parts_arrive(6)
         assert uploads.kept == 0
         await rig.leave(content)
+
+
+async def test_memory_of_small_parts_is_not_kept_beside_large_ones(rig: Kit) -> None:
+    uploads = Uploads(rig.store, slots=Slots(Width(least=4, most=4), each=PART))
+    parts = [uploads.buffer(PART) for _ in range(4)]
+    uploads.join(EarlyUpload(uploads, rig.content()._layers, lambda: None, lambda: None))
+    for buffer in parts:
+        uploads.reuse(buffer)
+    assert uploads.kept == 4 * PART
+    uploads.slots.take_nowait(uploads, 2 * PART)
+    assert (len(uploads.buffer(2 * PART)), uploads.kept) == (2 * PART, 2 * PART)
+    uploads.slots.take_nowait(uploads, 2 * PART)
+    uploads.reuse(parts[0])
+    assert (len(uploads.buffer(2 * PART)), uploads.kept) == (2 * PART, 0)
 
 
 async def test_what_a_commit_gives_back_is_for_files_that_are_still_written(rig: Kit) -> None:

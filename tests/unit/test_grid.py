@@ -20,6 +20,7 @@ from s3mount.fs.grid import (
     Grid,
     Plan,
     Step,
+    copied_singly,
     graded,
     is_full,
     is_kept,
@@ -161,6 +162,14 @@ def test_what_lies_behind_what_is_written_is_copied_in_large_parts() -> None:
 def test_between_what_is_written_each_cell_is_copied() -> None:
     table = table_of((0, A), (3 * A, 4 * A), base=4 * A)
     assert sizes(Plan.of(Grid(4 * A), 1, table, 0), table) == [(False, 8), (True, 8), (True, 8), (False, 8)]
+
+
+def test_cells_that_are_copied_one_by_one_count_by_what_they_take_more_than_together() -> None:
+    table = table_of((0, A), (101 * A, 102 * A), base=GiB)
+    steps = Plan.of(Grid(GiB), 1, table, 0).steps(table, 0, copies=True)
+    assert steps is not None
+    assert copied_singly(steps) == 100 - 4  # 32 cells are 256 MiB
+    assert copied_singly(steps[:2] + steps[3:4]) == copied_singly(steps[-1:]) == 0
 
 
 def test_a_header_written_later_is_sent_with_the_little_that_lies_around_it() -> None:

@@ -67,6 +67,15 @@ def test_a_far_store_behind_a_line_that_is_full_gets_fewer_once_that_is_known() 
     assert sent(width, line, 100) == LEAST
 
 
+def test_a_near_store_that_answered_late_for_another_reason_is_known_from_its_first_part() -> None:
+    width = Width()
+    width.answered(2.0)  # it asked to slow down
+    width.arrived(PART, 0.12, full=True)
+    assert width.at_once == LEAST + 1
+    width.answered(2.0)
+    assert width.at_once == LEAST + 1
+
+
 def test_what_parts_have_told_counts_for_more_than_an_answer_that_took_long() -> None:
     width = Width()
     sent(width, shared(0.3, 20e6), 1)
