@@ -190,6 +190,8 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="s3mount-bench-", dir=os.environ.get("BENCH_FOLDER")))
     os.environ.update(own_folders(folder))
     say(f"scale {scale:g}; {LATENCY_S * 1000:.0f} ms to the first byte, {RATE / 1e6:.0f} MB/s per connection")
+    if scale != 1:
+        say("what is to be reached holds for scale 1")
     say("per line: rate, time, CPU and peak memory of the mount, requests")
     mounters = chosen_mounters()
     try:

@@ -286,6 +286,23 @@ def make_tree(run: Run) -> None:
     make_place(run)
 
 
+def make_tree_and_time_the_disk(run: Run) -> None:
+    """With a note of how long the local disk takes for the same files, each with an fsync."""
+    make_tree(run)
+    began = time.perf_counter()
+    for path in sorted((run.folder / "tree").rglob("*.bin")):
+        copy_synced(path, run.folder / "on-disk" / path.relative_to(run.folder))
+    run.notes.append(f"local disk {time.perf_counter() - began:.2f} s")
+
+
+def copy_synced(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        file.write(path.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def copy_small_in(run: Run) -> float:
     """cp -r, and until all is in the bucket."""
     began = time.perf_counter()

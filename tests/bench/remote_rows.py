@@ -122,7 +122,13 @@ ROWS = (
     ),
     Row(6, "cp -r of small files in", "files/s", loads.copy_small_in, verdicts.small_in, prepare=loads.make_tree),
     Row(
-        6, "cp -r of small files in, --write-back", "files/s", loads.copy_small_in, verdicts.small_in_later, LATER, prepare=loads.make_tree
+        6,
+        "cp -r of small files in, --write-back",
+        "files/s",
+        loads.copy_small_in,
+        verdicts.small_in_later,
+        LATER,
+        prepare=loads.make_tree_and_time_the_disk,
     ),
     Row(6, "rm -r", "files/s", loads.remove_tree, verdicts.removed, prepare=loads.fill_place),
     Row(6, "rm -r, --write-back", "files/s", loads.remove_tree, verdicts.removed_later, LATER, prepare=loads.fill_place, ours_only=True),

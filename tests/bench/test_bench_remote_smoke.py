@@ -17,7 +17,7 @@ from tests.bench.remote_rows import ROWS
 from tests.leftovers import FOLDERS
 
 ROOT = Path(__file__).parents[2]
-TITLES = ("sequential read", "cp -r of small files", "ls -l, flat", "cp -r of small files in")
+TITLES = ("sequential read", "cp -r of small files", "ls -l, flat", "cp -r of small files in", "cp -r of small files in, --write-back")
 
 
 @pytest.mark.slow
@@ -30,5 +30,7 @@ def test_a_small_measurement_judges_its_rows(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.bench.bench_remote"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("    -> ") == len(TITLES), done.stdout
+    judged = [line for line in done.stdout.splitlines() if line.startswith("    -> ")]
+    assert len(judged) == len(TITLES), done.stdout
+    assert all("(reach " in line and "reached)" in line for line in judged), done.stdout
     assert not list(tmp_path.iterdir())
