@@ -351,14 +351,11 @@ class FileContent:
         return None
 
     async def _rest_of(self, early: EarlyUpload, sending: Sending) -> list[Part] | None:
-        """None where it had better be sent anew; whether the base is still there is judged by who does that.
-
-        Some services copy no parts, some take none twice.
-        """
+        """None where it had better be sent anew (some services copy no parts, some take none twice), by who judges if the base is there."""
         try:
             return await early.send_rest(sending.layers.table, None if sending.overwrites else self._layers.base)
         except (*GONE, Stale, Unsupported) as error:
-            log.info("Not all parts of %r could go as they were meant to, all of it is sent anew: %s", self._layers.key, error)
+            log.info("Not all parts of %r could go as meant, it is sent anew: %s", early.upload and early.upload.key, error)
             return None
 
     def _aim(self, target: Target, *, edits: bool, commit_id: str = "") -> Aim:
