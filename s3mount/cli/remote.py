@@ -3,7 +3,8 @@
 Owns: the order of the wrappers around S3Store, what a first look may change (the region), the sentence for a missing bucket.
 Must not know: what is done with a store, the embedded store.
 
-    names and attributes -> write-back (if chosen) -> blocks (a mount's) -> Past (where it shows what was) -> Retrying -> Limited -> S3Store
+    names and attributes -> write-back (if chosen) -> blocks (a mount's) -> Past (where it shows what was) -> Retrying -> Limited
+        -> Markers (where the service has none) -> S3Store
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from s3mount.store.s3 import buckets
 from s3mount.store.s3.answers import NotAllowed
 from s3mount.store.s3.client import Client, open_client
 from s3mount.store.s3.conditions import is_known, require_judged
+from s3mount.store.s3.markers import Markers, keeps_markers
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.limited import Limited, Limits
@@ -72,11 +74,12 @@ class Remote:
     async def open(self, url: StoreUrl) -> ObjectStore:
         """The store of *url*'s bucket, after a first look. Raises NoSuchBucket, Misdirected, AccessDenied and others."""
         store = await self._reach(url, self._options)
+        plain: ObjectStore = store
         if self._writes:
-            await self._prepare(store, url)
+            plain = await self._prepare(store, url)
         if self._cache is not None:
             await store.prepare()
-        patient: ObjectStore = Retrying(Limited(store, LIMITS), self._policy)
+        patient: ObjectStore = Retrying(Limited(plain, LIMITS), self._policy)
         identity = f"{store.client.endpoint}/{url.bucket}"
         if self._at_ns is not None:
             patient, identity = Past(patient, self._at_ns), f"{identity}@{self._at_ns}"
@@ -103,16 +106,23 @@ class Remote:
             raise
         return store
 
-    async def _prepare(self, store: S3Store, url: StoreUrl) -> None:
-        """What is looked at before the first write. Raises UsageError."""
+    async def _prepare(self, store: S3Store, url: StoreUrl) -> ObjectStore:
+        """What is looked at before the first write; *store* as it is written to. Raises UsageError.
+
+        A service that judges conditions is a store of objects; one that does not may be a front of something else.
+        """
+        prefix = url.key if not url.key or url.key.endswith("/") else f"{url.key}/"
+        plain: ObjectStore = store
         try:
-            if store.capabilities.conditional_put and not is_known(store.client.endpoint):
-                prefix = url.key if not url.key or url.key.endswith("/") else f"{url.key}/"
+            if not store.capabilities.conditional_put:
+                plain = store if await keeps_markers(store, prefix) else Markers(store)
+            elif not is_known(store.client.endpoint):
                 await require_judged(store, prefix, endpoint=store.client.endpoint)
             await store.sweep()
         except BaseException:
             await _closed(store)
             raise
+        return plain
 
     async def _look(self, client: Client, url: StoreUrl) -> None:
         try:

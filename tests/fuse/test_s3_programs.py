@@ -1,6 +1,6 @@
 """Programs that people use every day, on mounts of s3:// over three servers; after each a new mount that finds the same.
 
-The servers are ours, moto and rclone's. What one lacks stands in `LACKS`, with the reason.
+The servers are ours, moto and rclone's.
 """
 
 from __future__ import annotations
@@ -22,21 +22,6 @@ from tests.s3.services import SERVICES, Service
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
-NO_MARKER = "it makes a file `d` of a directory's marker `d/`, below which there can be nothing"
-LACKS = {
-    "rclone": dict.fromkeys(
-        (
-            "test_cp_keeps_a_tree",
-            "test_tar_packs_and_unpacks",
-            "test_rsync_finds_nothing_to_do_the_second_time",
-            "test_rsync_edits_in_place",
-            "test_git_clones_commits_and_packs",
-            "test_pip_installs_into_an_environment_in_the_mount",
-        ),
-        NO_MARKER,
-    )
-}
-
 
 @pytest.fixture(scope="module", params=("ours", "moto", "rclone"))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Service]]:
@@ -47,9 +32,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def mount(served: tuple[str, Service], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
     """A bucket of its own, mounted with the caches that one gets by default."""
-    name, service = served
-    if reason := LACKS.get(name, {}).get(request.node.originalname):
-        pytest.skip(f"{name}: {reason}")
+    _, service = served
     unconditional = () if service.conditions else ("--last-writer-wins",)
     with remote_mount(tmp_path / "mounted", service.url, bucket_name(request), *unconditional) as mount:
         yield mount
