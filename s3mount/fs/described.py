@@ -95,6 +95,16 @@ class Described:
             return await self._set_version(inode, info, name, value)
 
     async def _set_version(self, inode: FileInode, info: ObjectInfo, name: str, value: str) -> bool:
+        live = inode.live
+        if live is None:
+            return await self._sent(inode, info, name, value)
+        live.in_flight += 1
+        try:
+            return await self._sent(inode, info, name, value)
+        finally:
+            live.in_flight -= 1
+
+    async def _sent(self, inode: FileInode, info: ObjectInfo, name: str, value: str) -> bool:
         with self._volume.gate.using(inode.key):
             former, inode.mtime = info.etag, None
             try:

@@ -209,8 +209,7 @@ class Entries:
         if inode.live is not None and inode.live.fresh:
             await self._files.save(inode)
         gate = self._volume.gate
-        await gate.wait_free(lambda: self.key_of(directory, name))
-        await gate.wait_free(lambda: inode.key)
+        await gate.wait_all_free(lambda: self.key_of(directory, name), lambda: inode.key)
         with gate.using(self.key_of(directory, name), inode.key):
             sight = await self._namespace.see(directory, name)
             self.require_storable(sight, directory=False)

@@ -50,8 +50,13 @@ class Gate:
                 return now
             await self._waiting.park()
 
+    async def wait_all_free(self, *keys: Callable[[], str]) -> None:
+        """Wait until nothing moves any of the keys that *keys* give: while one waits for the last, the first may have begun to move."""
+        while any(covers(name, key()) for key in keys for name in self._moving):
+            await self._waiting.park()
+
     def using(self, *keys: str) -> Use:
-        """Write under *keys*, which `wait_free` gave just now."""
+        """Write under *keys*, which are free: `wait_free` or `wait_all_free` returned just now."""
         return Use(self, keys)
 
     def _use(self, keys: tuple[str, ...]) -> None:
