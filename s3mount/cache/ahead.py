@@ -52,5 +52,9 @@ class ListAhead:
         if first:
             self._walks.visited(table.stem)
 
+    def let_go(self) -> None:
+        """Called now and then: forget what is of no use to a walk that goes on."""
+        self._walks.let_go()
+
     def place(self, table: Table) -> bytes | None:
         return self._scans.place(table)

@@ -118,6 +118,7 @@ class Remembering(Wrapper):
 
     def let_go(self) -> int:
         """Called now and then: forget what nobody has come back to, and what is too old to be told; how many bytes that gives."""
+        self._ahead.let_go()
         return self.tables.let_go(self._listings.is_recent)
 
     async def _warm(self) -> None:
@@ -218,7 +219,8 @@ class Remembering(Wrapper):
             raise
 
     def _made(self, info: ObjectInfo) -> ObjectInfo:
-        shown = self._attributes.shown(info)
+        # What the store gets later, it calls otherwise: see `made`.
+        shown = self._attributes.shown(info, lasting=bool(self.as_stored((info,))))
         self.tables.changed(info.key, shown)
         return shown
 

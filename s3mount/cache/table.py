@@ -283,8 +283,10 @@ class Table:
         return self._drop([leaf for leaf, given in zip(read, before, strict=False) if given < most])
 
     def drop_all(self) -> int:
-        """Forget all but where pages began; how many bytes that gives."""
-        return self._drop(self.leaves)
+        """Forget all but where pages began, which is made anew, or it would keep the memory around it; how many bytes that gives."""
+        given = self._drop(self.leaves)
+        self._former = [bytes(bytearray(place)) for place in self._former]
+        return given
 
     def _drop(self, leaves: Iterable[Leaf]) -> int:
         before = self.cost

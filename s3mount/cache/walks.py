@@ -169,6 +169,12 @@ class Walks:
         elif walk.entered >= ENTERED and walk.ahead:
             self._list_beside(stem, walk)
 
+    def let_go(self) -> None:
+        """Called now and then: forget when directories were entered that nobody is among any more."""
+        for walk in self._walks.values():
+            if walk.pace and not self._fresh(walk.pace[-1]):
+                walk.pace.clear()
+
     # -- flat -----------------------------------------------------------------------------
 
     def _flat_above(self, stem: str) -> str | None:

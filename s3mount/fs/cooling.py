@@ -4,8 +4,8 @@ Owns: when that is, and at what pace.
 Must not know: what the kernel keeps, whom it asks.
 
 An inode that the kernel knows costs us half a kilobyte, and a walk leaves as many behind as the table takes. They lie between everything
-else that was made meanwhile, and the few that stay of each stretch of memory keep all of it from the system. (So do Python's lists of free
-tuples and the like, which a full collection empties.)
+else that was made meanwhile, and the few that stay of each stretch of memory keep all of it from the system: what belongs to those is made
+anew at the end (`Inodes.settle`). Python's lists of free tuples and the like do so too; a full collection empties them.
 
     WATCHING --many came, and then hardly any for `quiet_s`--> COOLING --all in line were asked for, or somebody looks--> WATCHING
 
@@ -41,7 +41,9 @@ PASSING = 20
 
 # The kernel forgets 10,000 inodes in some 0.3 s of processor time, half of it ours: so this is a few percent of a core.
 STEP, STEP_S = 500, 0.25
-# Until the kernel has answered all it was asked: ten seconds. What is left by then somebody uses.
+# Directories in line of which what belongs to them is made anew at a time: ten milliseconds.
+SETTLED = 5000
+# Without an answer of the kernel: ten seconds. What it has not forgotten by then somebody uses.
 ANSWERED_STEPS = 40
 
 
@@ -77,10 +79,21 @@ class Cooling:
             await trio.sleep(STEP_S)
             if inodes.looked - looked > PASSING:
                 return
-        for _ in range(ANSWERED_STEPS):
-            if inodes.asked:
-                await trio.sleep(STEP_S)
+        await self._answered()
+        inodes.compact()
+        gc.collect()
+        for _ in range(0, inodes.in_line, SETTLED):
+            inodes.settle(SETTLED)
+            await trio.sleep(STEP_S)
         inodes.compact()
         gc.collect()
         log.debug("Nobody looks: of what the kernel was shown %d inodes are left", len(inodes))
         self._settled = looked
+
+    async def _answered(self) -> None:
+        """Until the kernel has answered all it was asked."""
+        least, steps = self._inodes.asked, 0
+        while self._inodes.asked and steps < ANSWERED_STEPS:
+            await trio.sleep(STEP_S)
+            steps = steps + 1 if self._inodes.asked >= least else 0
+            least = min(least, self._inodes.asked)

@@ -17,6 +17,10 @@ A file inode's standing:
 
 Directories are known by their stem, which ends with "/" unless it is the root of a bucket or a pseudo-directory.
 
+Directories stay when the files that were shown with them go (see cooling). Python gives memory back by the MiB, so that a few hundred bytes
+of a directory in each of them would keep all that the files took. Therefore directories are made many at a time, and what belongs to
+those that stay is made anew afterwards (`settle`), so that it lies together.
+
 Invariants (`check`):
 I1  Every inode is stored under its number; numbers are 1 for the root, else 2 or more.
 I2  A key or stem names at most one file or directory; exactly the NAMED files are named by `key` and `others`.
@@ -30,6 +34,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from typing import ClassVar
 
 from s3mount.errors import Stale
 from s3mount.fs.attrs import Attributes
@@ -38,22 +43,22 @@ from s3mount.model import NUMBER_BITS, ETag, ObjectInfo
 
 ROOT = 1
 
-
 # Of an inode that has no object yet.
 NO_ETAG = ETag("")
 
 # One for all: an empty set of its own costs 216 bytes.
 NO_KEYS: frozenset[str] = frozenset()
 
-
 # How many inodes the kernel is asked to forget before it has forgotten any: the questions wait in a queue, a few hundred bytes each.
 ASKED = 1024
 # For how many we look in vain before we ask for others: four rounds of questions.
 PATIENCE = 4096
 
-
 # Numbers of inodes that are gone, kept until the line of those that may go is made anew: each is 56 bytes between others that stay.
 GONE, GONE_PER = 1024, 16
+
+# Directories that are made at a time: 110 KiB.
+SLAB = 1024
 
 
 class Standing(Enum):
@@ -117,6 +122,13 @@ class DirInode:
 
     __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "seen_s", "touched_ns")
 
+    _blank: ClassVar[list[DirInode]] = []
+
+    def __new__(cls, *_: object, **__: object) -> DirInode:
+        if not cls._blank:
+            cls._blank.extend([object.__new__(cls) for _ in range(SLAB)])
+        return cls._blank.pop()
+
     def __init__(self, ino: int, stem: str, attributes: Attributes, *, marked: bool) -> None:
         self.ino = ino
         self.key = stem
@@ -130,6 +142,15 @@ class DirInode:
 
     def __repr__(self) -> str:
         return f"<DirInode {self.ino} {self.key!r} lookups={self.lookups}{' gone' if self.gone else ''}>"
+
+    def settle(self) -> tuple[object, ...]:
+        """Make what belongs to it anew, equal to what was there, which is given. (Python copies no number or text unless it has to.)"""
+        former = self.ino, self.key, self.seen_s, (its := self.attributes)
+        self.ino, self.key, self.seen_s = self.ino ^ 0, self.key.encode().decode(), self.seen_s + 0.0
+        if self.marked:
+            atime_ns, mtime_ns, ctime_ns = its.atime_ns ^ 0, its.mtime_ns ^ 0, its.ctime_ns ^ 0
+            self.attributes = Attributes(its.mode, its.uid, its.gid, atime_ns, mtime_ns, ctime_ns, its.rdev, its.xattrs)
+        return former
 
 
 Inode = FileInode | DirInode
@@ -151,6 +172,7 @@ class Inodes:
         self._clock: deque[int] = deque()
         self._asked: set[int] = set()
         self._patience = PATIENCE
+        self._former: list[object] = []
         self.on_displaced: Callable[[FileInode, str], None] | None = None
         self._store(root)
         self._directories[root.key] = root
@@ -299,10 +321,25 @@ class Inodes:
             self._asked.clear()
         return True
 
+    def settle(self, among: int) -> None:
+        """After many have gone: of the next *among* in line, make what belongs to directories anew.
+
+        `compact` comes before that, and after it: while room is given back, what is new would lie where that was.
+        """
+        for _ in range(min(among, len(self._clock))):
+            ino = self._clock.popleft()
+            inode = self._by_ino.get(ino)
+            if inode is not None:
+                self._clock.append(ino)
+                if isinstance(inode, DirInode):
+                    self._former.append(inode.settle())
+
     def compact(self) -> None:
-        """After many have gone: tables keep the room of their largest time otherwise."""
-        self._by_ino, self._files, self._directories = dict(self._by_ino), dict(self._files), dict(self._directories)
-        self._clock, self._asked = deque(self._by_ino), set(self._asked)
+        """After many have gone: tables keep the room of their largest time otherwise, and of what has settled what it was before."""
+        self._by_ino = {inode.ino: inode for inode in self._by_ino.values()}
+        self._directories = {inode.key: inode for inode in self._directories.values()}
+        self._files = dict(self._files)
+        self._clock, self._asked, self._former = deque(self._by_ino), set(self._asked), []
 
     # -- names of files ---------------------------------------------------------------
 

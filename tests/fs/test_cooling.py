@@ -120,6 +120,17 @@ async def test_what_somebody_has_opened_stays_for_the_sake_of_its_pages(autojump
         await mount.fs.release(held)
 
 
+async def test_tables_are_made_smaller_when_a_slow_kernel_has_answered(autojump_clock: MockClock) -> None:
+    async with walked() as (mount, kernel, _):
+        kernel.wanted = set(kernel.numbers)
+        await kernel.began.wait()
+        while kernel.numbers:
+            await trio.sleep(1)
+            mount.forget(kernel.numbers.popitem()[1])
+        await trio.sleep(4 * STEP_S)
+        assert mount.fs._inodes.in_line == len(mount.fs._inodes) == 2
+
+
 async def test_what_something_is_mounted_on_stays(autojump_clock: MockClock) -> None:
     async with walked() as (_, kernel, _):
         kernel.mounts = {b"d/0005", b"other"}

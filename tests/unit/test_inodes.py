@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,6 +16,7 @@ from s3mount.fs.attrs import Attributes
 from s3mount.fs.inodes import ASKED, ROOT, DirInode, FileInode, Inodes, Standing, fresh_number
 from s3mount.model import ETag, number_of
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 NOBODY = Attributes(0o040755, 0, 0, 0, 0, 0)
 
 
@@ -155,6 +158,33 @@ def test_tables_that_many_have_left_take_less_room() -> None:
     inodes.check()
 
 
+@pytest.mark.slow
+def test_what_stays_of_a_walk_is_made_anew_side_by_side() -> None:
+    """A thousand directories kept as many MiB of Python's memory from the system, with some hundred bytes in each."""
+    said = subprocess.run([sys.executable, "-m", "tests.unit.side_by_side"], capture_output=True, check=True, cwd=REPOSITORY, timeout=60)
+    at_the_end, settled, inodes = map(int, said.stdout.split())
+    assert inodes == 51
+    assert settled <= 9 < at_the_end
+
+
+def test_directories_are_what_they_were_when_they_have_settled() -> None:
+    inodes = table()
+    inode = DirInode(1 << 60, "d/", Attributes(0o040700, 1, 2, 1 << 61, 1 << 62, 1 << 60, 0, {b"user.a": b"b"}), marked=True)
+    inode.seen_s, inode.touched_ns = 7.5, 9
+    inodes.add(inode)
+    inodes.remember(inode)
+    file(inodes, 7, "d/f")
+    before = (inode.ino, inode.key, inode.attributes, inode.marked, inode.seen_s, inode.touched_ns, inode.lookups)
+    ino, attributes = inode.ino, inode.attributes
+    inodes.settle(100)
+    inodes.compact()
+    assert (inode.ino, inode.key, inode.attributes, inode.marked, inode.seen_s, inode.touched_ns, inode.lookups) == before
+    assert inode.ino is not ino
+    assert inode.attributes is not attributes
+    assert inodes.get(ino) is inodes.directory_at("d/") is inode
+    inodes.check()
+
+
 class Table(RuleBasedStateMachine):
     """Any sequence of calls leaves the invariants standing."""
 
@@ -201,6 +231,10 @@ class Table(RuleBasedStateMachine):
             self.inodes.unname(new, links_left=False)
             if self.inodes.file_at(source) is not None:
                 self.inodes.move_files({source: new})
+
+    @rule(among=st.integers(0, 4))
+    def settle(self, among: int) -> None:
+        self.inodes.settle(among)
 
     @rule()
     def compact(self) -> None:

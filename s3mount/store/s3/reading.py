@@ -53,6 +53,12 @@ class Reading:
         if (lane := self._fit()) is not None:
             await lane.prepare()
 
+    def let_go(self) -> None:
+        """Called now and then: see `S3Store.let_go`."""
+        self._tokens.let_go()
+        if self._lane is not None:
+            self._lane.let_go()
+
     async def aclose(self) -> None:
         """Close the lane's connections; idempotent."""
         if self._lane is not None:

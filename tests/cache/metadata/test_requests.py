@@ -266,7 +266,10 @@ async def test_what_nobody_comes_back_to_is_let_go_but_for_where_its_pages_began
         await trio.sleep(40)
         assert not store.let_go()
         assert (before := store.tables.cost) > 2**20
+        (table,) = (table for table in store.tables.all() if table.stem == "flat/")
+        former = {id(place) for place in table._los}
         assert store.let_go() > before - 10_000
+        assert former.isdisjoint(map(id, table.former()))
         slow.taken()
         slow.most = 0
         began = trio.current_time()
@@ -275,6 +278,17 @@ async def test_what_nobody_comes_back_to_is_let_go_but_for_where_its_pages_began
         assert trio.current_time() - began <= 8 * LATENCY
         assert slow.taken()["list"] <= 20 + 5
         store.tables.check()
+
+
+async def test_when_directories_were_entered_is_let_go_when_it_is_long_ago(autojump_clock: MockClock) -> None:
+    async with remembering([f"top/d{d}/f" for d in range(10)], metadata_ttl_s=60.0) as (store, _):
+        assert len([info async for info in walk(store)]) == 10
+        walks = store._ahead._walks._walks
+        store.let_go()
+        assert any(walk.pace for walk in walks.values())
+        await trio.sleep(61)
+        store.let_go()
+        assert not any(walk.pace for walk in walks.values())
 
 
 async def test_what_is_fresh_or_touched_is_not_let_go(autojump_clock: MockClock) -> None:

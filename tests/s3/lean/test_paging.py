@@ -100,6 +100,18 @@ def test_a_token_serves_once_and_old_ones_are_forgotten() -> None:
     assert [tokens.take(Asked(after=name)) for name in "abcc"] == [None, "token-b", "token-c", None]
 
 
+def test_a_token_that_nobody_comes_for_is_forgotten_the_second_time() -> None:
+    tokens = Tokens()
+    tokens.keep(Asked(), "a", "token-a")
+    tokens.let_go()
+    tokens.keep(Asked(), "b", "token-b")
+    tokens.keep(Asked(), "c", "token-c")
+    tokens.let_go()
+    assert [tokens.take(Asked(after=name)) for name in "ab"] == [None, "token-b"]
+    tokens.let_go()
+    assert tokens.take(Asked(after="c")) is None
+
+
 def test_a_listing_that_does_not_get_on_is_an_error_and_no_end() -> None:
     with pytest.raises(Unavailable):
         page_of(Listed((info("j"),), (), "token"), Asked(after="k"), Tokens())

@@ -49,6 +49,19 @@ async def test_a_connection_is_kept_until_it_was_idle_for_too_long(mock_clock: M
         pool.close()
 
 
+async def test_what_was_idle_for_too_long_is_closed_though_nobody_asks(mock_clock: MockClock) -> None:
+    async with scripted() as server:
+        pool = pool_to(server)
+        connection = await use(pool, server)
+        mock_clock.jump(IDLE_S - 1)
+        pool.drop_old()
+        assert connection.fileno >= 0
+        mock_clock.jump(2)
+        pool.drop_old()
+        assert connection.fileno < 0
+        pool.close()
+
+
 async def test_the_last_used_comes_first_and_the_others_grow_old(mock_clock: MockClock) -> None:
     async with scripted() as server:
         pool = pool_to(server)

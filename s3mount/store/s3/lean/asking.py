@@ -101,6 +101,11 @@ class Asking:
         if self.line is not None:
             self.line.pool.close()
 
+    def let_go(self) -> None:
+        """Called now and then: close connections that have long been idle."""
+        if self.line is not None:
+            self.line.pool.drop_old()
+
     async def ask(self, call: Call, receive: Receive[T]) -> T:
         """The answer to one request, through *receive*, on whichever connection; a refusal becomes its StoreError."""
         line = await self._ready()

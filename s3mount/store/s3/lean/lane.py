@@ -67,6 +67,11 @@ class Lane:
         """Learn where and as whom to ask, and connect, so that the first request need not; what hinders that, it will say. Never fails."""
         await self._asking.prepare()
 
+    def let_go(self) -> None:
+        """Called now and then: forget tokens that nobody came for, and close connections that have long been idle."""
+        self._tokens.let_go()
+        self._asking.let_go()
+
     async def aclose(self) -> None:
         """Close all connections; idempotent."""
         self._asking.close()

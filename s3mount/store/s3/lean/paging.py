@@ -57,19 +57,27 @@ class Listed:
 
 
 class Tokens:
-    """Continuation tokens by the listing and its `next`; the oldest are forgotten."""
+    """Continuation tokens by the listing and its `next`, and in which round each came; the oldest are forgotten."""
 
     def __init__(self, capacity: int = TOKENS) -> None:
-        self._tokens: OrderedDict[tuple[str, str, str], str] = OrderedDict()
+        self._tokens: OrderedDict[tuple[str, str, str], tuple[str, int]] = OrderedDict()
         self._capacity = capacity
+        self._round = 0
 
     def take(self, asked: Asked) -> str | None:
         """The token that continues behind `asked.after`, once."""
-        return self._tokens.pop((asked.prefix, asked.delimiter, asked.after), None)
+        kept = self._tokens.pop((asked.prefix, asked.delimiter, asked.after), None)
+        return None if kept is None else kept[0]
 
     def keep(self, asked: Asked, behind: str, token: str) -> None:
-        self._tokens[asked.prefix, asked.delimiter, behind] = token
+        self._tokens[asked.prefix, asked.delimiter, behind] = token, self._round
         if len(self._tokens) > self._capacity:
+            self._tokens.popitem(last=False)
+
+    def let_go(self) -> None:
+        """Called now and then: forget those that came before the last time. A listing in ranges leaves one behind with each page."""
+        self._round += 1
+        while self._tokens and next(iter(self._tokens.values()))[1] < self._round - 1:
             self._tokens.popitem(last=False)
 
 

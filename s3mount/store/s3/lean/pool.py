@@ -64,7 +64,7 @@ class Pool:
         """
         if self._closed:
             raise Unavailable("The store is closed.")
-        self._drop_old()
+        self.drop_old()
         while self._idle and not fresh:
             connection = self._idle.pop()
             if not connection.looks_dead():
@@ -85,7 +85,7 @@ class Pool:
             return
         connection.idle_since = trio.current_time()
         self._idle.append(connection)
-        self._drop_old()
+        self.drop_old()
 
     def forget_idle(self) -> None:
         """Close what is idle: where one connection went silent, the others, as old, would each cost a time-out more."""
@@ -101,8 +101,8 @@ class Pool:
         assert self._busy <= self._limit, "K1"
         assert self._busy + len(self._idle) <= self._limit + 1, "K1"
 
-    def _drop_old(self) -> None:
-        """The oldest are in front."""
+    def drop_old(self) -> None:
+        """Close what has been idle for long. The oldest are in front."""
         oldest = trio.current_time() - IDLE_S
         while self._idle and (self._idle[0].idle_since < oldest or len(self._idle) + self._busy > self._limit + 1):
             self._idle.pop(0).close()
