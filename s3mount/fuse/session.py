@@ -178,7 +178,7 @@ class Mount:
                     loop.start_soon(self._announce)
                     if handshake is not None:
                         loop.start_soon(handshake.finish)
-                    with in_place_of_trio(Intake(moment_s=MOMENT_S if fs.is_near else 0.0)):
+                    with in_place_of_trio(Intake(moment_s=MOMENT_S if fs.is_near or fs.commits_here else 0.0)):
                         await _main_loop()
             finally:
                 _close(invalidator, handshake, mountpoint_left=None if self._detached else options.mountpoint)

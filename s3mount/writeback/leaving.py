@@ -16,7 +16,7 @@ L3  Where the journal is full, the bodies' files go at least, and the records wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import trio
 
@@ -99,13 +99,13 @@ class Leaving:
             with suppress(StoreError):
                 await self._together.commit([], synced=False)  # behind those of others
 
-    @contextmanager
-    def along(self) -> Iterator[list[Change]]:
+    def along(self) -> AbstractContextManager[list[Change]]:
         """What is to be changed with others, behind them, within the block: all is done or nothing."""
+        return self._with_others() if self._ids else nullcontext([])
+
+    @contextmanager
+    def _with_others(self) -> Iterator[list[Change]]:
         ids, self._ids = self._ids, []
-        if not ids:
-            yield []
-            return
         self._along.add(mine := object())
         try:
             yield [Leave(tuple(ids))]
