@@ -10,14 +10,16 @@ HELPERDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/sbin,$(PREFIX)/sbin)
 
 # What CI and developers agree on; more through the environment, as in PYTEST_ARGS='-k rename -x', or '-n 0 -s' to see one test at work.
 PYTEST = $(RUN) -m pytest
-# Most of a test with a mount is waiting for other processes, and each starts some: more than four at once would wait for one another.
-WORKERS = -n auto --maxprocesses=4 --dist worksteal
+# One worker more than processors: much of a test is waiting, for the disk or for other processes. But each mount's test starts some, and more
+# than four at once would wait for one another.
+MORE_THAN_CORES = -n $$(($$(nproc) + 1))
+WORKERS = $(MORE_THAN_CORES) --maxprocesses=4 --dist worksteal
 
 # Every worker, mount and server of a run would compile anew what it imports where the environment forbids Python to keep what it compiled.
 export PYTHONDONTWRITEBYTECODE =
 
 # Folders without a fast test: make check does not even import what they need.
-ALL_SLOW = bench install server server_api
+ALL_SLOW = bench checker install server server_api soak
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check check-types check-tests fmt bench soak install uninstall clean setup setup-test
@@ -42,7 +44,7 @@ check-types: setup-test
 
 # Without faulthandler's watch, which is a thread begun and ended for each test; pytest-timeout ends what hangs.
 check-tests: setup-test
-	$(PYTEST) -q -n auto -m "not slow and not fuse and not soak" --hypothesis-profile=fast -o faulthandler_timeout=0 \
+	$(PYTEST) -q $(MORE_THAN_CORES) -m "not slow and not fuse and not soak" --hypothesis-profile=fast -o faulthandler_timeout=0 \
 	  $(ALL_SLOW:%=--ignore=tests/%) $(PYTEST_ARGS)
 
 fmt: setup-test ## format the code and mend what ruff can mend
