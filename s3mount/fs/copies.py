@@ -14,7 +14,7 @@ import trio
 
 from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut
 from s3mount.fs.journal import Move
-from s3mount.model import Absent, ByteRange, Condition, Key, Matches, MiB, ObjectInfo
+from s3mount.model import Absent, ByteRange, Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
 from s3mount.store.aspects import whole
 
@@ -34,6 +34,14 @@ ALIKE_BYTES = 8 * MiB
 def absent(store: ObjectStore) -> Condition:
     """That nothing is there yet, as far as *store* can judge it."""
     return Absent() if store.capabilities.conditional_put else None
+
+
+async def is_there(store: ObjectStore, key: Key, etag: ETag) -> bool:
+    """Whether the version *etag* is what stands under *key*."""
+    try:
+        return (await store.head(key)).etag == etag
+    except NotFound:
+        return False
 
 
 async def sent(store: ObjectStore, source: ObjectInfo, target: Key, commit: Commit | None) -> ObjectInfo:

@@ -41,6 +41,9 @@ FORMAT = 1
 # What the note of a rename that is to be undone begins with, where others have the number of a move.
 UNDO = "undo"
 
+# In place of the version of a copy: it was seen, and what became of it is its own affair. Its source is to be deleted in any case.
+SUPERSEDED = ETag("*")
+
 # By how much a version may seem to be made later than this mount took it to be: the answer to a write tells the time only by its Date.
 LATER_NS = 5_000_000_000
 
@@ -76,6 +79,8 @@ def decide(move: Move, *, source: ObjectInfo | None, target: ObjectInfo | None, 
     """
     if copied == "" or source is None or not move.is_of(source):
         return Step.NOTHING
+    if copied == SUPERSEDED:
+        return Step.DELETE_SOURCE
     if target is None:
         return Step.COPY if copied is None else Step.LEAVE_BOTH
     if target.etag == (copied or source.etag):
@@ -96,7 +101,10 @@ class Record:
         self._held = held
 
     def copied(self, number: int, etag: ETag) -> None:
-        """The move *number* has its copy, of version *etag*; "": nothing is left to do. Where that fails, the objects have to tell."""
+        """The move *number* has its copy, of version *etag* (or `SUPERSEDED`); "": nothing is left to do.
+
+        Where that cannot be written, the objects have to tell.
+        """
         self.copies[number] = etag
         try:
             self._held.add(_line([number, etag]))

@@ -8,6 +8,8 @@ Must not know: POSIX, inodes (who copies tells them through `Passengers`).
     looking      a key that waits is asked for, and read, where it lies (see looking)
     changing     a key goes the rest of its way first, by itself: so its version has the ETag of its copy, and conditions are translated;
                  what has arrived is changed also where its old name cannot be deleted
+    old names    that cannot be deleted stand in nobody's way: what was renamed is renamed again and removed without them (their legs are
+                 detached), and what is put there takes the place of what lies there unseen, as it does of copies that are to be undone
     syncing      `settle` has everything below a prefix arrive, with or without a background
     again        a rename of what is still on its way takes the legs over that wait, from where they lie; what may have been copied arrives
                  first
@@ -20,13 +22,14 @@ later one took it from.
 K1  A leg is carried by one task at a time (`busy`); it can be abandoned at any request and begun again.
 K2  A leg is written down before it is seen, and a record goes when all its legs are over.
 K3  Whoever holds the right to change a key (the gate) finds it settled: nothing is on its way from there or to there, but for a former
-    name of it that cannot be deleted.
+    name of it that cannot be deleted, or for what cannot be deleted there (`Overlay.unseen`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +38,8 @@ import trio
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
-from s3mount.fs.copies import DOUBTFUL, each, sent
-from s3mount.fs.journal import Journal, Move, Record
+from s3mount.fs.copies import DOUBTFUL, each, is_there, sent
+from s3mount.fs.journal import SUPERSEDED, Journal, Move, Record
 from s3mount.fs.kept import Renamed
 from s3mount.fs.later import About, Later
 from s3mount.fs.looking import Looking
@@ -44,7 +47,7 @@ from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, taken_up
 from s3mount.fs.undoing import Undoing
-from s3mount.model import ByteRange, Condition, Content, ETag, Key, Metadata, ObjectInfo, Part, Upload
+from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Key, Matches, Metadata, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, Failure, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
@@ -96,7 +99,7 @@ class Moving(Looking):
         try:
             await self._claim([info.key for info in infos], claimed)
             sent = [leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED or leg.doubt]
-            await each(sent, self._arrive)
+            await each([leg for leg in sent if not self._detached(leg)], self._arrive)
             ways |= claimed
             legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
             record = await begun(self._journal, [Move(leg.source, leg.target, leg.etag, leg.info.mtime_ns) for leg in legs])
@@ -172,22 +175,53 @@ class Moving(Looking):
         """On return nothing is on its way to below *prefix* any more. Raises the first reason why something still is."""
         await each(self.overlay.legs(prefix), self._arrive)
 
-    async def clear(self, *keys: str) -> None:
-        """On return nothing is on its way from or to *keys*, and nothing that a rename has left lies there."""
+    async def clear(self, *keys: str, over: bool = False) -> None:
+        """On return nothing is on its way from or to *keys*, and nothing that a rename has left lies there.
+
+        *over*: but for what is unseen there and cannot be deleted; whoever asks will put something else in its place.
+        """
         await self.undoing.clear(*keys)
-        while legs := list(dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key))):
+        await self._clear(keys, over=over)
+
+    async def _clear(self, keys: Collection[str], *, over: bool) -> None:
+        while legs := self._in_the_way(keys, over=over):
             # Another rename may have taken over what we waited for: then it still lies there.
-            await (self._arrive(*legs) if len(legs) == 1 else each(legs, self._arrive))
+            try:
+                await (self._arrive(*legs) if len(legs) == 1 else each(legs, self._arrive))
+            except S3MountError:
+                if len(self._in_the_way(keys, over=over)) >= len(legs):
+                    raise
+
+    def _in_the_way(self, keys: Collection[str], *, over: bool) -> list[Leg]:
+        """The legs from and to *keys*, but for those that are detached now, or to be written *over*."""
+        legs = dict.fromkeys(leg for key in keys for leg in self.overlay.touching(key))
+        left = [leg for leg in legs if not (leg.target in keys and self._detached(leg))]
+        return [leg for leg in left if not (over and self.overlay.unseen(leg.source) is leg)]
+
+    def _detached(self, leg: Leg) -> bool:
+        """Detach *leg*, if it only cannot delete its source."""
+        if self.overlay.lagging(leg.target) is not leg:
+            return False
+        self._batches.copied(leg, SUPERSEDED)
+        self.overlay.detach(leg)
+        return True
 
     async def arrive(self, key: str) -> None:
-        """On return what stands under *key* may be changed: as `clear`, but for a former name that cannot be deleted for now."""
-        if self.overlay.lagging(key) is not None:
-            return await self.undoing.clear(key)
+        """On return what stands under *key* may be changed: as `clear`, but for what cannot be deleted for now, be it its former name, or
+        unseen there.
+        """
+        with suppress(S3MountError):
+            await self.undoing.clear(key)
+        if self._is_late(key):
+            return
         try:
-            await self.clear(key)
+            await self._clear((key,), over=False)
         except S3MountError:
-            if self.overlay.lagging(key) is None:
+            if not self._is_late(key):
                 raise
+
+    def _is_late(self, key: str) -> bool:
+        return self.overlay.lagging(key) is not None or self.overlay.unseen(key) is not None
 
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""
@@ -256,7 +290,7 @@ class Moving(Looking):
     def outstanding(self) -> Renamed:
         stuck = [*self._later.stuck(TOLD), *self.undoing.later.stuck(TOLD)]
         count = self._later.failures + self.undoing.later.failures
-        return Renamed(under_way=len(self.overlay.legs()), stuck=count, first=tuple(stuck[:TOLD]))
+        return Renamed(under_way=self.overlay.count, stuck=count, first=tuple(stuck[:TOLD]))
 
     async def retry(self, keys: Collection[str]) -> dict[str, str]:
         """Do now what is stuck, of *keys*; why some of it still is."""
@@ -271,23 +305,66 @@ class Moving(Looking):
 
     async def _put(self, key: Key, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:
         """Do *put*, which makes an object under *key*, once it may; it is seen, also where it is open whether there is one."""
-        await self.arrive(key)
-        self.overlay.put(key)
-        info = await put()
+        info = None
+        while info is None:
+            await self.arrive(key)
+            if (unseen := self.overlay.unseen(key)) is not None:
+                info = await self._put_over(unseen, put)
+            elif (stray := self.undoing.lying(key)) is not None:
+                info = await self.undoing.write_over(stray, put)
+            else:
+                self.overlay.put(key)
+                info = await put()
         self._aliases.drop(key)
         if (leg := self.overlay.lagging(key)) is not None:
             self._batches.copied(leg, info.etag)
         return info
 
+    async def _put_over(self, leg: Leg, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo | None:
+        """Do *put*, which puts something else where *leg* could not be deleted: that is over. None where it was over before."""
+        if leg.busy is not None:
+            await leg.busy.wait()
+            return None
+        leg.busy = trio.Event()
+        try:
+            info = await put()
+        except DOUBTFUL:
+            self._written_over(leg)
+            raise
+        except GONE:
+            if await is_there(self.inner, leg.source, leg.etag):
+                raise
+            info = None
+        finally:
+            self._free(leg)
+        self._written_over(leg)
+        return info
+
+    def _written_over(self, leg: Leg) -> None:
+        """Or it may be: what is just like it by its ETag is not deleted in its place."""
+        self._later.forget(leg)
+        self._over(leg)
+
+    def _condition(self, key: str, condition: Condition, *, later: bool = False) -> Condition:
+        """*condition* as the store can judge it: where nothing is seen, something may lie, and be deleted until it is judged *later*."""
+        lying = self.overlay.unseen(key) or self.undoing.lying(key)
+        if lying is None or not isinstance(condition, Absent):
+            return self._aliases.condition(key, condition)
+        return None if later or lying.etag is None else Matches(lying.etag)
+
+    def _commit(self, key: Key, commit: Commit, *, later: bool = False) -> Commit:
+        made = self._aliases.commit(key, commit)
+        return replace(made, condition=self._condition(key, made.condition, later=later)) if isinstance(made.condition, Absent) else made
+
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
-        return await self._put(key, lambda: self.inner.put(key, data, self._aliases.commit(key, commit)))
+        return await self._put(key, lambda: self.inner.put(key, data, self._commit(key, commit)))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         def based() -> Content:
             base = content.base
             return content if base is None else replace(content, base=self._aliases.info(replace(base, key=key)))
 
-        return await self._put(key, lambda: self.inner.adopt(key, based(), self._aliases.commit(key, commit)))
+        return await self._put(key, lambda: self.inner.adopt(key, based(), self._commit(key, commit)))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         def put() -> Awaitable[ObjectInfo]:
@@ -312,8 +389,8 @@ class Moving(Looking):
                 source,
                 target,
                 if_match=if_match and self._aliases.etag(source, if_match),
-                commit=commit and self._aliases.commit(target, commit),
-                condition=self._aliases.condition(target, condition),
+                commit=commit and self._commit(target, commit),
+                condition=self._condition(target, condition),
             ),
         )
 
@@ -358,7 +435,7 @@ class Moving(Looking):
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await self.arrive(key)
-        return await self.inner.create_upload(key, self._aliases.commit(key, commit))
+        return await self.inner.create_upload(key, self._commit(key, commit, later=True))
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
         return await self.inner.copy_part(upload, number, source=self._aliases.info(source), span=span)

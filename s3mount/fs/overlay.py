@@ -14,11 +14,15 @@ A rename of many keys is answered when it is written down; from then on the whol
 What lies under a source (an area) is not seen until all its legs are over, but for what this mount has put there since (`reborn`): what
 other clients put there meanwhile is seen late, and never touched.
 
+A COPIED leg whose source cannot be deleted may be detached: what is seen at its target is its own affair from then on, and only the source
+is still hidden, until it can be deleted or something else is put there.
+
 A rename that failed hides the copies that it could not take back yet (`hide`), each in the version that it made: what others put there is
 seen. Whether a common prefix shows only such copies has to be asked.
 
 V1  A key is the source of at most one leg that is not over, and the target of at most one.
 V2  Each leg that is not over has its source in an area.
+V3  A leg that is not over and not detached is found by its target.
 """
 
 from __future__ import annotations
@@ -210,12 +214,22 @@ class Overlay:
         leg = self._to.get(key)
         return leg if leg is not None and leg.state is State.COPIED and leg.late and key not in self._from else None
 
+    def unseen(self, key: str) -> Leg | None:
+        """The leg whose object could not be deleted under *key*, where it is not seen any more."""
+        leg = self._from.get(key)
+        return leg if leg is not None and leg.state is State.COPIED and leg.late else None
+
     def touching(self, key: str) -> list[Leg]:
         """Legs that go from or to *key*."""
         return [leg for leg in (self._from.get(key), self._to.get(key)) if leg is not None]
 
+    @property
+    def count(self) -> int:
+        """How many legs are not over, those that are detached among them."""
+        return len(self._from)
+
     def legs(self, prefix: str = "") -> list[Leg]:
-        """All that are not over and go to somewhere below *prefix*."""
+        """All that are not over nor detached, and go to somewhere below *prefix*."""
         return [leg for key, leg in self._to.items() if key.startswith(prefix)]
 
     def hides(self, key: str) -> bool:
@@ -282,9 +296,15 @@ class Overlay:
     def copied(self, leg: Leg, copy: ObjectInfo) -> None:
         leg.copy, leg.state = copy, State.COPIED
 
+    def detach(self, leg: Leg) -> None:
+        """What stands at the target of *leg*, which is COPIED, has nothing to do with it any more."""
+        del self._to[leg.target]
+
     def over(self, leg: Leg) -> None:
         leg.state = State.OVER
-        del self._to[leg.target], self._from[leg.source]
+        del self._from[leg.source]
+        if self._to.get(leg.target) is leg:
+            del self._to[leg.target]
         for area in leg.areas:
             self.ended(area)
         if not self._to:

@@ -120,7 +120,7 @@ class Renames:
         """A file that is still on its way from a former rename arrives first; trees need not. What one that failed has left goes."""
         if self._volume.moving is not None:
             keys = [self._entries.key_of(end.directory, end.name) for end in ends]
-            await self._volume.moving.clear(*keys)
+            await self._volume.moving.clear(*keys, over=True)
             for key in keys:
                 await self._volume.moving.undoing.settle(key + "/")
 

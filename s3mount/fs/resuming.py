@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from s3mount.fs.batches import Batches
 from s3mount.fs.copies import each
-from s3mount.fs.journal import Move, Record, Step, decide
+from s3mount.fs.journal import SUPERSEDED, Move, Record, Step, decide
 from s3mount.fs.overlay import Area, Leg, Overlay
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import PAGE_KEYS, ObjectStore
@@ -30,13 +30,17 @@ LARGE_KEYS = 256
 
 @dataclass(slots=True)
 class Remaining:
-    """What is left of a record: legs by the numbers of their moves, numbers of which the objects must be asked, and what else is there."""
+    """What is left of a record: legs by the numbers of their moves, numbers of which the objects must be asked, and what else is there.
+
+    `detached`: of the legs, those that are.
+    """
 
     area: Area
     others: set[Key]
     legs: dict[Leg, int] = field(default_factory=dict)
     copies: dict[Leg, ObjectInfo] = field(default_factory=dict)
     doubtful: list[int] = field(default_factory=list)
+    detached: list[Leg] = field(default_factory=list)
 
 
 async def taken_up(
@@ -53,6 +57,9 @@ async def taken_up(
         overlay.add(found.area, legs)
         for leg, copy in found.copies.items():
             overlay.copied(leg, copy)
+        for leg in found.detached:
+            leg.late = True
+            overlay.detach(leg)
         for key in found.others:
             overlay.put(key)
     return legs
@@ -90,7 +97,10 @@ async def remaining(store: ObjectStore, record: Record, numbers: Sequence[int]) 
             assert there is not None
             leg = Leg(move.source, replace(there, key=move.target), (found.area,))
             found.legs[leg] = number
-            if step is Step.DELETE_SOURCE:
+            if record.copies.get(number) == SUPERSEDED:
+                found.copies[leg] = leg.info
+                found.detached.append(leg)
+            elif step is Step.DELETE_SOURCE:
                 assert copy is not None
                 found.copies[leg] = copy
     return found

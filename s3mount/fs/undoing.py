@@ -6,6 +6,7 @@ Must not know: how keys are copied, POSIX, inodes.
     a rename fails --> written down --> hidden --deleted--> gone
                                           |  `-- refused, or the store is away --> tried again: now and then, before somebody needs the
                                           |                                        key, by the next mount
+                                          |-- something else is put there -------> written over (`write_over`)
                                           `-- somebody else's by now, or the last one of its bytes --> seen
 
 U1  What this mount has never shown is deleted in exactly the version that it made; where a lost reply left that open, in one that is a
@@ -18,14 +19,14 @@ U4  That a rename failed is written down before any of its copies is taken back:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from s3mount.errors import NotFound, PreconditionFailed, S3MountError
-from s3mount.fs.copies import copy_of, each
+from s3mount.fs.copies import DOUBTFUL, copy_of, each
 from s3mount.fs.journal import Move, Record
 from s3mount.fs.later import About, Later
 from s3mount.fs.overlay import Copies, Overlay
@@ -133,6 +134,29 @@ class Undoing:
         """On return no copy that was not taken back lies under *keys*. Raises StoreErrors."""
         if self._strays and (found := [stray for key in keys if (stray := self._strays.get(key)) is not None]):
             await each(found, self._take_back)
+
+    def lying(self, key: str) -> Stray | None:
+        """The copy that was not taken back and lies under *key*."""
+        return self._strays.get(key)
+
+    async def write_over(self, stray: Stray, put: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo | None:
+        """Do *put*, which puts something else where *stray* lies; None, and nothing, where that was taken back meanwhile."""
+        key = stray.move.target
+        async with stray.turn:
+            if self._strays.get(key) is not stray:
+                return None
+            try:
+                info = await put()
+            except DOUBTFUL:
+                self._written_over(stray)
+                raise
+            self._written_over(stray)
+            return info
+
+    def _written_over(self, stray: Stray) -> None:
+        """Or it may be: what is just like it by its ETag is not deleted in its place."""
+        self.later.forget(stray)
+        self._over(stray, seen=True)
 
     def removed(self, key: str) -> None:
         """This mount has removed what stood under *key*: who did so has not seen a copy."""

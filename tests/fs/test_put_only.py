@@ -1,0 +1,311 @@
+"""Who may put and not delete (buckets in which nothing is to be lost are such): what he saves under a name is there, again and again.
+
+Each rename leaves what it could not delete, unseen, and listed as one thing that is left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, OutcomeUnknown
+from s3mount.fs.later import RETRY_MAX_S, RETRY_S
+from s3mount.model import Key
+from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.base import Op
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
+from tests.fs.mounted import RW, Mounted
+from tests.fs.test_carry import records
+from tests.store.registry import keys_of, read
+
+LARGE = 17 << 20
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> None:
+    """What is refused is said in the log."""
+
+
+@dataclass
+class Rights:
+    """Not to delete; *faults* befall other requests, by their verbs, once each."""
+
+    deletes: bool = False
+
+    def __post_init__(self) -> None:
+        self.faults: dict[str, Fault] = {}
+        self.refused = 0
+
+    def __call__(self, op: Op) -> Fault:
+        if op.verb.startswith("delete") and not self.deletes:
+            self.refused += 1
+            return Fault(before=AccessDenied("You may not delete."))
+        return self.faults.pop(op.verb, NOTHING)
+
+
+@dataclass
+class Rig:
+    mount: Mounted
+    store: MemoryStore
+    rights: Rights
+    folder: Path
+
+    def stuck(self) -> list[str]:
+        """What `s3mount status` tells of."""
+        renamed = self.mount.fs.outstanding().renamed
+        assert renamed.under_way + sum(1 for stuck in renamed.first if "failed has left" in stuck.reason) == renamed.stuck
+        return sorted(stuck.key for stuck in renamed.first)
+
+    async def save(self, text: bytes, *, via: str = "f.tmp", flags: int = 0) -> None:
+        """As programs save: written under another name, renamed over the old one."""
+        fh = await self.mount.create(via, flags=RW | os.O_TRUNC | flags)
+        await self.mount.fs.write(fh, 0, text)
+        await self.mount.fs.fsync(fh)
+        await self.mount.close(fh)
+        await self.mount.rename(via, "f")
+
+    async def with_rights(self) -> list[str]:
+        """The bucket once this mount may delete."""
+        self.rights.deletes = True
+        await self.mount.fs.retry(self.stuck())
+        assert not self.stuck()
+        assert not records(self.folder)
+        return await keys_of(self.store)
+
+    async def next_mount(self) -> Mounted:
+        """After a crash, with rights."""
+        moving = self.mount.fs._volume.moving
+        assert moving is not None
+        moving.leave()
+        mount = Mounted(self.store, journal=self.folder)
+        await mount.fs.recover()
+        return mount
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rigged(tmp_path) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def rigged(folder: Path) -> AsyncIterator[Rig]:
+    store, rights = MemoryStore(LIKE_S3), Rights()
+    await store.put(Key("f"), b"first")
+    mount = Mounted(Faulty(store, rights), journal=folder)
+    async with mount.at_work():
+        yield Rig(mount, store, rights, folder)
+    mount.fs.check()
+
+
+@pytest.mark.parametrize("flags", [0, os.O_EXCL])
+async def test_a_file_is_saved_again_and_again_by_way_of_one_name(rig: Rig, flags: int) -> None:
+    """Regression: the second time the other name could not be written, for what lay there unseen."""
+    for text in (b"one", b"two", b"three"):
+        await rig.save(text, flags=flags)
+        assert await rig.mount.names() == ["f"]
+        assert await rig.mount.read("f") == await read(rig.store, Key("f")) == text
+        assert rig.stuck() == ["f.tmp"]
+    assert await rig.with_rights() == ["f"]
+
+
+async def test_a_file_is_saved_again_and_again_by_way_of_other_names(rig: Rig) -> None:
+    """Regression: the second rename was refused, for the name that the first one could not delete."""
+    for number in range(3):
+        await rig.save(b"%d" % number, via=f".f.{number}")
+        assert await rig.mount.names() == ["f"]
+        assert await rig.mount.read("f") == b"%d" % number
+        assert rig.stuck() == [f".f.{left}" for left in range(number + 1)]
+    assert await rig.with_rights() == ["f"]
+    assert await read(rig.store, Key("f")) == b"2"
+
+
+async def test_what_was_saved_is_renamed_and_removed_as_far_as_there_are_rights(rig: Rig) -> None:
+    """Regression: without rights to the old name there were none to the new one."""
+    await rig.save(b"one")
+    await rig.store.put(Key("g"), b"to be replaced")
+    await rig.mount.rename("f", "g")
+    assert await rig.mount.names() == ["g"]
+    assert await rig.mount.read("g") == b"one"
+    assert rig.stuck() == ["f", "f.tmp"]
+    rig.rights.refused = 0
+    with pytest.raises(AccessDenied):
+        await rig.mount.unlink("g")
+    assert rig.rights.refused == 1
+    await rig.mount.write("f", b"anew")
+    assert rig.stuck() == ["f.tmp"]
+    assert await rig.mount.names() == ["f", "g"]
+    assert await rig.with_rights() == ["f", "g"]
+
+
+@pytest.mark.parametrize("flags", [0, os.O_EXCL])
+async def test_a_large_file_is_saved_again(rig: Rig, flags: int) -> None:
+    await rig.save(b"one")
+    await rig.save(b"x" * LARGE, flags=flags)
+    assert (await rig.mount.stat("f")).size == (await rig.store.head(Key("f"))).size == LARGE
+    assert rig.stuck() == ["f.tmp"]
+    assert await rig.with_rights() == ["f"]
+
+
+async def test_what_others_put_in_place_of_what_lies_unseen_is_not_written_over_by_an_exclusive_create(rig: Rig) -> None:
+    await rig.save(b"one")
+    await rig.store.put(Key("f.tmp"), b"somebody else's")
+    fh = await rig.mount.create("f.tmp", flags=RW | os.O_EXCL)
+    await rig.mount.fs.write(fh, 0, b"ours")
+    with pytest.raises(AlreadyExists):
+        await rig.mount.close(fh)
+    assert await read(rig.store, Key("f.tmp")) == b"somebody else's"
+
+
+@pytest.mark.parametrize("via", ["f.tmp", ".f.new"])
+async def test_after_a_crash_the_next_mount_deletes_what_was_left_and_nothing_else(rig: Rig, via: str) -> None:
+    await rig.save(b"one")
+    await rig.save(b"two", via=via)
+    await rig.mount.write("f.tmp" if via != "f.tmp" else "g", b"anew")
+    seen = await rig.mount.names()
+    mount = await rig.next_mount()
+    assert await mount.names() == seen
+    assert await mount.read("f") == b"two"
+    assert await keys_of(rig.store) == seen
+    assert not records(rig.folder)
+
+
+async def test_what_was_saved_and_replaced_by_others_takes_no_leftover_with_it(rig: Rig) -> None:
+    await rig.save(b"one", via=".f.1")
+    await rig.save(b"two", via=".f.2")
+    await rig.store.delete(Key("f"))
+    await rig.store.put(Key(".f.1"), b"somebody else's")
+    mount = await rig.next_mount()
+    assert await read(rig.store, Key(".f.1")) == b"somebody else's"
+    assert await mount.names() == [".f.1", ".f.2"]
+
+
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_write_over_what_is_left_whose_reply_was_lost_is_found_out(rig: Rig, happened: bool) -> None:
+    await rig.save(b"one")
+    lost = OutcomeUnknown("The connection broke.")
+    rig.rights.faults["put"] = rig.rights.faults["adopt"] = Fault(after=lost) if happened else Fault(before=lost)
+    await rig.save(b"two")
+    assert await rig.mount.names() == ["f"]
+    assert await rig.mount.read("f") == b"two"
+    assert await rig.with_rights() == ["f"]
+
+
+@pytest.mark.parametrize("key", ["f.tmp", "new"])
+async def test_what_was_perhaps_written_is_not_taken_for_what_was_left(rig: Rig, key: str, autojump_clock: trio.testing.MockClock) -> None:
+    """Whose bytes may be the same, and so their ETags."""
+    await rig.save(b"one")
+    await rig.mount.write("new.tmp", b"one")
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("new.tmp", "new")
+    assert rig.stuck() == ["f.tmp", "new"]
+    former = rig.store.bucket.keys[key].etag
+    rig.rights.faults["put"] = Fault(after=OutcomeUnknown("The connection broke."))
+    await rig.mount.write(key, b"one")
+    rig.store.bucket.keys[key].etag = former
+    rig.rights.deletes = True
+    await trio.sleep(RETRY_MAX_S)
+    assert key in await keys_of(rig.store)
+    assert not rig.stuck()
+
+
+async def test_a_refused_write_over_what_is_left_leaves_it_unseen(rig: Rig) -> None:
+    await rig.save(b"one")
+    fh = await rig.mount.create("f.tmp")
+    await rig.mount.fs.write(fh, 0, b"two")
+    rig.rights.faults["put"] = rig.rights.faults["adopt"] = Fault(before=AccessDenied("You may not put."))
+    with pytest.raises(AccessDenied):
+        await rig.mount.fs.flush(fh)
+    await rig.mount.unlink("f.tmp")
+    await rig.mount.close(fh)
+    assert await rig.mount.names() == ["f"]
+    assert rig.stuck() == ["f.tmp"]
+
+
+async def test_what_is_left_goes_when_the_rights_come_while_it_is_written_over(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
+    """What is tried again in the background and what is put wait for each other."""
+    await rig.save(b"one")
+    rig.rights.deletes = True
+    rig.rights.faults["delete"] = Fault(delay=100.0)
+    await trio.sleep(2 * RETRY_S)
+    assert not rig.rights.faults
+    await rig.mount.write("f.tmp", b"two")
+    await trio.sleep(100)
+    assert await rig.mount.names() == await keys_of(rig.store) == ["f", "f.tmp"]
+    assert not rig.stuck()
+
+
+async def test_what_a_failed_rename_could_not_take_back_is_written_over(rig: Rig) -> None:
+    """Regression: neither a copy nor a new file could be stored there, for want of the right to delete."""
+    await rig.mount.write("new.tmp", b"one")
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("new.tmp", "new")
+    assert await rig.mount.names() == ["f", "new.tmp"]
+    assert rig.stuck() == ["new"]
+    fh = await rig.mount.create("new", flags=RW | os.O_EXCL)
+    await rig.mount.fs.write(fh, 0, b"two")
+    await rig.mount.close(fh)
+    assert await rig.mount.names() == ["f", "new", "new.tmp"]
+    assert await rig.mount.read("new") == await read(rig.store, Key("new")) == b"two"
+    assert not rig.stuck()
+    rig.rights.deletes = True
+    mount = await rig.next_mount()
+    assert await mount.names() == ["f", "new", "new.tmp"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_saved_renamed_and_removed_with_rights_that_come_and_go_is_there_once(tmp_path: Path, seed: int) -> None:
+    """What is refused has not happened."""
+    dice = random.Random(seed)
+    async with rigged(tmp_path) as rig:
+        model = {"f": b"first"}
+        for step in range(40):
+            rig.rights.deletes = dice.random() < 0.2
+            name, other = dice.sample("abf", 2)
+            text = b"%d" % step
+            try:
+                match dice.choice(["write", "write", "create", "rename", "rename", "unlink", "retry"]):
+                    case "write":
+                        await rig.mount.write(name, text)
+                        model[name] = text
+                    case "create" if name not in model:
+                        fh = await rig.mount.create(name, flags=RW | os.O_EXCL)
+                        await rig.mount.fs.write(fh, 0, text)
+                        await rig.mount.close(fh)
+                        model[name] = text
+                    case "rename" if name in model:
+                        await rig.mount.rename(name, other)
+                        model[other] = model.pop(name)
+                    case "unlink" if name in model:
+                        await rig.mount.unlink(name)
+                        del model[name]
+                    case "retry":
+                        await rig.mount.fs.retry(rig.stuck())
+            except AccessDenied:
+                assert not rig.rights.deletes
+            assert {name: await rig.mount.read(name) for name in await rig.mount.names()} == model
+        assert {*await keys_of(rig.store)} == {*model, *rig.stuck()}
+        assert await rig.with_rights() == sorted(model)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_after_a_crash_what_was_left_is_deleted_however_it_came_to_be_left(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    async with rigged(tmp_path) as rig:
+        for step in range(20):
+            name, other = dice.sample("abcf", 2)
+            with suppress(AccessDenied, NoEntry):
+                await (rig.mount.write(name, b"%d" % step) if dice.random() < 0.5 else rig.mount.rename(name, other))
+        seen = {name: await rig.mount.read(name) for name in await rig.mount.names()}
+        mount = await rig.next_mount()
+        assert {name: await mount.read(name) for name in await mount.names()} == seen
+        assert await keys_of(rig.store) == sorted(seen)
+        assert not records(rig.folder)
