@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cachetools import LRUCache
@@ -27,9 +27,10 @@ from s3mount.cache.texts import stem_of
 from s3mount.errors import AccessDenied, StoreError
 from s3mount.model import NO_METADATA, Key, ObjectInfo
 
-# Objects of one directory asked about one by one before those that follow are asked about too, and how many for each so far.
+# Objects of one directory asked about one by one before those that follow are asked about too; how many for each so far, and at most.
 SINGLES = 3
 SINGLES_AHEAD = 16
+MOST_AHEAD = 1000
 # Directories for which that is counted.
 STEMS = 256
 
@@ -109,6 +110,16 @@ class ListAttributes:
         pass
 
 
+@dataclass(slots=True)
+class Singly:
+    """How many objects of a directory were asked about one by one. Keys from `begin` to before `half` are the first half of what follows
+    and was asked about already: it is not gone through again for each of them."""
+
+    count: int = 0
+    begin: str = ""
+    half: str = ""
+
+
 class FullAttributes:
     """One HEAD for each version."""
 
@@ -117,7 +128,7 @@ class FullAttributes:
         self._tables = tables
         self._records = records
         self._background = background
-        self._singles: LRUCache[str, int] = LRUCache(STEMS)
+        self._singles: LRUCache[str, Singly] = LRUCache(STEMS)
         asking.heard = lambda info: records.put([info])
 
     async def complete(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
@@ -148,10 +159,12 @@ class FullAttributes:
 
     def _look_ahead(self, key: Key) -> None:
         """Objects of one directory are asked about one by one: ask about those that follow, more each time."""
-        stem = stem_of(key)
-        singles = self._singles[stem] = self._singles.get(stem, 0) + 1
-        if singles >= SINGLES:
-            self._background.start(self.ahead, self._tables.after(key, SINGLES_AHEAD * singles))
+        singly = self._singles.setdefault(stem_of(key), Singly())
+        singly.count += 1
+        if singly.count >= SINGLES and not singly.begin <= key < singly.half:
+            following = self._tables.after(key, min(SINGLES_AHEAD * singly.count, MOST_AHEAD))
+            singly.begin, singly.half = key, following[len(following) // 2].key if following else ""
+            self._background.start(self.ahead, following)
 
     async def _told(self, info: ObjectInfo, flight: Flight[ObjectInfo | None]) -> ObjectInfo | None:
         try:

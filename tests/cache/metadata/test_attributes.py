@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import NAME, OWN_SECONDS, RIPE_SECONDS, WAIT_SECONDS, DiskRecords, MemoryRecords
 from s3mount.cache.remember import Remembering
+from s3mount.cache.tables import Tables
 from s3mount.errors import AccessDenied, NotFound
 from s3mount.model import NO_METADATA, ETag, Key, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
@@ -227,6 +228,34 @@ async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump
             assert found.object.metadata
         assert slow.counts["head"] <= 1001
         assert trio.current_time() - began < 3
+
+
+@pytest.mark.slow
+async def test_what_follows_is_not_gone_through_for_each_name(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs beside each other ask about one name each: every one went through all that follow, seventy for each name of a thousand."""
+    gone_through = 0
+    after = Tables.after
+
+    def counted(tables: Tables, key: str, count: int) -> Sequence[ObjectInfo]:
+        nonlocal gone_through
+        found = after(tables, key, count)
+        gone_through += len(found)
+        return found
+
+    monkeypatch.setattr(Tables, "after", counted)
+    names = iter([Key(f"d/f{n:04}") for n in range(1000)])
+    async with remembering([f"d/f{n:04}" for n in range(1000)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
+
+        async def program() -> None:
+            for name in names:
+                await store.head(name)
+
+        await store.list("d/")
+        async with trio.open_nursery() as nursery:
+            for _ in range(16):
+                nursery.start_soon(program)
+    assert slow.counts["head"] <= 1001
+    assert gone_through <= 3 * 1000
 
 
 class Held(Wrapper):
