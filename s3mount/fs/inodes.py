@@ -17,9 +17,8 @@ A file inode's standing:
 
 Directories are known by their stem, which ends with "/" unless it is the root of a bucket or a pseudo-directory.
 
-Directories stay when the files that were shown with them go (see cooling). Python gives memory back by the MiB, so that a few hundred bytes
-of a directory in each of them would keep all that the files took. Therefore directories are made many at a time, and what belongs to
-those that stay is made anew afterwards (`settle`), so that it lies together.
+Directories stay when the files shown with them go (see cooling). Python gives memory back by the MiB: a few hundred bytes of a directory in
+each would keep it. So they are made many at a time, and what belongs to those that stay is made anew afterwards, together (`settle`).
 
 Invariants (`check`):
 I1  Every inode is stored under its number; numbers are 1 for the root, else 2 or more.
@@ -42,7 +41,6 @@ from s3mount.fs.live import Live
 from s3mount.model import NUMBER_BITS, ETag, ObjectInfo
 
 ROOT = 1
-
 # Of an inode that has no object yet.
 NO_ETAG = ETag("")
 
@@ -322,17 +320,11 @@ class Inodes:
         return True
 
     def settle(self, among: int) -> None:
-        """After many have gone: of the next *among* in line, make what belongs to directories anew.
-
-        `compact` comes before that, and after it: while room is given back, what is new would lie where that was.
-        """
+        """Of the next *among* in line, make what belongs to directories anew; `compact` comes before (it gives room back) and after."""
         for _ in range(min(among, len(self._clock))):
-            ino = self._clock.popleft()
-            inode = self._by_ino.get(ino)
-            if inode is not None:
-                self._clock.append(ino)
-                if isinstance(inode, DirInode):
-                    self._former.append(inode.settle())
+            self._clock.rotate(-1)
+            if isinstance(inode := self._by_ino.get(self._clock[-1]), DirInode):
+                self._former.append(inode.settle())
 
     def compact(self) -> None:
         """After many have gone: tables keep the room of their largest time otherwise, and of what has settled what it was before."""
