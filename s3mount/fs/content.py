@@ -251,12 +251,12 @@ class FileContent:
             await self._write(offset, data)
             await self._layers.drop_overwritten()
             return
-        start, stop = min(offset, self.size), offset + len(data)
-        self._early.touched(start, stop)
+        stop = offset + len(data)
+        self._early.touched(min(offset, self.size), stop)
         try:
             await self._write(offset, data)
         finally:
-            self._early.touched(start, stop)
+            self._early.touched(offset, stop)  # what lay between the former end and *offset* may have been filled and sent by now
         await self._layers.drop_overwritten()
         await self._early.written(offset, stop)
 

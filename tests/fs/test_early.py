@@ -398,6 +398,32 @@ async def test_a_store_that_takes_no_part_twice_is_sent_everything_anew(rig: Kit
         await rig.leave(content)
 
 
+async def test_a_write_far_ahead_makes_no_part_go_again_that_others_filled_meanwhile(rig: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: the kernel writes back out of order; parts between the end of then and what was written went twice."""
+    data, gate = material(6 * PART), trio.Event()
+    async with background(rig):
+        content = rig.content()
+        write = content._layers.write
+
+        async def held(offset: int, piece: memoryview) -> None:
+            if offset == 5 * PART:
+                await gate.wait()
+            await write(offset, piece)
+
+        monkeypatch.setattr(content._layers, "write", held)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(content.write, 5 * PART, data[5 * PART :])
+            await trio.testing.wait_all_tasks_blocked()
+            await write_all(content, data[: 5 * PART])
+            await rig.parts_arrive(5)
+            gate.set()
+        await rig.parts_arrive(6)
+        await content.commit(rig.target)
+        assert (rig.count("put_part"), rig.count("adopt")) == (6, 0)
+        assert await rig.object() == data
+        await rig.leave(content)
+
+
 async def test_only_the_part_that_was_changed_goes_again(rig: Kit) -> None:
     data = bytearray(material(6 * PART))
     async with background(rig):
