@@ -164,7 +164,7 @@ def test_what_stays_of_a_walk_is_made_anew_side_by_side() -> None:
     said = subprocess.run([sys.executable, "-m", "tests.unit.side_by_side"], capture_output=True, check=True, cwd=REPOSITORY, timeout=60)
     at_the_end, settled, inodes = map(int, said.stdout.split())
     assert inodes == 51
-    assert settled <= 9 < at_the_end
+    assert settled <= at_the_end * 2 / 3  # a third or half of them, by the version of Python; all, where nothing is made anew
 
 
 def test_directories_are_what_they_were_when_they_have_settled() -> None:
