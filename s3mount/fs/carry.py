@@ -171,12 +171,13 @@ class Carrier:
         records = await trio.to_thread.run_sync(lambda journal: list(journal.left_over()), self._journal)
         taken: set[Key] = set()
         named: set[Key] = set()
+        parted: set[Key] = set()
         for record in records:
             left = [number for number in range(len(record.moves)) if record.copies.get(number) != ""]
             numbers = [number for number in left if record.moves[number].source not in taken]
             try:
                 if record.undone_below is not None:
-                    await self._undoing.take_up(record, [number for number in left if record.moves[number].target not in named])
+                    await self._undoing.take_up(record, [number for number in left if record.moves[number].target not in named], parted)
                     log.info("A rename of %d keys that failed is undone", len(record.moves))
                     continue
                 if take_up is not None and await take_up(record, numbers, partial(self._finish, record)):
@@ -193,6 +194,8 @@ class Carrier:
             finally:
                 taken.update(move.source for move in record.moves)
                 named.update(key for move in record.moves for key in (move.source, move.target))
+                if record.undone_below is None:
+                    parted.update(move.source for move in record.moves)
 
     async def _end(self, record: Record | None) -> None:
         if record is not None:

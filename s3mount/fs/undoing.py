@@ -19,7 +19,7 @@ U4  That a rename failed is written down before any of its copies is taken back:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -58,7 +58,9 @@ class Failed:
 
 @dataclass(slots=True, eq=False)
 class Stray:
-    """The copy that a move has made, or may have made (`etag` is None). `fresh`: its source was there just now; `parted`: we removed it."""
+    """The copy that a move has made, or may have made (`etag` is None). `fresh`: its source was there just now; `parted`: we took it from
+    there.
+    """
 
     failed: Failed
     number: int
@@ -97,10 +99,15 @@ class Undoing:
             log.warning("%d copies of a rename that failed lie below %r: they are taken back when the store allows it", len(left), below)
             self.later.put_off(left)
 
-    async def take_up(self, record: Record, numbers: Iterable[int]) -> None:
-        """Go on with what a former mount has left; *numbers* are its moves that nobody has named since. Raises StoreErrors, and goes on."""
+    async def take_up(self, record: Record, numbers: Iterable[int], parted: Collection[Key] = ()) -> None:
+        """Go on with what a former mount has left; *numbers* are its moves that nobody has named since. Raises StoreErrors, and goes on.
+
+        *parted*: what went elsewhere from there since, by our doing.
+        """
         copies = {number: record.copies.get(number) for number in numbers}
         strays = self._begin(record, record.moves, copies, fresh=False)
+        for stray in strays:
+            stray.parted = stray.move.source in parted
         self.later.put_off(strays)
         await each(strays, self._take_back)
 

@@ -178,6 +178,16 @@ async def test_after_a_crash_the_next_mount_deletes_what_was_left_and_nothing_el
     assert not records(rig.folder)
 
 
+async def test_after_a_crash_a_copy_goes_whose_source_was_renamed_since(rig: Rig) -> None:
+    """Regression: the next mount took the source away, and kept the copy for want of it."""
+    await rig.mount.write("new.tmp", b"one")
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("new.tmp", "new")
+    await rig.mount.rename("new.tmp", "f")
+    mount = await rig.next_mount()
+    assert await mount.names() == await keys_of(rig.store) == ["f"]
+
+
 async def test_what_was_saved_and_replaced_by_others_takes_no_leftover_with_it(rig: Rig) -> None:
     await rig.save(b"one", via=".f.1")
     await rig.save(b"two", via=".f.2")
@@ -297,7 +307,8 @@ async def test_whatever_is_saved_renamed_and_removed_with_rights_that_come_and_g
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_after_a_crash_what_was_left_is_deleted_however_it_came_to_be_left(tmp_path: Path, seed: int) -> None:
+async def test_after_a_crash_nothing_is_lost_or_unseen_however_it_came_to_be_left(tmp_path: Path, seed: int) -> None:
+    """A copy whose source has gone may be seen again: nobody can tell whether it is the last one of its bytes."""
     dice = random.Random(seed)
     async with rigged(tmp_path) as rig:
         for step in range(20):
@@ -306,6 +317,7 @@ async def test_after_a_crash_what_was_left_is_deleted_however_it_came_to_be_left
                 await (rig.mount.write(name, b"%d" % step) if dice.random() < 0.5 else rig.mount.rename(name, other))
         seen = {name: await rig.mount.read(name) for name in await rig.mount.names()}
         mount = await rig.next_mount()
-        assert {name: await mount.read(name) for name in await mount.names()} == seen
-        assert await keys_of(rig.store) == sorted(seen)
+        found = {name: await mount.read(name) for name in await mount.names()}
+        assert found.items() >= seen.items()
+        assert await keys_of(rig.store) == sorted(found)
         assert not records(rig.folder)
