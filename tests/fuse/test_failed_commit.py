@@ -289,3 +289,23 @@ def test_a_name_that_a_rename_cannot_delete_is_not_shown_but_told_and_gone_on_de
     assert told.out == f"{item['url']}: renamed\n" or "Nothing is pending" in told.err  # the mount may have been faster
     assert (keys(bucket), listed(mount.path)) == (["old"], [])
     assert body(bucket, "old") == b"newer"
+
+
+@pytest.mark.slow
+def test_who_may_not_delete_saves_a_file_again_and_again(mount: Mount, front: Front, bucket: Any) -> None:
+    """Regression: the second time the other name could not be written, or the file not be replaced."""
+    file = mount.path / "f"
+    file.write_bytes(b"first")
+    front.spoil(Rule("answer", kinds=("DELETE",), key="tmp", status=403, code="AccessDenied"))
+    for number, other in enumerate(("tmp", "tmp", "1.tmp", "2.tmp")):
+        (mount.path / other).write_bytes(b"%d" % number)
+        os.rename(mount.path / other, file)
+        assert os.listdir(mount.path) == ["f"]
+        assert file.read_bytes() == body(bucket, "f") == b"%d" % number
+    until(lambda: len(listed(mount.path)) == 3)
+    items = listed(mount.path)
+    assert sorted(item["key"] for item in items) == ["1.tmp", "2.tmp", "tmp"]
+    front.spoil()
+    for item in items:
+        command("retry", item["url"])
+    assert (keys(bucket), listed(mount.path)) == (["f"], [])
