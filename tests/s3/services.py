@@ -112,7 +112,6 @@ def rclone(folder: Path) -> Iterator[Service]:
 
 
 NO_ECHO = "its listing repeats control characters raw, which is no XML"
-NO_CONDITION = "it judges the conditions of a put only"
 NO_PATH = "its keys are paths of files: no empty component, nothing below an object"
 NO_PART_COPY = "it knows no copy of a part: it takes it for a part without bytes"
 IN_ORDER = "it takes the parts of an upload in their order, once, and all of them"
@@ -120,7 +119,6 @@ IN_ORDER = "it takes the parts of an upload in their order, once, and all of the
 MOTO_LACKS = {
     "a_listing_goes_on_behind_any_text": NO_ECHO,
     "any_text_is_a_key": "it has no key with a line break",
-    "the_condition_is_judged_at_completion": NO_CONDITION,
     "a_completion_that_names_wrong_parts_is_refused_and_may_be_mended": "it completes parts in any order",
     "an_aborted_upload_is_over": "it answers 500 for an upload that is over",
     "a_completed_upload_is_over": "it answers 500 for an upload that is over",

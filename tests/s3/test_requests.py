@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 from awscrt import checksums
 
-from s3mount.errors import AlreadyExists, Archived, InvalidPart, OutcomeUnknown, StoreError, Unavailable, Unsupported
-from s3mount.model import Absent, ByteRange, Content, ETag, Hole, Key, MiB, ObjectInfo, Part, Upload
+from s3mount.errors import AlreadyExists, Archived, InvalidPart, OutcomeUnknown, PreconditionFailed, StoreError, Unavailable, Unsupported
+from s3mount.model import Absent, ByteRange, Content, ETag, Hole, Key, Matches, MiB, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.s3.lacks import Lack
 from s3mount.store.s3.options import S3Options
 from s3mount.store.s3.store import S3Store, open_s3
 from s3mount.store.wrap.retrying import Policy
@@ -24,6 +25,8 @@ from tests.store.registry import InMemory, edited, whole
 pytestmark = pytest.mark.slow
 
 K = Key("key")
+# What a service is asked to find out what it is like.
+PROBE = ".s3mount-probe-"
 AT = "2026-11-21T03:00:00.000Z"
 HEADERS = {"ETag": '"e"', "Last-Modified": "Sat, 21 Nov 2026 03:00:00 GMT", "Date": "Sat, 21 Nov 2026 03:00:00 GMT"}
 
@@ -51,6 +54,8 @@ def ok(request: Request) -> Reply:
         return Reply(200, f"<{tag}><ETag>&quot;c&quot;</ETag><LastModified>{AT}</LastModified></{tag}>".encode(), HEADERS)
     if request.target.endswith("?uploads"):
         return Reply(200, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>", HEADERS)
+    if request.method == "POST" and PROBE in request.target:
+        return refusal(412, "PreconditionFailed")
     if request.method == "POST" and "uploadId" in request.target:
         return Reply(200, b"<CompleteMultipartUploadResult><ETag>m</ETag></CompleteMultipartUploadResult>", HEADERS)
     return Reply(200, b"", HEADERS)
@@ -200,7 +205,7 @@ async def test_a_refusal_for_other_reasons_leaves_the_checksums_on(wire: Wire) -
 async def test_parts_are_announced_and_sent_with_checksums(wire: Wire) -> None:
     async with opened(wire) as store:
         await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(condition=Absent()))
-    create, *parts, complete, _ = wire.requests
+    create, *parts, complete, _ = [request for request in wire.requests if PROBE not in request.target]
     assert (create.headers["x-amz-checksum-algorithm"], create.headers["x-amz-checksum-type"]) == ("CRC64NVME", "FULL_OBJECT")
     assert len(parts) == 3
     assert all("x-amz-checksum-crc64nvme" in part.headers for part in parts)
@@ -254,6 +259,31 @@ async def test_a_copy_that_is_not_one_is_refused(wire: Wire) -> None:
 def named_by_its_bytes(size: int, commit_id: str = "mine") -> Reply:
     headers = {**HEADERS, "ETag": '"bytes"', "Content-Length": str(size), "x-amz-meta-s3mount-commit": commit_id}
     return Reply(200, b"", headers)
+
+
+async def test_where_completions_read_over_conditions_the_object_is_looked_at_before(wire: Wire) -> None:
+    there = False
+
+    def careless(request: Request) -> Reply:
+        if request.method == "HEAD" and not there:
+            return Reply(404)
+        if request.method == "POST" and "uploadId" in request.target:
+            return Reply(200, b"<CompleteMultipartUploadResult><ETag>m</ETag></CompleteMultipartUploadResult>", HEADERS)
+        return ok(request)
+
+    wire.script = careless
+    content = Content(17 * MiB, (Hole(0, 17 * MiB),))
+    async with opened(wire) as store:
+        await store.adopt(K, content, Commit(condition=Absent()))
+        assert [request.method for request in wire.requests if PROBE in request.target][-1] == "DELETE"
+        assert store.statistics() == {"lacks": [Lack.COMPLETION_CONDITIONS.value]}
+        there, asked = True, len(wire.requests)
+        with pytest.raises(AlreadyExists):
+            await store.adopt(K, content, Commit(condition=Absent()))
+        with pytest.raises(PreconditionFailed):
+            await store.adopt(K, content, Commit(condition=Matches(ETag("another"))))
+        await store.adopt(K, content, Commit(condition=Matches(ETag("e"))))
+    assert not any(PROBE in request.target for request in wire.requests[asked:])
 
 
 async def test_an_object_is_called_as_it_is_from_then_on_not_as_its_completion_says(wire: Wire) -> None:

@@ -17,6 +17,7 @@ class Lack(Enum):
 
     PART_COPY = "it copies no parts of objects: large ones that are edited are read and sent anew, all of them"
     COPY_CONDITIONS = "it reads over conditions of copies: what they are to is looked at instead"
+    COMPLETION_CONDITIONS = "it reads over conditions of completed uploads: the object is looked at before instead"
     LASTING_ETAGS = "it calls an object otherwise than its upload: each is looked at once more when it is completed"
     MANY_DELETES = "it deletes one key with each request only"
 

@@ -27,12 +27,13 @@ from s3mount.store.s3.begun import Begun, Ledger
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body, of_upload
 from s3mount.store.s3.client import Answer
+from s3mount.store.s3.completing import Completing
 from s3mount.store.s3.headers import etag_out
 from s3mount.store.s3.leftover import Leftover
 from s3mount.store.s3.reading import KEY_BYTES
 from s3mount.store.s3.replies import committed, etag_of, require_part, said_at, uploads_of
 from s3mount.store.s3.requests import Requests
-from s3mount.store.s3.settled import Settled
+from s3mount.store.s3.settled import Settled, is_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,16 @@ class _Under:
     commit: Commit = Commit()  # noqa: RUF009 (frozen)
     algorithm: Algorithm | None = None
     begun: Begun | None = None
+    ours: bool = False
 
 
 class Multipart:
     """Uploads of one bucket; *ledger* has them written down."""
 
-    def __init__(self, requests: Requests, checksums: Checksums, ledger: Ledger, settled: Settled) -> None:
+    def __init__(self, requests: Requests, checksums: Checksums, ledger: Ledger, *, settled: Settled, completing: Completing) -> None:
         self._requests = requests
         self._settled = settled
+        self._completing = completing
         self._checksums = checksums
         self._ledger = ledger
         self._leftover = Leftover(requests.client, requests.bucket, ledger)
@@ -79,7 +82,7 @@ class Multipart:
             begun.leave()
             raise
         upload = Upload(key, answer["UploadId"], said_at(answer))
-        self._begun[upload.upload_id] = _Under(commit, algorithm, begun)
+        self._begun[upload.upload_id] = _Under(commit, algorithm, begun, is_ours(answer))
         with trio.CancelScope(shield=True):  # who is told of it aborts it
             await trio.to_thread.run_sync(begun.named, upload.upload_id)
         return upload
@@ -122,7 +125,7 @@ class Multipart:
         which = {"UploadId": upload.upload_id, "MultipartUpload": listed}
         ask = partial(self._requests.mutate, "complete_multipart_upload", upload.key, under.commit, **which)
         try:
-            answer = await ask(**self._requests.conditions(under.commit), **kind)
+            answer = await ask(**await self._completing.conditions(upload.key, under.commit.condition, ours=under.ours), **kind)
         except Conflict as error:
             # S3 has it that an upload which met another writer at its completion cannot be completed any more.
             raise NoSuchUpload(f"The upload of {upload.key!r} met another writer, and is over.") from error

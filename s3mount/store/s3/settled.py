@@ -31,6 +31,11 @@ OURS = "s3mount"
 logger = logging.getLogger(__name__)
 
 
+def is_ours(answer: Answer) -> bool:
+    """Whether it is our own server that answered."""
+    return headers_of(answer).get("server", "").startswith(OURS)
+
+
 class Settled:
     """Of one service at *endpoint* (a URL); *head* asks it about a key."""
 
@@ -44,7 +49,7 @@ class Settled:
 
     async def of(self, info: ObjectInfo, answer: Answer) -> ObjectInfo:
         """*info*, which *answer* says was completed, as the service has it. Raises InvalidPart where it is not what was sent."""
-        if self._alike or headers_of(answer).get("server", "").startswith(OURS):
+        if self._alike or is_ours(answer):
             return info
         try:
             found = info_of(info.key, await self._head(info.key))

@@ -49,6 +49,7 @@ from s3mount.store.s3.begun import Ledger
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.checksums import Algorithm, Checksums, of_body
 from s3mount.store.s3.client import Answer, Client, open_client
+from s3mount.store.s3.completing import Completing
 from s3mount.store.s3.copying import Copying
 from s3mount.store.s3.headers import CONTENT_HEADERS, info_of
 from s3mount.store.s3.inheriting import Inheriting
@@ -114,7 +115,8 @@ class S3Store:
         self._keeping: set[str] = set()
         self._lacks = Lacks()
         settled = Settled(self._reading.head, self._lacks, endpoint=client.endpoint)
-        self._multipart = Multipart(self._requests, self._checksums, Ledger(begun), settled)
+        completing = Completing(self._requests, self._reading.head, self._lacks, endpoint=client.endpoint)
+        self._multipart = Multipart(self._requests, self._checksums, Ledger(begun), settled=settled, completing=completing)
         self._copying = Copying(self._requests, self._reading, self._lacks, endpoint=client.endpoint)
         self._patient = Retrying(self, policy)
         self._uploading = Uploading(self._patient, self._copy_part_patiently)
