@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 # After these a copy may have been made or not.
 DOUBTFUL = (OutcomeUnknown, TimedOut)
+DOUBTFUL_OR_CANCELLED = (*DOUBTFUL, trio.Cancelled)
 
 # Copies and deletions under way at once: at 30 ms each a thousand keys take two seconds.
 AT_ONCE = 32

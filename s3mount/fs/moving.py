@@ -38,7 +38,7 @@ import trio
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
-from s3mount.fs.copies import DOUBTFUL, each, is_there, sent
+from s3mount.fs.copies import DOUBTFUL, DOUBTFUL_OR_CANCELLED, each, is_there, sent
 from s3mount.fs.journal import SUPERSEDED, Journal, Move, Record
 from s3mount.fs.kept import Renamed
 from s3mount.fs.later import About, Later
@@ -98,8 +98,9 @@ class Moving(Looking):
         area, claimed = Area(source), dict[str, Leg]()
         try:
             await self._claim([info.key for info in infos], claimed)
+            places = {info.key for info in infos}
             sent = [leg for info in infos for leg in self.overlay.touching(info.key) if leg.state is State.COPIED or leg.doubt]
-            await each([leg for leg in sent if not self._detached(leg)], self._arrive)
+            await each([leg for leg in sent if leg.source in places or not self._detached(leg)], self._arrive)
             ways |= claimed
             legs = [self._leg(info, Key(target + info.key[len(source) :]), ways.get(info.key), area) for info in reversed(infos)]
             record = await begun(self._journal, [Move(leg.source, leg.target, leg.etag, leg.info.mtime_ns) for leg in legs])
@@ -328,7 +329,7 @@ class Moving(Looking):
         leg.busy = trio.Event()
         try:
             info = await put()
-        except DOUBTFUL:
+        except DOUBTFUL_OR_CANCELLED:
             self._written_over(leg)
             raise
         except GONE:

@@ -18,7 +18,7 @@ A COPIED leg whose source cannot be deleted may be detached: what is seen at its
 is still hidden, until it can be deleted or something else is put there.
 
 A rename that failed hides the copies that it could not take back yet (`hide`), each in the version that it made: what others put there is
-seen. Whether a common prefix shows only such copies has to be asked.
+seen. Whether a common prefix shows only such copies, or single keys that are not seen, has to be asked.
 
 V1  A key is the source of at most one leg that is not over, and the target of at most one.
 V2  Each leg that is not over has its source in an area.
@@ -144,8 +144,12 @@ class View:
         return not hides(self.areas, info.key) and not any(copies.hides(info) for copies in self.copies)
 
     def doubtful(self, page: Page) -> list[str]:
-        """The common prefixes of *page* below which there may be nothing but copies."""
-        return [text for text in page.prefixes if text not in self.waiting and any(copies.any_below(text) for copies in self.copies)]
+        """The common prefixes of *page* below which there may be nothing but copies, and single keys that are not seen."""
+        keys = [area.source for area in self.areas if not area.source.endswith("/")]
+        return [text for text in page.prefixes if text not in self.waiting and self._any_unseen_below(text, keys)]
+
+    def _any_unseen_below(self, stem: str, keys: Sequence[str]) -> bool:
+        return any(copies.any_below(stem) for copies in self.copies) or any(key.startswith(stem) for key in keys)
 
     def merged(self, page: Page, unseen: Collection[str] = ()) -> Page | None:
         """*page* as it is seen, but for the common prefixes *unseen*; None where nothing of it is, and there is more behind it."""

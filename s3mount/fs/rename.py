@@ -295,7 +295,7 @@ class Renames:
         behind = moving is not None and moving.running and len(infos) > ANSWER_KEYS
         if not behind and moving is not None and moving.overlay.legs(source):
             # What arrives is a version of its own, and is to be written down as that.
-            await moving.settle(source)
+            await moving.clear(*(leg.target for leg in moving.overlay.legs(source)))
             infos = await self._listed(source)
         if not infos:
             raise NotFound("Nothing lies there.")

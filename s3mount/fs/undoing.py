@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import trio
 
 from s3mount.errors import NotFound, PreconditionFailed, S3MountError
-from s3mount.fs.copies import DOUBTFUL, copy_of, each
+from s3mount.fs.copies import DOUBTFUL_OR_CANCELLED, copy_of, each
 from s3mount.fs.journal import Move, Record
 from s3mount.fs.later import About, Later
 from s3mount.fs.overlay import Copies, Overlay
@@ -154,7 +154,7 @@ class Undoing:
                 return None
             try:
                 info = await put()
-            except DOUBTFUL:
+            except DOUBTFUL_OR_CANCELLED:
                 self._written_over(stray)
                 raise
             self._written_over(stray)
