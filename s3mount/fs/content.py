@@ -96,6 +96,7 @@ class FileContent:
         self._sending: Sending | None = None
         self._doubt: Doubt | None = None
         self._lost = Lost()
+        self._local = False
         self._committing = Turn()
         self._target = target
         self._early = EarlyUpload(uploads, self._layers, self._early_aim, lambda: self.base) if uploads else None
@@ -154,7 +155,7 @@ class FileContent:
     async def open(self, key: Key | None = None) -> None:
         """Pin the base, now called *key*, unless it is pinned or not needed. Raises Stale when it was replaced or is gone."""
         self._layers.key = key or self._layers.key
-        if self._layers.table.live(0) or not self._state.edits:
+        if self._layers.table.live(0) or not (self._state.edits or self._local):
             await self._layers.pin()
 
     def moved(self, key: Key) -> None:
@@ -191,7 +192,8 @@ class FileContent:
         Raises Stale when it is gone already, NoSpace, StoreError.
         """
         async with self._committing:
-            await (self.open() if self._store.capabilities.versions else self._layers.fetch_kept(limit))
+            await (self.open() if (keeps := self._store.capabilities.versions) else self._layers.fetch_kept(limit))
+            self._local = not keeps
 
     async def hand_over(self, target: Target, keep: Keep, *, error: S3MountError | None, fetch: int) -> None:
         """Have *keep* keep what no commit took (for *error*), as the next commit would have sent it. Raises StoreError where it cannot.
