@@ -56,6 +56,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+# -- soaks ----------------------------------------------------------------------------------
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, report: pytest.TestReport | pytest.CollectReport) -> None:
+    """A soak takes an hour, and may not live to tell what failed in its midst: it is said at once."""
+    reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and node.config.getoption("--hypothesis-profile") == "soak":
+        reporter.write_line(f"\n{report.nodeid}\n{report.longrepr}")
+
+
 # -- the log --------------------------------------------------------------------------------
 
 

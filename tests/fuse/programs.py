@@ -32,7 +32,7 @@ GIT_ALONE = {
 def run(*command: str | Path, cwd: Path) -> str:
     """What *command* printed; it must succeed."""
     quiet = environment(HOME=str(cwd), PYTHONDONTWRITEBYTECODE="", **GIT_ALONE)
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, env=quiet)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180, env=quiet)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
 
