@@ -54,6 +54,7 @@ def test_a_large_object_is_edited_and_everything_of_it_is_there(mount: Mount, se
     assert boto(service.url).get_object(Bucket=bucket_name(request), Key="renamed")["Body"].read() == body + b"more"
 
 
+@pytest.mark.parametrize("mount", [()], ids=["synchronous"], indirect=True)
 def test_a_part_that_changes_after_it_was_sent_is_in_the_object(mount: Mount) -> None:
     body = bytearray(random.Random(2).randbytes(48 * MiB))
     with (mount.path / "large").open("wb", buffering=0) as file:
