@@ -11,7 +11,9 @@ A directory that only keys imply would vanish with the last of them. Not under t
              (who does not learn that leaves it kept)
     above    what lies on the way to those: nothing in the store says that it is there either
 
-R1  `_counts` has each stem above or among the kept and held, with how many of them are it or lie below it.
+What is kept is asked for much more often than it changes, what is held the other way round: each removal holds a directory, few at a time.
+
+R1  `_counts` has each stem above or among the kept, with how many of them are it or lie below it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Kept:
         self._counts: dict[str, dict[str, int]] = {}
 
     def __contains__(self, stem: str) -> bool:
-        return stem in self._counts.get(_parent(stem), ())
+        return stem in self._counts.get(_parent(stem), ()) or any(held.startswith(stem) for held in self._held)
 
     def __iter__(self) -> Iterator[str]:
         """The kept and the held."""
@@ -65,7 +67,6 @@ class Kept:
             self._held[stem] = count
         else:
             del self._held[stem]
-        self._count(stem, more)
 
     def _count(self, stem: str, more: int) -> None:
         while stem:
@@ -81,7 +82,8 @@ class Kept:
     def directly_in(self, stem: str) -> Iterable[str]:
         """Those whose component begins in *stem*, which may be a pseudo-directory's."""
         prefix = stem[: stem.rfind("/") + 1]
-        return [kept for kept in self._counts.get(prefix, ()) if kept.startswith(stem)]
+        held = (held[: held.find("/", len(prefix)) + 1] for held in self._held if held.startswith(prefix))
+        return [each for each in {*self._counts.get(prefix, ()), *held} if each.startswith(stem)]
 
     def move(self, names: Mapping[str, str]) -> None:
         """Rename what is kept, and lies below these stems, at once. (What is held does not move: whoever holds it has the gate.)"""
@@ -93,9 +95,9 @@ class Kept:
 
     def check(self) -> None:
         counts: dict[str, int] = {}
-        for stem, count in [*((stem, 1) for stem in self._kept), *self._held.items()]:
+        for stem in self._kept:
             while stem:
-                counts[stem] = counts.get(stem, 0) + count
+                counts[stem] = counts.get(stem, 0) + 1
                 stem = _parent(stem)
         assert counts == {stem: count for stems in self._counts.values() for stem, count in stems.items()}, "R1"
 
