@@ -43,7 +43,6 @@ def walk(engine: Engine, bucket: str, prefix: str, delimiter: str, limit: int) -
     return items
 
 
-@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(NAMES, max_size=25), st.text(LETTERS, max_size=2), st.sampled_from(["", "/", "b", "a/"]), st.integers(1, 7))
 def test_pages_joined_are_what_the_definition_says(engine: Engine, names: set[str], prefix: str, delimiter: str, limit: int) -> None:

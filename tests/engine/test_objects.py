@@ -177,7 +177,6 @@ def test_a_page_written_again_and_again_stays_small(engine: Engine) -> None:
 EDIT = st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20), st.sampled_from(["edit", "cut", "grow"]))
 
 
-@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=40), st.lists(EDIT, max_size=8))
 def test_any_row_of_edits_gives_what_a_file_would_hold(engine: Engine, start: bytes, edits: list[tuple[int, bytes, str]]) -> None:

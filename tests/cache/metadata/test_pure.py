@@ -105,7 +105,6 @@ def stories(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return draw(st.lists(step, max_size=40))
 
 
-@pytest.mark.slow
 @given(stories())
 @settings(max_examples=80, deadline=None)
 def test_a_table_never_tells_what_is_older_than_this_mounts_own_change(story: list[tuple[str, Any]]) -> None:
