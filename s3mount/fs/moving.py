@@ -35,14 +35,14 @@ from pathlib import Path
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError
+from s3mount.errors import AlreadyExists, PreconditionFailed, S3MountError
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
 from s3mount.fs.copies import DOUBTFUL, DOUBTFUL_OR_CANCELLED, each, is_there, sent
 from s3mount.fs.journal import SUPERSEDED, Journal, Move, Record
 from s3mount.fs.kept import Renamed
 from s3mount.fs.later import About, Later
-from s3mount.fs.looking import Looking
+from s3mount.fs.looking import GONE, Looking
 from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, taken_up
@@ -57,8 +57,6 @@ ANSWER_KEYS = 1000
 
 # Of what is stuck so many are told one by one.
 TOLD = 1000
-
-GONE = (PreconditionFailed, NotFound)
 
 
 class Moving(Looking):
@@ -150,6 +148,8 @@ class Moving(Looking):
         """As `carry.Later`."""
         if not self._running or not copies:
             return False
+        for leg in filter(None, [self.overlay.lagging(moves[number].target) for number in copies]):
+            self._detached(leg)  # what it had brought others have removed
         self._later.add(left_behind(self.overlay, self._batches, record, moves, copies, source))
         return True
 
@@ -290,8 +290,8 @@ class Moving(Looking):
 
     def outstanding(self) -> Renamed:
         stuck = [*self._later.stuck(TOLD), *self.undoing.later.stuck(TOLD)]
-        count = self._later.failures + self.undoing.later.failures
-        return Renamed(under_way=self.overlay.count, stuck=count, first=tuple(stuck[:TOLD]))
+        failures = self._later.failures + self.undoing.later.failures
+        return Renamed(under_way=self.overlay.count, stuck=failures, first=tuple(stuck[:TOLD]))
 
     async def retry(self, keys: Collection[str]) -> dict[str, str]:
         """Do now what is stuck, of *keys*; why some of it still is."""
@@ -342,9 +342,9 @@ class Moving(Looking):
         return info
 
     def _written_over(self, leg: Leg) -> None:
-        """Or it may be: what is just like it by its ETag is not deleted in its place."""
+        """Or it may be: what is just like it by its ETag is not deleted in its place. Others may still be hidden beside it."""
         self._later.forget(leg)
-        self._over(leg)
+        self._stays(leg)
 
     def _condition(self, key: str, condition: Condition, *, later: bool = False) -> Condition:
         """*condition* as the store can judge it: where nothing is seen, something may lie, and be deleted until it is judged *later*."""

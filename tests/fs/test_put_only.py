@@ -174,6 +174,39 @@ async def test_a_directory_is_renamed_with_what_was_saved_in_it(rig: Rig, many: 
     assert await rig.with_rights() == ["e/f", "e/g", "f"]
 
 
+async def test_what_is_put_where_a_directory_left_several_things_is_seen(rig: Rig) -> None:
+    """Regression: it was hidden as long as anything beside it could not be deleted."""
+    rig.rights.of = ".tmp"
+    for key in ("d/a.tmp", "d/b.tmp", "d/c"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    await rig.mount.mkdir("d")
+    await rig.mount.write("d/a.tmp", b"anew")
+    assert await rig.mount.names("d") == ["a.tmp"]
+    assert await rig.mount.read("d/a.tmp") == b"anew"
+    with suppress(AccessDenied):
+        await rig.mount.fs.sync()
+    assert rig.stuck() == ["d/b.tmp"]
+    assert await rig.with_rights() == ["d/", "d/a.tmp", "e/a.tmp", "e/b.tmp", "e/c", "f"]
+
+
+async def test_a_directory_takes_the_place_of_one_that_others_removed_and_that_has_left_something(rig: Rig) -> None:
+    """Regression: the rename failed, and was half done."""
+    rig.rights.of = ".tmp"
+    for key in ("d/a.tmp", "d/c", "new/a.tmp", "new/c"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    for key in ("e/a.tmp", "e/c"):
+        await rig.store.delete(Key(key))
+    await rig.mount.rename("new", "e")
+    assert await rig.mount.names() == ["e", "f"]
+    assert await rig.mount.names("e") == ["a.tmp", "c"]
+    with suppress(AccessDenied):
+        await rig.mount.fs.sync()
+    assert rig.stuck() == ["d/a.tmp", "new/a.tmp"]
+    assert await rig.with_rights() == ["e/a.tmp", "e/c", "f"]
+
+
 async def test_a_write_over_what_is_left_that_was_cancelled_is_not_undone(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
     await rig.save(b"one")
     fh = await rig.mount.create("f.tmp")
