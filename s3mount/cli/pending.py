@@ -175,7 +175,7 @@ def retry(names: tuple[str, ...], everything_there: bool, overwrite: bool, choic
     outcome = Outcome("stored", as_json=as_json)
 
     async def work() -> None:
-        async with Reached(choice) as reached:
+        async with Reached(choice, writes=True) as reached:
             await outcome.each(items, lambda item: _retry(reached, item, overwrite=overwrite))
 
     trio.run(work)
@@ -276,10 +276,14 @@ async def _export(reached: Reached, item: Item, path: Path, *, partial: bool) ->
 
 
 class Reached:
-    """The stores of the buckets that the items of one command belong to, each reached as its mount reached it."""
+    """The stores of the buckets that the items of one command belong to, each reached as its mount reached it.
 
-    def __init__(self, given: Choice) -> None:
+    *writes*: and written to as the mount did, which says otherwise where the service has no markers of directories, say.
+    """
+
+    def __init__(self, given: Choice, *, writes: bool = False) -> None:
         self._given = given
+        self._writes = writes
         self._stores: dict[Path, Stores] = {}
         self._ends = AsyncExitStack()
 
@@ -293,5 +297,6 @@ class Reached:
         assert item.place is not None
         folder = item.place.folder
         if folder not in self._stores:
-            self._stores[folder] = await self._ends.enter_async_context(Stores(reached_as(item.place, self._given).choice))
+            stores = Stores(reached_as(item.place, self._given).choice, writes=self._writes)
+            self._stores[folder] = await self._ends.enter_async_context(stores)
         return self._stores[folder]

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.model import MiB
+from s3mount.cli.pending_places import describe, place_of
+from s3mount.cli.store_options import Choice
+from s3mount.config import parse_url
+from s3mount.model import Key, MiB
 from s3mount.store.s3.lacks import Lack
 from s3mount.store.s3.markers import NAME
+from s3mount.writeback.journal import Enter, Journal
+from s3mount.writeback.records import Op, Record
 from tests.fuse.mounting import Mount, s3mount
-from tests.fuse.remote import boto, bucket_name, remote_mount
+from tests.fuse.remote import boto, bucket_name, isolate, remote_mount
 from tests.s3.services import Service, rclone
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
@@ -83,3 +88,19 @@ def test_directories_are_kept_with_what_is_set_of_them(mount: Mount, service: Se
     (mount.path / "moved").write_bytes(b"a file")
     mount.again()
     assert (mount.path / "moved").read_bytes() == b"a file"
+
+
+def test_directories_that_a_mount_left_behind_are_kept_by_retry(
+    service: Service, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: `s3mount retry` made a file of the marker of a directory, and what was to be below it could not be stored."""
+    isolate(monkeypatch, tmp_path)
+    client, bucket = boto(service.url), bucket_name(request)
+    client.create_bucket(Bucket=bucket)
+    place = place_of(parse_url(f"s3://{bucket}"), Choice(None, service.options))
+    describe(place)
+    with Journal.open(place.write_back) as journal:
+        journal.apply([Enter(Record(key=Key(key), op=Op.PUT, commit_id=f"{number:032}")) for number, key in enumerate(("d/", "d/e/"))])
+    told = s3mount("retry", "--all")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert sorted(entry["Key"] for entry in client.list_objects_v2(Bucket=bucket)["Contents"]) == [f"d/{NAME}", f"d/e/{NAME}"]
