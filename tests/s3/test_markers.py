@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3mount.errors import AccessDenied
-from s3mount.model import Key, ObjectInfo
+from s3mount.errors import AccessDenied, InvalidName
+from s3mount.model import Found, Key, ObjectInfo
 from s3mount.store.api import Commit
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.s3.markers import NAME, Markers, keeps_markers
@@ -51,6 +51,31 @@ async def test_a_marker_is_an_object_in_its_directory_and_nobody_sees_that() -> 
     await store.copy(D, Key("e/"), if_match=made.etag)
     assert await store.delete_many([D, Key("d/a")]) == []
     assert await keys_of(inside) == [f"e/{NAME}"]
+
+
+async def test_the_marker_of_a_directory_is_found_beside_names_that_begin_like_its_marker() -> None:
+    """Regression: with a marker behind `!a` and `!b` in order, a look at the directory did not see it."""
+    store = Markers(Files(LIKE_S3))
+    made = await store.put(D, b"")
+    for name in ("d/!a", "d/!b", "d/!~"):
+        await store.put(Key(name), b"x")
+    assert await keys_of(store) == ["d/", "d/!a", "d/!b", "d/!~"]
+    marker = (await store.find("d")).marker
+    assert (marker and marker.etag) == made.etag
+
+
+async def test_nothing_else_takes_the_place_of_a_marker() -> None:
+    """Regression: a copy of what the service has, markers and all, made directories what the files are that stand for them."""
+    store = Markers(Files(LIKE_S3))
+    made = await store.put(D, b"", Commit(metadata={"mode": "16877"}))
+    with pytest.raises(InvalidName, match="another name"):
+        await store.put(Key(f"d/{NAME}"), b"", Commit(metadata={"mode": "33188"}))
+    with pytest.raises(InvalidName):
+        await store.delete(Key(f"d/{NAME}"))
+    assert await store.find(f"d/{NAME}") == Found(None, None, implied=False)
+    assert (await store.head(D)).etag == made.etag
+    await store.put(Key(NAME), b"at the top")
+    assert await keys_of(store) == [NAME, "d/"]
 
 
 @pytest.mark.slow  # a hundred checks

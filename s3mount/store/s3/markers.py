@@ -7,9 +7,9 @@ A service that keeps objects as files (`rclone serve s3`) makes a file `d` of th
 there is seen no more. Behind this wrapper the marker is the object `d/NAME`, and everybody sees `d/`:
 
     outside    d/        d/a    d/e/          K1  Keys that end with "/" are called otherwise inside, and nothing else is.
-    inside     d/NAME    d/a    d/e/NAME      K2  Pages stay in order: NAME comes before all names that do not begin with a blank.
+    inside     d/NAME    d/a    d/e/NAME      K2  Pages stay in order: NAME comes before all names but those with a blank or "!!" in front.
 
-The top of a bucket has no marker: an object NAME there is one like any other.
+The top of a bucket has no marker: an object NAME there is one like any other. Elsewhere nothing else may be called so.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dataclasses import replace
 
 import trio
 
-from s3mount.errors import NotFound, StoreError
+from s3mount.errors import InvalidName, NotFound, StoreError
 from s3mount.model import NO_METADATA, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin
 from s3mount.store.s3.conditions import DELETE_S
 from s3mount.store.s3.reading import find
 from s3mount.store.wrap.base import Wrapper
 
-NAME = "!s3mount-directory"
+NAME = "!!s3mount-directory"
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,13 @@ async def _forget(store: ObjectStore, key: Key) -> None:
 
 
 def within(key: str) -> Key:
-    """What *key* is called inside."""
+    """What *key* is called inside. Raises InvalidName where that is a marker, of another key."""
+    if key.endswith(f"/{NAME}"):
+        raise InvalidName(f"{key!r} is what the service has for the marker of a directory: choose another name.")
+    return inside(key)
+
+
+def inside(key: str) -> Key:
     return Key(key + NAME if key.endswith("/") else key)
 
 
@@ -95,10 +101,10 @@ class Markers(Wrapper):
         return told(await super().head(within(key)))
 
     async def find(self, name: str) -> Found:
-        return await find(self, name)
+        return Found(None, None, implied=False) if name.endswith(f"/{NAME}") else await find(self, name)
 
     async def list(self, prefix: str = "", *, delimiter: str = "", after: str = "", limit: int = PAGE_KEYS) -> Page:
-        behind = after if delimiter and after != prefix else within(after)
+        behind = after if delimiter and after != prefix else inside(after)
         page = await super().list(prefix, delimiter=delimiter, after=behind, limit=limit)
         return replace(page, objects=tuple(map(told, page.objects)))
 
