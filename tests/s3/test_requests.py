@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+import trio
 from awscrt import checksums
 
 from s3mount.errors import AlreadyExists, Archived, InvalidPart, OutcomeUnknown, PreconditionFailed, StoreError, Unavailable, Unsupported
@@ -284,6 +285,25 @@ async def test_where_completions_read_over_conditions_the_object_is_looked_at_be
             await store.adopt(K, content, Commit(condition=Matches(ETag("another"))))
         await store.adopt(K, content, Commit(condition=Matches(ETag("e"))))
     assert not any(PROBE in request.target for request in wire.requests[asked:])
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_who_is_cancelled_while_he_finds_out_leaves_nothing_behind(wire: Wire, method: str) -> None:
+    """Regression: a probe's upload stayed, which nobody had written down."""
+    token, scope = trio.lowlevel.current_trio_token(), trio.CancelScope()
+
+    def cancelling(request: Request) -> Reply:
+        if request.method == method and PROBE in request.target and "uploadId" in request.target:
+            trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        return ok(request)
+
+    wire.script = cancelling
+    async with opened(wire) as store:
+        with scope:
+            await store.adopt(K, Content(17 * MiB, (Hole(0, 17 * MiB),)), Commit(condition=Absent()))
+    assert scope.cancelled_caught
+    tidied = [line.partition(PROBE)[2][16:] for line in wire.lines if line.startswith(f"DELETE /{PROBE}")]
+    assert tidied == ["?uploadId=u", ""]
 
 
 async def test_an_object_is_called_as_it_is_from_then_on_not_as_its_completion_says(wire: Wire) -> None:

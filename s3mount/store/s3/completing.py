@@ -108,8 +108,9 @@ class Completing:
         except (PreconditionFailed, NotFound):
             await self._tidy("abort_multipart_upload", probe, UploadId=upload)
             return True
-        except StoreError:
+        except BaseException:  # cancelled, or what became of it is not known
             await self._tidy("abort_multipart_upload", probe, UploadId=upload)
+            await self._tidy("delete_object", probe)
             raise
         return False
 
