@@ -113,7 +113,7 @@ class ListAttributes:
 @dataclass(slots=True)
 class Singly:
     """How many objects of a directory were asked about one by one. Keys from `begin` to before `half` are the first half of what follows
-    and was asked about already: it is not gone through again for each of them."""
+    and is just asked about: it is not gone through again for each of them."""
 
     count: int = 0
     begin: str = ""
@@ -164,7 +164,15 @@ class FullAttributes:
         if singly.count >= SINGLES and not singly.begin <= key < singly.half:
             following = self._tables.after(key, min(SINGLES_AHEAD * singly.count, MOST_AHEAD))
             singly.begin, singly.half = key, following[len(following) // 2].key if following else ""
-            self._background.start(self.ahead, following)
+            self._background.start(self._follow, singly, key, following)
+
+    async def _follow(self, singly: Singly, begin: str, following: Sequence[ObjectInfo]) -> None:
+        """Ask about *following*, behind *begin*; whoever asks about one of them afterwards means another version."""
+        try:
+            await self.ahead(following)
+        finally:
+            if singly.begin == begin:
+                singly.half = ""
 
     async def _told(self, info: ObjectInfo, flight: Flight[ObjectInfo | None]) -> ObjectInfo | None:
         try:

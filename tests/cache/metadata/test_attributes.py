@@ -23,7 +23,7 @@ from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op, Wrapper
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
-from tests.cache.metadata.kit import fill, list_all, remembering
+from tests.cache.metadata.kit import LATENCY, fill, list_all, remembering
 from tests.virtual_time import standing_still
 
 T = TypeVar("T")
@@ -313,3 +313,18 @@ async def test_an_answer_that_a_change_of_this_mount_overtook_brings_nothing_bac
 
 def shown_without_id(info: ObjectInfo) -> dict[str, str]:
     return {name: value for name, value in (info.metadata or {}).items() if name != COMMIT_ID}
+
+
+async def test_names_whose_objects_were_replaced_do_not_wait_for_a_head_each_either(autojump_clock: MockClock) -> None:
+    """Regression: in every other pass over a directory that others rewrite, half of its names were asked about one after the other."""
+    keys = [Key(f"d/f{n:03}") for n in range(100)]
+    async with remembering(keys, attributes="full", metadata_ttl_s=60.0) as (store, slow):
+        for written in range(6):
+            await store.list("d/")
+            began = trio.current_time()
+            for key in keys:
+                assert (await store.head(key)).size == (written or 5)
+            assert trio.current_time() - began < 10 * LATENCY
+            for key in keys:
+                await slow.inner.put(key, b"x" * (written + 1))
+            await trio.sleep(61)
