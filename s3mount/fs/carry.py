@@ -29,7 +29,7 @@ from typing import Protocol
 
 import trio
 
-from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
+from s3mount.errors import AccessDenied, AlreadyExists, NotFound, PreconditionFailed, S3MountError, StoreError, Unavailable
 from s3mount.fs.copies import DOUBTFUL, absent, copy_of, copy_to, each
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
 from s3mount.fs.overlay import Overlay
@@ -64,6 +64,9 @@ class Behind(Protocol):
         """
         ...
 
+
+LeaveOver = Callable[[Record, Sequence[int]], Awaitable[bool]]
+"""See the moves with these numbers as done, and have their sources deleted later; False: it does nothing, as more is left to do."""
 
 TakeUp = Callable[[Record, Sequence[int], Callable[[int], Awaitable[None]]], Awaitable[bool]]
 """Have the moves with these numbers carried later, but for those that are finished by the call; False: it does nothing."""
@@ -161,8 +164,8 @@ class Carrier:
         crossing.record = None
         return True
 
-    async def recover(self, take_up: TakeUp | None = None) -> None:
-        """Finish what a former mount could not, but for what is taken up to be carried later.
+    async def recover(self, take_up: TakeUp | None = None, leave_over: LeaveOver | None = None) -> None:
+        """Finish what a former mount could not, but for what is taken up to be carried later, and what only cannot be deleted now.
 
         Never fails: what cannot be done now is said in the log, and tried by the next mount.
         """
@@ -189,13 +192,20 @@ class Carrier:
                 _leave(record)
             except S3MountError as error:
                 log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
-                if record.undone_below is None:
+                denied = leave_over if isinstance(error, AccessDenied) else None
+                if record.undone_below is None and not await self._left_over(record, numbers, denied):
                     _leave(record)
             finally:
                 taken.update(move.source for move in record.moves)
                 named.update(key for move in record.moves for key in (move.source, move.target))
                 if record.undone_below is None:
                     parted.update(move.source for move in record.moves)
+
+    async def _left_over(self, record: Record, numbers: Sequence[int], leave_over: LeaveOver | None) -> bool:
+        try:
+            return leave_over is not None and await leave_over(record, [number for number in numbers if record.copies.get(number) != ""])
+        except S3MountError:
+            return False
 
     async def _end(self, record: Record | None) -> None:
         if record is not None:

@@ -45,7 +45,7 @@ from s3mount.fs.later import About, Later
 from s3mount.fs.looking import GONE, Looking
 from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
-from s3mount.fs.resuming import left_behind, taken_up
+from s3mount.fs.resuming import left_behind, left_over, taken_up
 from s3mount.fs.undoing import Undoing
 from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Key, Matches, Metadata, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, Failure, ObjectStore, Relocation
@@ -55,8 +55,7 @@ log = logging.getLogger(__name__)
 # Renames of more keys are answered before they are carried out: a thousand take two to four seconds at 30 ms.
 ANSWER_KEYS = 1000
 
-# Of what is stuck so many are told one by one.
-TOLD = 1000
+TOLD = 1000  # of what is stuck, one by one
 
 
 class Moving(Looking):
@@ -148,7 +147,7 @@ class Moving(Looking):
         """As `carry.Later`."""
         if not self._running or not copies:
             return False
-        for leg in filter(None, [self.overlay.lagging(moves[number].target) for number in copies]):
+        for leg in filter(None, (self.overlay.lagging(moves[number].target) for number in copies)):
             self._detached(leg)  # what it had brought others have removed
         self._later.add(left_behind(self.overlay, self._batches, record, moves, copies, source))
         return True
@@ -157,6 +156,12 @@ class Moving(Looking):
         """As `carry.TakeUp`. Raises StoreErrors: then nothing is taken up."""
         legs = await taken_up(self.inner, self.overlay, self._batches, record, numbers, finish)
         self._later.add(legs)
+        return bool(legs)
+
+    async def leave_over(self, record: Record, numbers: Sequence[int]) -> bool:
+        """As `carry.LeaveOver`. Raises StoreErrors: then nothing is seen otherwise."""
+        legs = await left_over(self.inner, self.overlay, self._batches, record, numbers)
+        self._later.put_off(legs)
         return bool(legs)
 
     # -- carrying -----------------------------------------------------------------------
@@ -208,21 +213,16 @@ class Moving(Looking):
         return True
 
     async def arrive(self, key: str) -> None:
-        """On return what stands under *key* may be changed: as `clear`, but for what cannot be deleted for now, be it its former name, or
-        unseen there.
-        """
+        """On return *key* may be changed: as `clear`, but for what cannot be deleted for now, be it its former name, or unseen there."""
         with suppress(S3MountError):
             await self.undoing.clear(key)
-        if self._is_late(key):
+        if self.overlay.late(key):
             return
         try:
             await self._clear((key,), over=False)
         except S3MountError:
-            if not self._is_late(key):
+            if not self.overlay.late(key):
                 raise
-
-    def _is_late(self, key: str) -> bool:
-        return self.overlay.lagging(key) is not None or self.overlay.unseen(key) is not None
 
     async def _arrive(self, leg: Leg) -> None:
         """Carry *leg* until it is over, or wait until somebody has. Raises StoreErrors."""

@@ -223,6 +223,10 @@ class Overlay:
         leg = self._from.get(key)
         return leg if leg is not None and leg.state is State.COPIED and leg.late else None
 
+    def late(self, key: str) -> bool:
+        """Whether something could not be deleted under *key*, or where what stands there came from."""
+        return self.lagging(key) is not None or self.unseen(key) is not None
+
     def touching(self, key: str) -> list[Leg]:
         """Legs that go from or to *key*."""
         return [leg for leg in (self._from.get(key), self._to.get(key)) if leg is not None]
@@ -299,6 +303,14 @@ class Overlay:
 
     def copied(self, leg: Leg, copy: ObjectInfo) -> None:
         leg.copy, leg.state = copy, State.COPIED
+
+    def add_detached(self, leg: Leg) -> None:
+        """*leg*, which is COPIED, has only its source to be deleted, whatever stands at its target."""
+        assert leg.source not in self._from, f"V1 {leg}"
+        for area in leg.areas:
+            area.legs += 1
+            self._areas.append(area)
+        self._from[leg.source] = leg
 
     def detach(self, leg: Leg) -> None:
         """What stands at the target of *leg*, which is COPIED, has nothing to do with it any more."""

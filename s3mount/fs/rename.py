@@ -82,7 +82,7 @@ class Renames:
         """Finish what a former mount could not."""
         if not self._volume.options.read_only:
             moving = self._volume.moving
-            await self._carrier.recover(None if moving is None else moving.take_up)
+            await (self._carrier.recover() if moving is None else self._carrier.recover(moving.take_up, moving.leave_over))
 
     async def rename(self, source: End, target: End, *, flags: int) -> None:
         """Raises NoEntry, Exists (NOREPLACE), NotEmpty, IsADirectory, NotADirectory, Invalid (into itself), NotSupported."""

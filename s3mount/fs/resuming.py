@@ -1,6 +1,7 @@
 """Large renames that a former mount could not finish: seen as done from the first moment of the next one, and carried behind it.
 
-Owns: what is left to do for each key, from listings of both ends instead of two HEADs a key; or what a rename of this one has left.
+Owns: what is left to do for each key, from listings of both ends instead of two HEADs a key; or what a rename of this one has left. Of
+smaller ones, what could only not be deleted.
 Must not know: how keys are carried, inodes, how records are found.
 
     a record --its keys are listed where they were, and where they go--> by `journal.decide`
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from s3mount.errors import NotFound
 from s3mount.fs.batches import Batches
 from s3mount.fs.copies import each
 from s3mount.fs.journal import SUPERSEDED, Move, Record, Step, decide
@@ -76,6 +79,41 @@ def left_behind(
     for leg, number in legs.items():
         overlay.copied(leg, copies[number])
         leg.late = True
+    return list(legs)
+
+
+async def left_over(store: ObjectStore, overlay: Overlay, batches: Batches, record: Record, numbers: Sequence[int]) -> Sequence[Leg]:
+    """The legs of the moves *numbers*, each of a key of its own, of which only the sources are left; none otherwise. Raises StoreErrors."""
+    found: dict[Key, ObjectInfo] = {}
+
+    async def look(key: Key) -> None:
+        with suppress(NotFound):
+            found[key] = await store.head(key)
+
+    moves = {number: record.moves[number] for number in numbers}
+    await each([key for move in moves.values() for key in (move.source, move.target)], look)
+    steps = {
+        number: decide(move, source=found.get(move.source), target=found.get(move.target), copied=record.copies.get(number))
+        for number, move in moves.items()
+    }
+    kept = {number: moves[number] for number, step in steps.items() if step is Step.DELETE_SOURCE}
+    parted = {number for number in kept if record.copies.get(number) == SUPERSEDED}
+    places = [move.source for move in kept.values()] + [move.target for number, move in kept.items() if number not in parted]
+    touched = any(overlay.touching(key) for key in places)
+    if not {*steps.values()} <= {Step.DELETE_SOURCE, Step.NOTHING} or touched or store.capabilities.relocate:
+        return ()
+    legs: dict[Leg, int] = {}
+    for number, move in kept.items():
+        copy = replace(found.get(move.target) or found[move.source], key=move.target)
+        leg = Leg(move.source, replace(copy, etag=move.etag), (Area(move.source),))
+        overlay.copied(leg, copy)
+        leg.late = True
+        if number in parted:
+            overlay.add_detached(leg)
+        else:
+            overlay.add(leg.areas[0], [leg])
+        legs[leg] = number
+    batches.begin(record, legs)
     return list(legs)
 
 

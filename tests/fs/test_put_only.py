@@ -393,3 +393,26 @@ async def test_after_a_crash_nothing_is_lost_or_unseen_however_it_came_to_be_lef
         assert found.items() >= seen.items()
         assert await keys_of(rig.store) == sorted(found)
         assert not records(rig.folder)
+
+
+async def test_the_next_mount_shows_no_old_name_that_it_may_not_delete_either(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: both names were there again."""
+    await rig.save(b"one", via=".f.1")
+    await rig.save(b"two", via=".f.2")
+    moving = rig.mount.fs._volume.moving
+    assert moving is not None
+    for _ in range(2):
+        moving.leave()
+        mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
+        await mount.fs.recover()
+        assert await mount.names() == ["f"]
+        assert await mount.read("f") == b"two"
+        assert sorted(stuck.key for stuck in mount.fs.outstanding().renamed.first) in ([], [".f.1", ".f.2"])
+        moving = mount.fs._volume.moving
+        assert moving is not None
+    await mount.write(".f.1", b"anew")
+    rig.rights.deletes = True
+    async with mount.at_work():
+        await until(lambda: moving.overlay.idle)
+    assert await keys_of(rig.store) == [".f.1", "f"]
+    assert not records(rig.folder)
