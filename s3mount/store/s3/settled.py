@@ -8,6 +8,8 @@ completion takes the own object for somebody else's. One that is not known is lo
 
     known, or named alike before --> as the completion says        else HEAD -- our commit id --> by its ETag; its size must be ours
                                                                              `- another, or no answer --> as the completion says
+
+Where the names are known to differ, and there is no answer for now, it is as if that of the completion were lost: one looks again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from s3mount.errors import InvalidPart, StoreError
+from s3mount.errors import InvalidPart, OutcomeUnknown, StoreError, Throttled, TimedOut, Unavailable
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import COMMIT_ID
 from s3mount.store.s3.client import Answer, Headers
@@ -27,6 +29,8 @@ from s3mount.store.s3.replies import headers_of
 
 # What our own server says that it is.
 OURS = "s3mount"
+# By which a store says that it may answer later.
+PASSING = (Throttled, TimedOut, Unavailable)
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +52,17 @@ class Settled:
         return f"<Settled, ETags {'' if self._alike else 'not known to be '}the same>"
 
     async def of(self, info: ObjectInfo, answer: Answer) -> ObjectInfo:
-        """*info*, which *answer* says was completed, as the service has it. Raises InvalidPart where it is not what was sent."""
+        """*info*, which *answer* says was completed, as the service has it.
+
+        Raises InvalidPart where it is not what was sent, OutcomeUnknown.
+        """
         if self._alike or is_ours(answer):
             return info
         try:
             found = info_of(info.key, await self._head(info.key))
         except StoreError as error:
+            if Lack.LASTING_ETAGS in self._lacks and isinstance(error, PASSING):
+                raise OutcomeUnknown(f"{info.key!r} is stored, and the store does not say yet as what.") from error
             logger.debug("What %r is called by now could not be found out: %s", info.key, error)
             return info
         mine = (info.metadata or {}).get(COMMIT_ID)
