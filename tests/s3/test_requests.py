@@ -257,6 +257,15 @@ async def test_where_no_parts_are_copied_an_edited_object_is_sent_anew_whole(wir
     assert sum("x-amz-copy-source" in request.headers for request in wire.requests[asked:]) == refused
 
 
+async def test_a_copy_of_a_part_without_an_answer_is_no_proof_that_there_are_none(wire: Wire) -> None:
+    """What has taken it for a part says what that is called; an answer that breaks off says nothing, and it is asked for again."""
+    wire.script = lambda request: Reply(200, b" ", {"Date": HEADERS["Date"]})
+    async with opened(wire) as store:
+        with pytest.raises(OutcomeUnknown):
+            await store.copy_part(UPLOAD, 1, source=ObjectInfo(K, 20 * MiB, ETag("base"), 0), span=ByteRange(0, 8 * MiB))
+        assert store.capabilities.part_copy
+
+
 async def test_a_copy_that_is_not_one_is_refused(wire: Wire) -> None:
     """A service that takes it for a PUT without a body must not have its source deleted afterwards."""
     wire.script = lambda request: Reply(200, b"", HEADERS)

@@ -31,7 +31,7 @@ from s3mount.store.s3.completing import Completing
 from s3mount.store.s3.headers import etag_out
 from s3mount.store.s3.leftover import Leftover
 from s3mount.store.s3.reading import KEY_BYTES
-from s3mount.store.s3.replies import committed, etag_of, require_part, said_at, uploads_of
+from s3mount.store.s3.replies import committed, etag_of, headers_of, require_part, said_at, uploads_of
 from s3mount.store.s3.requests import Requests
 from s3mount.store.s3.settled import Settled, is_ours
 
@@ -106,9 +106,10 @@ class Multipart:
             answer = await self._part("upload_part_copy", upload, number, **self._requests.source(source), CopySourceRange=wanted)
         except NotFound:
             raise changed(source.key) from None
-        if not answer.get("CopyPartResult"):
+        result = answer.get("CopyPartResult") or {}
+        if not result and "etag" in headers_of(answer):
             raise Unsupported("The store took a copy of a part for a part without bytes.")
-        return Part(number, span.length, etag_of(answer["CopyPartResult"]))
+        return Part(number, span.length, etag_of(result))
 
     async def _part(self, operation: str, upload: Upload, number: int, **parameters: Any) -> Answer:
         asked = self._requests.asked(upload.key, mutates=True)
