@@ -174,6 +174,8 @@ def _store_lines(store: Mapping[str, Any]) -> list[tuple[str, str]]:
         if store["failures"]:
             lines.append(("failures", ", ".join(f"{name} {count}" for name, count in sorted(store["failures"].items()))))
     lines += [("service", shown(text)) for text in store.get("lacks", ())]
+    if "markers" in store:
+        lines.append(("service", f"it keeps no markers of directories: they are objects {shown(store['markers'])} in them"))
     if "memory_limit" in store:
         used, limit = (size_text(store[name], human=True) for name in ("memory_used", "memory_limit"))
         lines.append(("cache", f"{used}B of {limit}B in memory"))

@@ -14,6 +14,7 @@ from s3mount.cli import status, waiting
 from s3mount.errors import NotFound, Throttled
 from s3mount.model import Key
 from s3mount.store.memory import MemoryStore
+from s3mount.store.s3.markers import NAME, Markers
 from s3mount.store.wrap.base import Wrapper
 from s3mount.store.wrap.faulty import Fault, Faulty, Script
 from s3mount.store.wrap.limited import Limited
@@ -101,6 +102,15 @@ def test_status_lists_the_oldest_of_what_waits_and_counts_the_rest(s3mount: Comm
     (record,) = s3mount("status", "--json", "/mnt").records
     assert len(record["waiting"]) == 12
     assert (record["waiting"][0]["since"], record["kind"]) == ("1970-01-01T00:00:00.000000Z", "status")
+
+
+def test_status_says_what_the_service_lacks(s3mount: Command, mounted: list[dict[str, Any]]) -> None:
+    """Regression: that it keeps no markers was in the answer to programs only."""
+    mounted.append(answer(store=status.tell(Markers(MemoryStore())) | {"lacks": ["it does not sing"]}))
+    lines = [line for line in s3mount("status", "/mnt").lines if line.startswith("service")]
+    assert len(lines) == 2
+    assert "it does not sing" in lines[0]
+    assert NAME in lines[1]
 
 
 def test_what_is_no_mount_is_refused(s3mount: Command, tmp_path: Path) -> None:
