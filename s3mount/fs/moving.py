@@ -274,6 +274,7 @@ class Moving(Looking):
             if leg.late and (await self.inner.head(leg.source)).etag != leg.etag:
                 raise PreconditionFailed(f"{leg.source!r} is another version by now.")
             await self.inner.delete(leg.source, if_match=leg.etag if self.capabilities.conditional_put else None)
+            self.overlay.removed(leg.source)
         except GONE:
             log.info("%r was replaced by somebody else while it was renamed", leg.source)
             self.overlay.put(leg.source)
@@ -290,8 +291,7 @@ class Moving(Looking):
 
     def outstanding(self) -> Renamed:
         stuck = [*self._later.stuck(TOLD), *self.undoing.later.stuck(TOLD)]
-        failures = self._later.failures + self.undoing.later.failures
-        return Renamed(under_way=self.overlay.count, stuck=failures, first=tuple(stuck[:TOLD]))
+        return Renamed(under_way=self.overlay.count, stuck=self._later.failures + self.undoing.later.failures, first=tuple(stuck[:TOLD]))
 
     async def retry(self, keys: Collection[str]) -> dict[str, str]:
         """Do now what is stuck, of *keys*; why some of it still is."""

@@ -207,6 +207,24 @@ async def test_a_directory_takes_the_place_of_one_that_others_removed_and_that_h
     assert await rig.with_rights() == ["e/a.tmp", "e/c", "f"]
 
 
+async def test_a_directory_that_was_renamed_twice_is_not_seen_when_a_part_of_what_it_left_has_gone(rig: Rig) -> None:
+    """Regression: it was there again, and empty, as long as what the first rename left."""
+    rig.rights.of = ".tmp"
+    for key in ("d/a.tmp", "d/c"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    await rig.mount.mkdir("d")
+    for path in ("d/new.tmp", "d/z"):
+        await rig.mount.write(path, b"anew")
+    await rig.mount.rename("d", "g")
+    assert await rig.mount.names() == ["e", "f", "g"]
+    rig.rights.of = "a.tmp"
+    with suppress(AccessDenied):
+        await rig.mount.fs.sync()
+    assert await rig.mount.names() == ["e", "f", "g"]
+    assert await rig.with_rights() == ["e/a.tmp", "e/c", "f", "g/", "g/new.tmp", "g/z"]
+
+
 async def test_a_write_over_what_is_left_that_was_cancelled_is_not_undone(rig: Rig, autojump_clock: trio.testing.MockClock) -> None:
     await rig.save(b"one")
     fh = await rig.mount.create("f.tmp")
