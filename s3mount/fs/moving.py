@@ -29,13 +29,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from s3mount.errors import AlreadyExists, PreconditionFailed, S3MountError
+from s3mount.errors import AccessDenied, AlreadyExists, PreconditionFailed, S3MountError
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
 from s3mount.fs.copies import DOUBTFUL, DOUBTFUL_OR_CANCELLED, each, is_there, sent
@@ -186,12 +186,12 @@ class Moving(Looking):
 
         *over*: but for what is unseen there and cannot be deleted; whoever asks will put something else in its place.
         """
-        await self.undoing.clear(*keys)
+        with suppress(AccessDenied) if over else nullcontext():
+            await self.undoing.clear(*keys)
         await self._clear(keys, over=over)
 
     async def _clear(self, keys: Collection[str], *, over: bool) -> None:
-        while legs := self._in_the_way(keys, over=over):
-            # Another rename may have taken over what we waited for: then it still lies there.
+        while legs := self._in_the_way(keys, over=over):  # another rename may have taken over what we waited for: it still lies there
             try:
                 await (self._arrive(*legs) if len(legs) == 1 else each(legs, self._arrive))
             except S3MountError:

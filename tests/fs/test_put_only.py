@@ -368,6 +368,19 @@ async def test_what_a_failed_rename_could_not_take_back_is_written_over(rig: Rig
     assert await mount.names() == ["f", "new", "new.tmp"]
 
 
+async def test_what_a_failed_rename_could_not_take_back_is_no_obstacle_to_trying_again(rig: Rig) -> None:
+    """Regression: it was refused for want of the right to delete what it was to put there."""
+    await rig.mount.write("new.tmp", b"one")
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("new.tmp", "new")
+    rig.rights.of = "new"
+    await rig.mount.rename("new.tmp", "new")
+    assert await rig.mount.names() == await keys_of(rig.store) == ["f", "new"]
+    assert await rig.mount.read("new") == b"one"
+    assert not rig.stuck()
+    assert not records(rig.folder)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_is_saved_renamed_and_removed_with_rights_that_come_and_go_is_there_once(tmp_path: Path, seed: int) -> None:
     """What is refused has not happened."""
