@@ -309,7 +309,8 @@ class Overlay:
         assert leg.source not in self._from, f"V1 {leg}"
         for area in leg.areas:
             area.legs += 1
-            self._areas.append(area)
+            if area not in self._areas:
+                self._areas.append(area)
         self._from[leg.source] = leg
 
     def detach(self, leg: Leg) -> None:

@@ -43,7 +43,7 @@ class Remaining:
     legs: dict[Leg, int] = field(default_factory=dict)
     copies: dict[Leg, ObjectInfo] = field(default_factory=dict)
     doubtful: list[int] = field(default_factory=list)
-    detached: list[Leg] = field(default_factory=list)
+    detached: set[Leg] = field(default_factory=set)
 
 
 async def taken_up(
@@ -57,12 +57,13 @@ async def taken_up(
     legs = list(found.legs)
     if legs:
         batches.begin(record, found.legs)
-        overlay.add(found.area, legs)
         for leg, copy in found.copies.items():
             overlay.copied(leg, copy)
+        if attached := [leg for leg in legs if leg not in found.detached]:
+            overlay.add(found.area, attached)
         for leg in found.detached:
             leg.late = True
-            overlay.detach(leg)
+            overlay.add_detached(leg)
         for key in found.others:
             overlay.put(key)
     return legs
@@ -137,7 +138,7 @@ async def remaining(store: ObjectStore, record: Record, numbers: Sequence[int]) 
             found.legs[leg] = number
             if record.copies.get(number) == SUPERSEDED:
                 found.copies[leg] = leg.info
-                found.detached.append(leg)
+                found.detached.add(leg)
             elif step is Step.DELETE_SOURCE:
                 assert copy is not None
                 found.copies[leg] = copy

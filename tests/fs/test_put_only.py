@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, OutcomeUnknown
-from s3mount.fs import rename
+from s3mount.fs import rename, resuming
 from s3mount.fs.later import RETRY_MAX_S, RETRY_S
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
@@ -40,7 +40,7 @@ class Rights:
     """Not to delete what ends with *of*; *faults* befall other requests, by their verbs, once each."""
 
     deletes: bool = False
-    of: str = ""
+    of: str | tuple[str, ...] = ""
 
     def __post_init__(self) -> None:
         self.faults: dict[str, Fault] = {}
@@ -431,6 +431,25 @@ async def test_after_a_crash_nothing_is_lost_or_unseen_however_it_came_to_be_lef
         assert found.items() >= seen.items()
         assert await keys_of(rig.store) == sorted(found)
         assert not records(rig.folder)
+
+
+async def test_the_next_mount_sees_nothing_where_large_renames_one_after_the_other_left_something(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: a directory was there, empty, for what an earlier rename had once brought to it."""
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 1)
+    rig.rights.of = ("d/a", "e/b")
+    for key in ("d/a", "d/b", "d/z"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    await rig.mount.unlink("e/a")
+    await rig.mount.rename("e", "g")
+    assert await rig.mount.names() == ["f", "g"]
+    rig.leave()
+    mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
+    await mount.fs.recover()
+    assert await keys_of(rig.store) == ["d/a", "e/b", "f", "g/b", "g/z"]
+    assert await mount.names() == ["f", "g"]
 
 
 async def test_the_next_mount_shows_no_old_name_that_it_may_not_delete_either(rig: Rig) -> None:
