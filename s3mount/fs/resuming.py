@@ -64,8 +64,7 @@ async def taken_up(
         for leg in found.detached:
             leg.late = True
             overlay.add_detached(leg)
-        for key in found.others:
-            overlay.put(key)
+        found.area.reborn.update(found.others)  # of other renames they may be hidden still
     return legs
 
 

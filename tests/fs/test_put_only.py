@@ -452,6 +452,28 @@ async def test_the_next_mount_sees_nothing_where_large_renames_one_after_the_oth
     assert await mount.names() == ["f", "g"]
 
 
+async def test_the_next_mount_sees_no_copy_that_was_not_taken_back_where_a_large_rename_left_something(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it was seen, and would have been taken back all the same."""
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 1)
+    rig.rights.of = "d/b"
+    for key in ("d/b", "d/z"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    rig.rights.of = ""
+    await rig.mount.mkdir("d")
+    with pytest.raises(AccessDenied):
+        await rig.mount.rename("f", "d/new")
+    assert await rig.mount.names("d") == []
+    rig.leave()
+    mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
+    await mount.fs.recover()
+    assert await keys_of(rig.store) == ["d/", "d/b", "d/new", "e/b", "e/z", "f"]
+    assert await mount.names() == ["d", "e", "f"]
+    assert await mount.names("d") == []
+
+
 async def test_the_next_mount_shows_no_old_name_that_it_may_not_delete_either(rig: Rig) -> None:
     """Regression: both names were there again."""
     await rig.save(b"one", via=".f.1")
