@@ -36,7 +36,7 @@ from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, meaning
 from s3mount.fs.namespace import Namespace, Sight, live_attr, require_live
 from s3mount.fs.volume import Volume, attr_of, directory_attr
-from s3mount.model import NO_METADATA, Attr, Caller, Key, MiB, ObjectInfo, number_of
+from s3mount.model import NO_METADATA, Attr, Caller, Key, MiB, ObjectInfo, Page, number_of
 from s3mount.store.api import Commit
 
 # What is fetched of an open file that is unlinked or replaced, where the store cannot keep the version: more would hold up everybody else.
@@ -314,7 +314,9 @@ class Entries:
 
     async def require_empty(self, stem: str) -> None:
         page = await self._store.list(stem, limit=2)
-        if any(info.key != stem or info.size for info in page.objects) or any(self._volume.fresh_below(stem)):
+        while page.next is not None and not _shows_entry(stem, page):  # what is not seen may have filled it
+            page = await self._store.list(stem, after=page.next)
+        if _shows_entry(stem, page) or any(self._volume.fresh_below(stem)):
             raise NotEmpty("The directory is not empty.")
         if any(kept != stem and kept.startswith(stem) for kept in self._volume.kept):
             raise NotEmpty("The directory is not empty.")
@@ -344,3 +346,8 @@ class Entries:
             there = (await self._store.find(stem[:-1])).is_directory
         if not there and not directory.gone:
             volume.kept.add(directory.key)
+
+
+def _shows_entry(stem: str, page: Page) -> bool:
+    """Whether *page* of what lies in *stem* has more than its marker."""
+    return any(info.key != stem or info.size for info in page.objects)

@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, OutcomeUnknown
+from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, NotEmpty, OutcomeUnknown
 from s3mount.fs import rename, resuming
 from s3mount.fs.later import RETRY_MAX_S, RETRY_S
 from s3mount.model import Key
@@ -156,6 +156,22 @@ async def test_what_was_saved_is_renamed_and_removed_as_far_as_there_are_rights(
     assert rig.stuck() == ["f.tmp"]
     assert await rig.mount.names() == ["f", "g"]
     assert await rig.with_rights() == ["f", "g"]
+
+
+async def test_a_directory_is_not_empty_behind_what_was_left_in_it(rig: Rig) -> None:
+    """Regression: it was removed with a file in it, if that came behind what is not seen."""
+    await rig.mount.mkdir("d")
+    for path in ("d/b", "d/c"):
+        await rig.mount.write(path, b"there")
+    rig.rights.of = "d/b"
+    await rig.mount.rename("d/b", "f")
+    assert await rig.mount.names("d") == ["c"]
+    with pytest.raises(NotEmpty):
+        await rig.mount.rmdir("d")
+    await rig.mount.unlink("d/c")
+    await rig.mount.rmdir("d")
+    assert await rig.mount.names() == ["f"]
+    assert await rig.with_rights() == ["f"]
 
 
 @pytest.mark.parametrize("many", [False, True])
