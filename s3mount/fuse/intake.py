@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 TURN_S = 0.0005
 
 # How long one waits for a request outside of the loop: a program that has its answer asks again within 10 to 50 microseconds. The kernel
-# adds some 50. Where a close waits for this machine alone, with a store far away: a thousand files of 30 KB are copied in with a third less
+# adds some 50. Where a close waits for this machine alone, with a store far away: a thousand files of 30 KB are copied in with a tenth less
 # of processor time (six rounds of the loop less for each file), and nothing is read more slowly from that store.
 MOMENT_S = 0.0001
 
