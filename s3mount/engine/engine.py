@@ -146,9 +146,8 @@ class Engine(Buckets, Renames, Uploads, Versions, Maintenance):
         try:
             self.syncing.all()
         except NoSpace:
-            if not self.spare.give():
-                raise
-            self.syncing.all()
+            with self.spare.spent():
+                self.syncing.all()
 
     def follow(self, bucket: str) -> Follower:
         """What others than this process change in *bucket* from now on. Raises NoSuchBucket."""

@@ -9,6 +9,9 @@ Its absence is no error, and its loss is none.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from s3mount.model import KiB, MiB
@@ -28,6 +31,7 @@ class Spare:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._spending = threading.Lock()
 
     def keep(self) -> None:
         """Allocate it if it is not there and more than as much again stays free. Idempotent, never fails."""
@@ -55,3 +59,10 @@ class Spare:
         except OSError:
             return False
         return True
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """For a second try at what makes room: with this one's, or with what another thread's made meanwhile."""
+        with self._spending:
+            self.give()
+            yield

@@ -282,6 +282,28 @@ def test_in_a_run_too_one_can_delete_on_a_full_disk(on_disk: Engine, disk: FullD
     assert keys(on_disk) == NAMES[4:]
 
 
+def test_several_that_find_the_disk_full_at_once_all_have_room_made(
+    on_disk: Engine, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: only who gave the spare room back made some; the others, who found it given, failed."""
+    remove(on_disk, "00", "01")
+    disk.full_while = on_disk.folder / "spare"
+    both, sync_all, found_full = threading.Barrier(2), on_disk.syncing.all, threading.local()
+
+    def all_at_once() -> None:
+        try:
+            sync_all()
+        except NoSpace:
+            if not hasattr(found_full, "once"):
+                found_full.once = both.wait(10)
+            raise
+
+    monkeypatch.setattr(on_disk.syncing, "all", all_at_once)
+    with ThreadPoolExecutor(2) as pool:
+        for sync in [pool.submit(on_disk.sync) for _ in range(2)]:
+            sync.result(20)
+
+
 def refuse_positions(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The index cannot say the next *times* times where it stands: its medium is full."""
     left = [times]
