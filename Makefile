@@ -54,7 +54,7 @@ fmt: setup-test ## format the code and mend what ruff can mend
 bench: setup-test ## print a mount's speed next to the bare directory's (BENCH_SCALE=0.01 for a taste)
 	$(RUN) -m tests.bench
 
-soak: setup-test ## the random tests with new seeds, long lives, kills, bad weather: about an hour
+soak: setup-test ## the random tests with new seeds, long lives, kills, bad weather: one to two hours
 	$(PYTEST) -m "soak or hypothesis and not fuse and not slow" --durations=20 --hypothesis-profile=soak --timeout=3600 -o faulthandler_timeout=3500 $(PYTEST_ARGS)
 
 install: ## a self-contained installation with the mount(8) helpers (PREFIX, DESTDIR, HELPERDIR)
