@@ -16,6 +16,7 @@ from s3mount.errors import S3MountError
 from s3mount.fs.rename import NOREPLACE
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
+from tests.conftest import ExpectLogs
 from tests.fs.mounted import RW, Mounted
 from tests.model.reference import SHADOW, Held, Reference
 
@@ -24,6 +25,12 @@ PATHS = [*NAMES, *(f"{a}/{b}" for a in NAMES for b in NAMES), *(f"{a}/{b}/a" for
 DIRECTORIES = [f"{path}/" for path in PATHS if path.count("/") < 2]
 
 Step = tuple[str, tuple[object, ...]]
+
+
+@pytest.fixture(autouse=True)
+def another_client_may_be_faster(expect_logs: ExpectLogs) -> None:
+    """What it has put under a name of ours stays; ours is given up, as these mounts keep nothing aside, and that is told."""
+    expect_logs("is given up uncommitted: .* exists already")
 
 
 @dataclass
