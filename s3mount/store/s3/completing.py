@@ -18,20 +18,18 @@ taken as judged: the completion itself will tell.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 
 from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unsupported
-from s3mount.model import Absent, Condition, Key, Matches
+from s3mount.model import Condition, Key, Matches
 from s3mount.store.api import Commit
-from s3mount.store.rules import changed, exists
 from s3mount.store.s3.body import Body
 from s3mount.store.s3.client import Answer, Headers
-from s3mount.store.s3.conditions import DELETE_S, NO_VERSION, is_known
-from s3mount.store.s3.headers import etag_out, info_of
+from s3mount.store.s3.conditions import DELETE_S, NO_VERSION, is_known, probe_beside, require_met
+from s3mount.store.s3.headers import etag_out
 from s3mount.store.s3.lacks import Lack, Lacks
 from s3mount.store.s3.replies import etag_of
 from s3mount.store.s3.requests import Requests
@@ -60,25 +58,14 @@ class Completing:
         if condition is None or not self._requests.conditional:
             return {}
         if not ours and not await self._judged(key):
-            await self._require(key, condition)
+            await require_met(self._head, key, condition)
             return {}
         return self._requests.conditions(Commit(condition=condition))
-
-    async def _require(self, key: Key, condition: Condition) -> None:
-        try:
-            there = info_of(key, await self._head(key))
-        except NotFound:
-            there = None
-        if isinstance(condition, Absent) and there is not None:
-            raise exists(key)
-        if isinstance(condition, Matches) and (there is None or there.etag != condition.etag):
-            raise changed(key)
 
     async def _judged(self, key: Key) -> bool:
         async with self._asking:
             if self._judges is None:
-                probe = Key(f"{key[: key.rfind('/') + 1]}.s3mount-probe-{secrets.token_hex(8)}")
-                self._judges = await self._found_out(probe)
+                self._judges = await self._found_out(probe_beside(key))
                 if self._judges is False:
                     self._lacks.learn(Lack.COMPLETION_CONDITIONS)
         return self._judges is not False

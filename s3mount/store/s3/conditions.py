@@ -1,6 +1,6 @@
 """Whether a service judges the conditions of writes, found out without touching anybody's object.
 
-Owns: the probe, which services need none, the sentence for those that fail it.
+Owns: the probe and its name, which services need none, the sentence for those that fail it; the look that takes a condition's place.
 Must not know: who asks, what conditions are for.
 
 A service that reads over If-Match and If-None-Match answers as one that honours them: two writers then replace each other's work, and
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import trio
@@ -26,6 +27,9 @@ import trio
 from s3mount.errors import AlreadyExists, NotFound, PreconditionFailed, StoreError, Unsupported, UsageError
 from s3mount.model import Absent, Condition, ETag, Key, Matches
 from s3mount.store.api import Commit, ObjectStore
+from s3mount.store.rules import changed, exists
+from s3mount.store.s3.client import Headers
+from s3mount.store.s3.headers import info_of
 
 # The version that no object has: ETags are MD5s, or made like them.
 NO_VERSION = ETag("00000000000000000000000000000000-0")
@@ -41,9 +45,30 @@ def is_known(endpoint: str) -> bool:
     return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
+def probe_in(prefix: str) -> Key:
+    """A key that nobody has, in *prefix* (ends with "/", or empty)."""
+    return Key(f"{prefix}.s3mount-probe-{secrets.token_hex(8)}")
+
+
+def probe_beside(key: str) -> Key:
+    return probe_in(key[: key.rfind("/") + 1])
+
+
+async def require_met(head: Callable[[Key], Awaitable[Headers]], key: Key, condition: Condition) -> None:
+    """Look at *key* where the service does not: somebody else may still come in between. Raises AlreadyExists, PreconditionFailed."""
+    try:
+        there = info_of(key, await head(key))
+    except NotFound:
+        there = None
+    if isinstance(condition, Absent) and there is not None:
+        raise exists(key)
+    if isinstance(condition, Matches) and (there is None or there.etag != condition.etag):
+        raise changed(key)
+
+
 async def require_judged(store: ObjectStore, prefix: str, *, endpoint: str) -> None:
     """Raise UsageError where the service does not judge the conditions of writes under *prefix* (ends with "/", or empty)."""
-    key = Key(f"{prefix}.s3mount-probe-{secrets.token_hex(8)}")
+    key = probe_in(prefix)
     try:
         judged = await _judged(store, key)
     except Unsupported as error:

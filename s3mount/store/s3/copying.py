@@ -16,17 +16,14 @@ What cannot be found out is taken as judged: the copy itself will tell.
 from __future__ import annotations
 
 import logging
-import secrets
 from typing import Any
 
 import trio
 
-from s3mount.errors import NotFound, PreconditionFailed, StoreError, Unsupported
-from s3mount.model import Absent, Condition, Key, Matches, MiB, ObjectInfo
+from s3mount.errors import PreconditionFailed, StoreError, Unsupported
+from s3mount.model import Condition, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import Commit
-from s3mount.store.rules import changed, exists
-from s3mount.store.s3.conditions import DELETE_S, NO_VERSION, is_known
-from s3mount.store.s3.headers import info_of
+from s3mount.store.s3.conditions import DELETE_S, NO_VERSION, is_known, probe_beside, require_met
 from s3mount.store.s3.lacks import Lack, Lacks
 from s3mount.store.s3.reading import Reading
 from s3mount.store.s3.requests import Requests
@@ -55,26 +52,16 @@ class Copying:
         if condition is None or not self._requests.conditional:
             return {}
         if not await self._judged(source, target):
-            await self._require(target, condition)
+            await require_met(self._reading.head, target, condition)
             return {}
         return self._requests.conditions(Commit(condition=condition))
-
-    async def _require(self, target: Key, condition: Condition) -> None:
-        try:
-            there = info_of(target, await self._reading.head(target))
-        except NotFound:
-            there = None
-        if isinstance(condition, Absent) and there is not None:
-            raise exists(target)
-        if isinstance(condition, Matches) and (there is None or there.etag != condition.etag):
-            raise changed(target)
 
     async def _judged(self, source: ObjectInfo, target: Key) -> bool:
         async with self._asking:
             if self._judges is None and source.size > PROBE_BYTES:
                 return False
             if self._judges is None:
-                self._judges = await self._refused(source, Key(f"{target[: target.rfind('/') + 1]}.s3mount-probe-{secrets.token_hex(8)}"))
+                self._judges = await self._refused(source, probe_beside(target))
         return self._judges is not False
 
     async def _refused(self, source: ObjectInfo, probe: Key) -> bool | None:

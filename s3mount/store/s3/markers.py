@@ -15,7 +15,6 @@ The top of a bucket has no marker: an object NAME there is one like any other. E
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -24,7 +23,7 @@ import trio
 from s3mount.errors import InvalidName, NotFound, StoreError
 from s3mount.model import NO_METADATA, ByteRange, Condition, Content, ETag, Found, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import PAGE_KEYS, Arrived, Commit, Failure, ObjectStore, Pin
-from s3mount.store.s3.conditions import DELETE_S
+from s3mount.store.s3.conditions import DELETE_S, probe_in
 from s3mount.store.s3.reading import find
 from s3mount.store.wrap.base import Wrapper
 
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 async def keeps_markers(store: ObjectStore, prefix: str) -> bool:
     """Whether a marker under *prefix* (ends with "/", or empty) is one. Where that cannot be found out it is taken to be."""
-    probe = f"{prefix}.s3mount-probe-{secrets.token_hex(8)}"
+    probe = probe_in(prefix)
     try:
         await store.put(Key(f"{probe}/"), b"", Commit(metadata=NO_METADATA))
         return await _is_absent(store, Key(probe))
