@@ -114,12 +114,11 @@ class Remote:
         prefix = url.key if not url.key or url.key.endswith("/") else f"{url.key}/"
         plain: ObjectStore = store
         try:
-            if is_known(store.client.endpoint):
-                pass
-            elif store.capabilities.conditional_put:
-                await require_judged(store, prefix, endpoint=store.client.endpoint)
-            elif not await keeps_markers(Retrying(store, self._policy), prefix):
-                plain = Markers(store)
+            if not is_known(store.client.endpoint):
+                if store.capabilities.conditional_put:
+                    await require_judged(store, prefix, endpoint=store.client.endpoint)
+                elif not await keeps_markers(Retrying(store, self._policy), prefix):
+                    plain = Markers(store)
             await store.sweep()
         except BaseException:
             await _closed(store)
