@@ -18,6 +18,9 @@ Must not know: objects, keys, commits.
   negative entry; asks for `security.capability` once for each inode that is written; owns the times (writeback cache), hence hands them
   over; forgets a directory's attributes with each change in it, and needs them to check permissions. tar adds a SETATTR each for owner,
   mode and times, and another GETXATTR. So each has to be cheap: no cancel scope where nothing waits (see deadline; `_close`).
+- ENOENT says that there is no such name, and goes straight to the user. A request that names an inode by its number (an open, too, and what
+  makes an entry in a directory) cannot know that: it says ESTALE, upon which the kernel walks the path once more and believes nothing that
+  it remembers. So nothing but `BY_NAME` answers ENOENT, whatever the reason was.
 - `.` and `..` have the positions 1 and 2 in a listing; the file system's own follow, shifted by `DOTS`.
 """
 
@@ -50,6 +53,9 @@ DOTS = 2
 
 # Refusals are logged once each; this many are remembered.
 REFUSALS_REMEMBERED = 1000
+
+# Requests about a name that must be there. (CREATE and its kind are about one that need not.)
+BY_NAME = frozenset({"lookup", "unlink", "rmdir", "rename"})
 
 # What the kernel, libacl and libselinux ask for: nothing of it is stored.
 PROMISES = (b"security.", b"system.")
@@ -129,7 +135,7 @@ class Refusals:
             return self._defect(request, error)
         if not isinstance(error, FsError):
             self._once((request, str(error)), "%s failed: %s", request, error, level=_level(error))
-        return number
+        return errno.ESTALE if number == errno.ENOENT and request not in BY_NAME else number
 
     def _defect(self, request: str, error: Exception) -> int:
         site = error.__traceback__
