@@ -12,7 +12,8 @@ live         what an inode carries while somebody holds it
 volume       what all share: store, table, gate, and what only this mount knows;  implied: directories that no key may stand for (pure)
 gate         keeps commits off names that move; tells answers that came too late
 namespace    looking: name -> object -> inode -> stat
-files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company
+files        handles, who holds what;  saving: commits and attributes on their way;  deferred: those that wait for company;
+             renewals: objects that are being made anew
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange;  carry: moving keys one by one;  copies: of one key;  journal: what is written down of that
 moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;

@@ -91,6 +91,7 @@ class FileContent:
         """
         self._store = store
         self._layers = Layers(store, staging, buffers, base=base)
+        self.renewals = self._layers.renewals
         self._committed = base
         self._state: CommitState = FOUND if base else CREATED
         self._sending: Sending | None = None
@@ -219,10 +220,7 @@ class FileContent:
                 self._layers.thaw()
 
     async def aclose(self) -> None:
-        """Release the pin and the staged bytes; what was not committed is lost.
-
-        Waits for a commit under way. Idempotent, not cancellable.
-        """
+        """Release the pin and the staged bytes: what is not committed is lost. Waits for a commit; idempotent, not cancellable."""
         if self._committing.free and (self._early is None or self._early.let_go_nowait()) and self._layers.close_nowait():
             return
         with trio.CancelScope(shield=True):

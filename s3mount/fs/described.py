@@ -16,7 +16,7 @@ from s3mount.errors import Busy, Invalid, NoAttribute, NotFound, NotPermitted, N
 from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.volume import Volume
-from s3mount.model import Key, ObjectInfo
+from s3mount.model import NO_METADATA, Key, ObjectInfo
 from s3mount.store.aspects import CONTENT_TYPE, ETAG, SIZE, STORAGE_CLASS, TAGS, URL, told_by
 
 # What a listing tells truly; the rest only the object itself.
@@ -98,11 +98,8 @@ class Described:
         live = inode.live
         if live is None:
             return await self._sent(inode, info, name, value)
-        live.in_flight += 1
-        try:
+        with live.renewing(info.metadata or NO_METADATA):
             return await self._sent(inode, info, name, value)
-        finally:
-            live.in_flight -= 1
 
     async def _sent(self, inode: FileInode, info: ObjectInfo, name: str, value: str) -> bool:
         with self._volume.gate.using(inode.key):

@@ -83,6 +83,8 @@ class Files:
             live = self.enliven(inode, info)
         live.holders += 1
         try:
+            if info is not None:
+                await self._saving.found(inode, live, info)
             await self._pin(inode, live)
         except BaseException as error:
             if isinstance(error, Stale):
@@ -334,7 +336,8 @@ class Files:
     async def _save_deferred(self, inode: FileInode) -> None:
         if inode.live is not None and not inode.live.content.changed:
             for error in await self._try_save(inode):
-                log.warning("The attributes of %r are not saved yet: %s", inode.key, error)
+                outcome = "given up" if isinstance(error, FINAL) else "not saved yet"
+                log.warning("The attributes of %r are %s: %s", inode.key, outcome, error)
 
     def described(self, inode: FileInode) -> Commit | None:
         """See `Saving.described`."""

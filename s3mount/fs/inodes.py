@@ -106,7 +106,7 @@ class FileInode:
         if info.file_id and info.file_id != self.file_id:
             return False
         if self.live is not None:
-            return info.etag == self.etag or self.live.in_doubt
+            return info.etag == self.etag or self.live.may_have_made(info)
         return info.etag == self.etag and (self.mtime is None or info.metadata is None or info.metadata.get("mtime") == self.mtime)
 
     def saw(self, info: ObjectInfo) -> None:

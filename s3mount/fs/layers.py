@@ -33,6 +33,7 @@ from s3mount.errors import NotFound, PreconditionFailed, Stale, StoreError
 from s3mount.fs.buffers import BufferPool, fill_zeros
 from s3mount.fs.extents import Extent, Extents, Kind, kept
 from s3mount.fs.pinned import Pinned
+from s3mount.fs.renewals import Renewals
 from s3mount.fs.staging import StagingArea, StagingFile
 from s3mount.model import Content, ETag, Hole, Kept, Key, MiB, ObjectInfo, Piece, Staged
 from s3mount.store.api import ObjectStore, Pin
@@ -66,6 +67,7 @@ class Layers:
         self.table = Extents([kept(0, base.size)] if base and base.size else [])
         self.settled = 0
         self.files: dict[int, StagingFile] = {}
+        self.renewals = Renewals()
         self._store = store
         self._staging = staging
         self._buffers = buffers
@@ -176,6 +178,8 @@ class Layers:
         """Return if this mount itself replaced *base*, or does so just now (once that is over); else raise Stale."""
         if self._frozen is not None and self.base is base:
             await self._frozen.thawed.wait()
+        if self.base is base:
+            await self.renewals.over()
         if self.base is base:
             raise self.stale() from refusal
 

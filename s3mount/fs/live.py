@@ -14,6 +14,8 @@ been written before it. So since the bits were set, only what arrives behind a f
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
@@ -29,7 +31,7 @@ class Live:
     """Content and attributes of one inode, shared by all its handles.
 
     `unsaved`: the attributes differ from the object's. `fresh`: no object yet. `whole`: all that the object says is known.
-    `in_doubt`: a request under way may change the version. `since_ns`: no write of this content was earlier.
+    `in_flight`: how many requests under way may change the version. `since_ns`: no write of this content was earlier.
     `failed_ns`: since when commits of it fail (0: they do not), `tries` of them.
     `due_s`: when the background tries again (trio's time).
     """
@@ -130,6 +132,21 @@ class Live:
         self.failed_ns = self.failed_ns or now_ns
         self.tries += 1
 
-    @property
-    def in_doubt(self) -> bool:
-        return self.in_flight > 0
+    @contextmanager
+    def renewing(self, metadata: Metadata) -> Iterator[None]:
+        """For whoever has the object made anew, with the same bytes, to say *metadata*."""
+        self.in_flight += 1
+        try:
+            with self.content.renewals.making(metadata):
+                yield
+        finally:
+            self.in_flight -= 1
+
+    def may_have_made(self, info: ObjectInfo | None) -> bool:
+        """Whether *info*, or that there is no object, may come of a request under way."""
+        renewals, committed = self.content.renewals, self.content.committed
+        if self.in_flight > len(renewals):
+            return True  # of a commit
+        if info is None or committed is None:
+            return False
+        return (self.in_flight > 0 and info.etag == committed.etag) or renewals.may_have_made(info, committed)

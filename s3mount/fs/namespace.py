@@ -133,7 +133,7 @@ class Namespace:
     def _vanished(self, key: str) -> None:
         """No object stands under *key*: the inode that had it is displaced, unless it is new."""
         inode = self._inodes.file_at(key)
-        if inode is not None and (inode.live is None or not (inode.live.fresh or inode.live.in_doubt)):
+        if inode is not None and (inode.live is None or not (inode.live.fresh or inode.live.may_have_made(None))):
             self._inodes.displace_at(key)
 
     async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
@@ -313,10 +313,14 @@ class Namespace:
         return self._volume.file_attr(inode.ino, info, lasting=lasting)
 
     async def current(self, inode: FileInode) -> ObjectInfo | None:
-        """The object of *inode* as it is now, None where there is none to be compared (new, or nameless and held). Raises Stale."""
+        """The object of *inode* as it is now, None where there is none to be compared: it is new, nameless and held, or being changed.
+
+        Raises Stale.
+        """
         changes = self._volume.changes
         while True:
-            if inode.live is not None and (inode.live.fresh or inode.live.in_doubt or inode.standing is not Standing.NAMED):
+            live = inode.live
+            if live is not None and (live.fresh or live.may_have_made(None) or inode.standing is not Standing.NAMED):
                 return None
             if inode.standing is not Standing.NAMED:
                 raise stale()
@@ -328,7 +332,7 @@ class Namespace:
             if info is None:
                 self._inodes.displace_at(key)
             elif inode.is_version(info):
-                return info
+                return info if inode.live is None or not inode.live.in_flight else None
             else:
                 self._replaced(inode, key, info)
             if inode.standing is not Standing.NAMED:

@@ -11,7 +11,7 @@ rename makes of it (`described`, `carried`). A large file whose parts went while
 was changed since is written after the commit, unless it is only the time of the last write, which nobody set. A copy of gigabytes within
 the store is too much for that: the file then says when its sending began.
 
-An update may make a version with an ETag of its own. After a lost reply the commit id tells that it has the same content (`_goes_on`).
+An update may make a version with an ETag of its own. After a lost reply the object tells that it has the same content (see renewals).
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from s3mount.fs.inodes import FileInode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import stale
 from s3mount.fs.patience import Patience
+from s3mount.fs.renewals import commit_id, plain
 from s3mount.fs.volume import Volume
 from s3mount.model import Absent, Condition, Key, Matches, Metadata, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit
+from s3mount.store.api import Commit
+from s3mount.store.aspects import whole
 
 
 class Saving:
@@ -93,7 +95,7 @@ class Saving:
         """Whether an object that was to have *sent*, in the words *said*, has that; the metadata *got* may be those of the beginning of its
         upload.
         """
-        has = {name: value for name, value in got.items() if name != COMMIT_ID}
+        has = plain(got)
         if has == said:
             live.unsaved = False
             return
@@ -156,41 +158,50 @@ class Saving:
         await volume.arrive(inode.key)
         key = await volume.gate.wait_free(lambda: inode.key)
         if inode.standing not in (Standing.NAMED, Standing.UNNAMED):
-            live.unsaved = False  # there is no object left that could have them
+            self._give_up(inode, live)
         sent, committed = live.attributes, live.content.committed
         if committed is None or not live.unsaved or live.content.changed:
             return False  # a rename or a commit took them along
-        live.in_flight += 1
-        try:
-            with volume.gate.using(key):
-                metadata = encode(sent, live.foreign)
+        metadata = encode(sent, live.foreign)
+        with volume.gate.using(key), live.renewing(metadata):
+            try:
                 info = await self._store.update(Key(key), metadata, if_match=committed.etag, file_id=inode.file_id)
                 inode.saw(info)
                 await live.content.rebase(info, former=committed.etag)
                 volume.mutated(key)
-        except (PreconditionFailed, NotFound):
-            if live.content.committed is not committed or await self._goes_on(inode, live, committed):
-                return True  # a commit of ours was faster, or a copy whose reply was lost
-            volume.inodes.displace(inode)
-            live.unsaved = False
-            raise stale() from None
-        finally:
-            live.in_flight -= 1
+            except (PreconditionFailed, NotFound):
+                if live.content.committed is not committed or await self._goes_on(inode, live, committed):
+                    return True  # a commit of ours was faster, or a copy whose reply was lost
+                volume.inodes.displace(inode)
+                self._give_up(inode, live)
         if live.attributes is sent:
             live.unsaved = False
         return False
 
+    def _give_up(self, inode: FileInode, live: Live) -> None:
+        """There is no object left that could have the attributes. Raises Stale where somebody else replaced or removed it."""
+        live.unsaved = False
+        if inode.standing is Standing.DISPLACED:
+            raise stale() from None
+
     async def _goes_on(self, inode: FileInode, live: Live, former: ObjectInfo) -> bool:
         """Whether the object is still what the commit of *former* made, though it is another version: its attributes were changed."""
         try:
-            info = await self._store.head(former.key)
+            info = await whole(self._store, await self._store.head(former.key))
         except NotFound:
             return False
-        if not _commit_id(info) or (_commit_id(info), info.size) != (_commit_id(former), former.size):
+        if not live.content.renewals.may_have_made(info, former):
             return False
         inode.saw(info)
         await live.content.rebase(info, former=former.etag)
         return True
+
+    async def found(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
+        """The object of *inode* is *info* by now: what was written of an update that failed may have been done."""
+        former = live.content.committed
+        if former is not None and info.etag != former.etag and live.content.renewals.may_have_made(info, former):
+            inode.saw(info)
+            await live.content.rebase(info, former=former.etag)
 
     def described(self, inode: FileInode) -> Commit | None:
         """What the object of *inode* is to say where it is copied: None if it says so already, or will by the commit of its content."""
@@ -199,7 +210,7 @@ class Saving:
             return None
         live.riding = live.attributes
         commit = self.target(inode, live).commit
-        return replace(commit, condition=None, former=None, commit_id=_commit_id(live.content.committed))
+        return replace(commit, condition=None, former=None, commit_id=commit_id(live.content.committed))
 
     async def carried(self, inode: FileInode, info: ObjectInfo) -> None:
         """The object of *inode* was copied, and the copy *info* goes on as it."""
@@ -210,7 +221,3 @@ class Saving:
             if live.attributes is live.riding and not live.content.changed:
                 live.unsaved = False
             live.riding = None
-
-
-def _commit_id(info: ObjectInfo) -> str:
-    return (info.metadata or {}).get(COMMIT_ID, "")

@@ -28,10 +28,11 @@ DAY_NS = 86_400_000_000_000
 
 
 class AnewEachTime(MemoryStore):
-    """As S3 with an object that was uploaded in parts: a copy onto itself has another ETag."""
+    """As S3 with an object that was uploaded in parts: a copy onto itself has another ETag, and keeps the commit id."""
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
-        return await self.copy(key, key, if_match=if_match, commit=Commit(metadata=metadata))
+        of_bytes = {name: value for name, value in ((await self.head(key)).metadata or {}).items() if name == COMMIT_ID}
+        return await self.copy(key, key, if_match=if_match, commit=Commit(metadata={**metadata, **of_bytes}))
 
 
 class SlowToCopy(MemoryStore):

@@ -183,7 +183,9 @@ class Pair:
                 assert path not in seen
                 attr = await self.mount.stat(path)
                 assert replace(attr, ino=0) == replace(entry.attr, ino=0)
-                assert attr.ino == entry.attr.ino or self.looked_up or self.handles
+                assert attr.ino == entry.attr.ino or self.looked_up or self.mount.fs._volume.live, (
+                    "another number, and no former file is left"
+                )
                 if stat.S_ISDIR(attr.mode):
                     seen[path] = None
                     todo.append(path)

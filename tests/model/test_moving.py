@@ -17,12 +17,19 @@ from s3mount.fs import rename
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import Fault, Faulty
+from tests.conftest import ExpectLogs
 from tests.fs.mounted import RW, Mounted
 from tests.model.test_model import Pair, Step, steps
 
 # A copy takes up to so long, a step of the sequence up to half of it: most renames meet one that is under way.
 COPY_S = 4.0
 OTHERS = ("put", "delete", "move")
+
+
+@pytest.fixture(autouse=True)
+def attributes_may_come_too_late(expect_logs: ExpectLogs) -> None:
+    """For an object that another client has replaced meanwhile; that is told."""
+    expect_logs("The attributes of .* are given up: .* replaced by somebody else")
 
 
 @dataclass
@@ -103,6 +110,13 @@ def test_random_operations_agree_with_the_model_while_directories_move(sequence:
 @given(steps(), st.integers(0, 1 << 30))
 def test_very_many_random_operations_agree_with_the_model_while_directories_move(sequence: list[Step], seed: int) -> None:
     run([("put", ("a/a", b"x")), ("put", ("a/b/a", b"y")), ("rename", ("a", "b", True)), *sequence], seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_another_clients_object_is_seen_while_ours_is_on_its_way_with_new_attributes(seed: int) -> None:
+    """Regression: it was taken for the copy by which the attributes are changed, and reading it was ESTALE."""
+    sequence: list[Step] = [("put", ("a/a", b"x")), ("put", ("a/b/a", b"y")), ("rename", ("a", "b", True))]
+    run([*sequence, ("chmod", ("b/b/a", 0o600)), ("put", ("b/b/a", b"x"))], seed)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,75 @@
+"""That this mount has an object made anew, with the same bytes: what it may find of it until the answer is there.
+
+Owns: what is being made of one object, and who waits for the outcome.
+Must not know: how it is made, inodes, pins.
+
+On S3 attributes are changed by a copy of the object onto itself, and the copy of an object of many parts has an ETag of its own. It is
+there before its answer: what was pinned has gone by then, and what a look finds was not made by anybody else. But not everything that is
+found meanwhile is ours: a commit of this mount is known by its id, which its copies keep, another object by what it was to say of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from s3mount.model import Metadata, ObjectInfo
+from s3mount.store.api import COMMIT_ID
+
+
+class Renewals:
+    """Those of one object. Its length is how many are under way.
+
+    What one that failed has done is open until the next one goes through.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: list[Metadata] = []
+        self._failed: Metadata | None = None
+        self._news = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @contextmanager
+    def making(self, metadata: Metadata) -> Iterator[None]:
+        """For whoever has the object made anew, to say *metadata*; without an error it is known what has become of it."""
+        self._under_way.append(said := plain(metadata))
+        try:
+            yield
+            self._failed = None
+        except BaseException:
+            self._failed = said
+            raise
+        finally:
+            self._under_way.remove(said)
+            self._news.unpark_all()
+
+    async def over(self) -> None:
+        """Until none is under way."""
+        while self._under_way:
+            await self._news.park()
+
+    def may_have_made(self, info: ObjectInfo, former: ObjectInfo) -> bool:
+        """Whether *info* may have been made of the version *former*, without an answer yet."""
+        said = [*self._under_way, *([] if self._failed is None else [self._failed])]
+        if not said or info.size != former.size:
+            return False
+        return info.metadata is None or is_same_commit(info, former) or plain(info.metadata) in said
+
+
+def plain(metadata: Metadata) -> Metadata:
+    """What is said beside the commit id."""
+    return {name: value for name, value in metadata.items() if name != COMMIT_ID}
+
+
+def commit_id(info: ObjectInfo) -> str:
+    """Of the commit that brought the bytes of *info*, "" where that is not known."""
+    return (info.metadata or {}).get(COMMIT_ID, "")
+
+
+def is_same_commit(info: ObjectInfo, other: ObjectInfo) -> bool:
+    """Whether both are known to have the same bytes, by who brought them."""
+    return bool(commit_id(info)) and (commit_id(info), info.size) == (commit_id(other), other.size)
