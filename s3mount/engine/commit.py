@@ -166,10 +166,11 @@ class Commits:
         Raises what *decide* raises (then nothing happened), NoSpace, Unavailable, Corrupt, OutcomeUnknown; WouldWait to somebody in a
         hurry when the lock is not free, a checkpoint is due, or others appended to the log.
         """
+        given = self._spare.given
         try:
             return self._run(decide, durable=durable, lingers=lingers and not durable)
         except (NoSpace, OutcomeUnknown):
-            if not (frees and self._spare.give()):
+            if not (frees and self._spare.made_room(given)):
                 raise
         return self._run(decide, durable=durable)
 

@@ -27,10 +27,12 @@ SHARE = 16
 
 
 class Spare:
-    """Thread-safe; several processes may share it."""
+    """Thread-safe; several processes may share it. `given`: how often this one has given it back."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.given = 0
+        self._giving = threading.Lock()
         self._spending = threading.Lock()
 
     def keep(self) -> None:
@@ -54,11 +56,17 @@ class Spare:
 
     def give(self) -> bool:
         """Give the room back to the medium; whether there was any."""
-        try:
-            os.unlink(self._path)
-        except OSError:
-            return False
+        with self._giving:
+            try:
+                os.unlink(self._path)
+            except OSError:
+                return False
+            self.given += 1
         return True
+
+    def made_room(self, since: int) -> bool:
+        """Whether a second try has room that a first one may not have had, which began when `given` was *since*."""
+        return self.give() or self.given != since
 
     @contextmanager
     def spent(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -302,6 +303,28 @@ def test_several_that_find_the_disk_full_at_once_all_have_room_made(
     with ThreadPoolExecutor(2) as pool:
         for sync in [pool.submit(on_disk.sync) for _ in range(2)]:
             sync.result(20)
+
+
+def test_several_removals_that_find_the_disk_full_at_once_all_have_room_made(
+    on_disk: Engine, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: as with syncs, only who gave the spare room back tried again."""
+    disk.full_while = on_disk.folder / "spare"
+    both, tried, found_full = threading.Barrier(2), on_disk.commits._run, threading.local()
+
+    def all_at_once(*args: Any, **options: Any) -> object:
+        try:
+            return tried(*args, **options)
+        except NoSpace:
+            if not hasattr(found_full, "once"):
+                found_full.once = both.wait(10)
+            raise
+
+    monkeypatch.setattr(on_disk.commits, "_run", all_at_once)
+    with ThreadPoolExecutor(2) as pool:
+        for removal in [pool.submit(on_disk.delete, BUCKET, key(name), durable=False) for name in ("00", "01")]:
+            removal.result(20)
+    assert keys(on_disk) == NAMES[2:]
 
 
 def refuse_positions(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
