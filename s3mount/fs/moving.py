@@ -47,7 +47,8 @@ from s3mount.fs.overlay import Area, Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, left_over, taken_up
 from s3mount.fs.undoing import Undoing
-from s3mount.model import Absent, ByteRange, Condition, Content, ETag, Key, Matches, Metadata, ObjectInfo, Part, Upload
+from s3mount.fs.unseen import Unseen
+from s3mount.model import ByteRange, Condition, Content, ETag, Key, Metadata, ObjectInfo, Part, Upload
 from s3mount.store.api import Commit, Failure, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Moving(Looking):
     def __init__(self, inner: ObjectStore, folder: Path | None) -> None:
         super().__init__(inner)
         self.undoing = Undoing(inner, self.overlay)
+        self._unseen = Unseen(self.overlay, self.undoing, self._aliases)
         self._journal = Journal(folder) if folder is not None else None
         self._batches = Batches()
         self._later = Later(self._arrive, _about)
@@ -346,26 +348,15 @@ class Moving(Looking):
         self._later.forget(leg)
         self._stays(leg)
 
-    def _condition(self, key: str, condition: Condition, *, later: bool = False) -> Condition:
-        """*condition* as the store can judge it: where nothing is seen, something may lie, and be deleted until it is judged *later*."""
-        lying = self.overlay.unseen(key) or self.undoing.lying(key)
-        if lying is None or not isinstance(condition, Absent):
-            return self._aliases.condition(key, condition)
-        return None if later or lying.etag is None else Matches(lying.etag)
-
-    def _commit(self, key: Key, commit: Commit, *, later: bool = False) -> Commit:
-        made = self._aliases.commit(key, commit)
-        return replace(made, condition=self._condition(key, made.condition, later=later)) if isinstance(made.condition, Absent) else made
-
     async def put(self, key: Key, data: bytes | bytearray | memoryview, commit: Commit = Commit()) -> ObjectInfo:  # noqa: B008 (frozen)
-        return await self._put(key, lambda: self.inner.put(key, data, self._commit(key, commit)))
+        return await self._put(key, lambda: self.inner.put(key, data, self._unseen.commit(key, commit)))
 
     async def adopt(self, key: Key, content: Content, commit: Commit) -> ObjectInfo:
         def based() -> Content:
             base = content.base
             return content if base is None else replace(content, base=self._aliases.info(replace(base, key=key)))
 
-        return await self._put(key, lambda: self.inner.adopt(key, based(), self._commit(key, commit)))
+        return await self._put(key, lambda: self.inner.adopt(key, based(), self._unseen.commit(key, commit)))
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         def put() -> Awaitable[ObjectInfo]:
@@ -390,8 +381,8 @@ class Moving(Looking):
                 source,
                 target,
                 if_match=if_match and self._aliases.etag(source, if_match),
-                commit=commit and self._commit(target, commit),
-                condition=self._condition(target, condition),
+                commit=commit and self._unseen.commit(target, commit),
+                condition=self._unseen.condition(target, condition),
             ),
         )
 
@@ -436,7 +427,7 @@ class Moving(Looking):
 
     async def create_upload(self, key: Key, commit: Commit = Commit()) -> Upload:  # noqa: B008 (frozen)
         await self.arrive(key)
-        return await self.inner.create_upload(key, self._commit(key, commit, later=True))
+        return await self.inner.create_upload(key, self._unseen.commit_later(key, commit))
 
     async def copy_part(self, upload: Upload, number: int, *, source: ObjectInfo, span: ByteRange) -> Part:
         return await self.inner.copy_part(upload, number, source=self._aliases.info(source), span=span)

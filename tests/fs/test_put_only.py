@@ -19,7 +19,7 @@ import trio.testing
 from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, NotEmpty, OutcomeUnknown
 from s3mount.fs import rename, resuming
 from s3mount.fs.later import RETRY_MAX_S, RETRY_S
-from s3mount.model import Key
+from s3mount.model import Key, MiB
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Op
 from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty
@@ -269,11 +269,15 @@ async def test_a_large_file_is_saved_again(rig: Rig, flags: int) -> None:
     assert await rig.with_rights() == ["f"]
 
 
-async def test_what_others_put_in_place_of_what_lies_unseen_is_not_written_over_by_an_exclusive_create(rig: Rig) -> None:
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_what_others_put_in_place_of_what_lies_unseen_is_not_written_over_by_an_exclusive_create(rig: Rig, pieces: int) -> None:
+    """Regression: what was so large that it was sent while it was written."""
     await rig.save(b"one")
-    await rig.store.put(Key("f.tmp"), b"somebody else's")
     fh = await rig.mount.create("f.tmp", flags=RW | os.O_EXCL)
-    await rig.mount.fs.write(fh, 0, b"ours")
+    for number in range(pieces):
+        await rig.mount.fs.write(fh, number * MiB, bytes(MiB))
+    await trio.testing.wait_all_tasks_blocked()
+    await rig.store.put(Key("f.tmp"), b"somebody else's")
     with pytest.raises(AlreadyExists):
         await rig.mount.close(fh)
     assert await read(rig.store, Key("f.tmp")) == b"somebody else's"
