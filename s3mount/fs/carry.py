@@ -21,7 +21,7 @@ M3  What is left after a crash is finished by the rule of `journal.decide`: noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,9 @@ from s3mount.model import ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore, Relocation
 
 log = logging.getLogger(__name__)
+
+# Interrupted renames of so few keys are finished several at a time; those of more keep enough requests under way by themselves.
+FEW_KEYS = 8
 
 
 class Riders(Protocol):
@@ -172,34 +175,27 @@ class Carrier:
         if self._journal is None:
             return
         records = await trio.to_thread.run_sync(lambda journal: list(journal.left_over()), self._journal)
-        taken: set[Key] = set()
-        named: set[Key] = set()
-        parted: set[Key] = set()
-        for record in records:
-            left = [number for number in range(len(record.moves)) if record.copies.get(number) != ""]
-            numbers = [number for number in left if record.moves[number].source not in taken]
-            try:
-                if record.undone_below is not None:
-                    await self._undoing.take_up(record, [number for number in left if record.moves[number].target not in named], parted)
-                    log.info("A rename of %d keys that failed is undone", len(record.moves))
-                    continue
-                if take_up is not None and await take_up(record, numbers, partial(self._finish, record)):
-                    log.info("A rename of %d keys that was interrupted goes on", len(record.moves))
-                    continue
+        for together in independent(left_of(records)):
+            await each(together, partial(self._recover, take_up=take_up, leave_over=leave_over))
+
+    async def _recover(self, left: Left, *, take_up: TakeUp | None, leave_over: LeaveOver | None) -> None:
+        record, numbers = left.record, left.numbers
+        try:
+            if record.undone_below is not None:
+                await self._undoing.take_up(record, left.unnamed, left.parted)
+                log.info("A rename of %d keys that failed is undone", len(record.moves))
+            elif take_up is not None and await take_up(record, numbers, partial(self._finish, record)):
+                log.info("A rename of %d keys that was interrupted goes on", len(record.moves))
+            else:
                 await each(numbers, partial(self._finish, record))
                 await self._end(record)
                 log.info("A rename of %d keys that was interrupted is finished", len(record.moves))
                 _leave(record)
-            except S3MountError as error:
-                log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
-                denied = leave_over if isinstance(error, AccessDenied) else None
-                if record.undone_below is None and not await self._left_over(record, numbers, denied):
-                    _leave(record)
-            finally:
-                taken.update(move.source for move in record.moves)
-                named.update(key for move in record.moves for key in (move.source, move.target))
-                if record.undone_below is None:
-                    parted.update(move.source for move in record.moves)
+        except S3MountError as error:
+            log.error("A rename of %d keys that was interrupted could not be finished yet: %s", len(record.moves), error)
+            denied = leave_over if isinstance(error, AccessDenied) else None
+            if record.undone_below is None and not await self._left_over(record, numbers, denied):
+                _leave(record)
 
     async def _left_over(self, record: Record, numbers: Sequence[int], leave_over: LeaveOver | None) -> bool:
         try:
@@ -294,6 +290,54 @@ class Carrier:
             return await self._store.head(key)
         except NotFound:
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a former mount has left of *record*, by numbers of moves.
+
+    `numbers`: whose sources no later record took elsewhere; `unnamed`: whose targets none names; `parted`: sources that one took elsewhere.
+    """
+
+    record: Record
+    numbers: Sequence[int]
+    unnamed: Sequence[int]
+    parted: frozenset[Key]
+
+
+def left_of(records: Iterable[Record]) -> Iterator[Left]:
+    """*records*, the latest first."""
+    taken, named, parted = set[Key](), set[Key](), set[Key]()
+    for record in records:
+        sources = {move.source for move in record.moves}
+        left = [number for number in range(len(record.moves)) if record.copies.get(number) != ""]
+        yield Left(
+            record,
+            [number for number in left if record.moves[number].source not in taken],
+            [number for number in left if record.moves[number].target not in named],
+            frozenset(sources & parted),
+        )
+        taken |= sources
+        named |= sources | {move.target for move in record.moves}
+        if record.undone_below is None:
+            parted |= sources
+
+
+def independent(left: Iterable[Left]) -> Iterator[list[Left]]:
+    """*left*, in its order, several together where they are small and have no key in common: of a key the latest is finished first."""
+    together, keys = list[Left](), set[Key]()
+    for one in left:
+        own = {key for move in one.record.moves for key in (move.source, move.target)}
+        if together and (len(own) > FEW_KEYS or own & keys):
+            yield together
+            together, keys = [], set()
+        together.append(one)
+        keys |= own
+        if len(own) > FEW_KEYS:
+            yield together
+            together, keys = [], set()
+    if together:
+        yield together
 
 
 async def begun(journal: Journal | None, moves: Sequence[Move]) -> Record | None:

@@ -378,3 +378,30 @@ async def test_what_comes_between_is_not_copied_over_by_whoever_finishes_a_renam
     assert await read(store, Key("a/001")) == b"001"
     assert "both are left" in caplog.text
     assert is_empty(tmp_path)
+
+
+async def test_many_interrupted_renames_are_finished_many_at_a_time(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """Regression: a thousand of them, each of one file, kept the next mount from answering for two minutes."""
+    store, journal = MemoryStore(LIKE_S3), Journal(tmp_path)
+    for number in range(2 * AT_ONCE):
+        etag = (await store.put(Key(f"a{number:02}"), b"%d" % number)).etag
+        journal.begin([Move(Key(f"a{number:02}"), Key(f"b{number:02}"), etag)]).leave()
+    began = trio.current_time()
+    await Carrier(Faulty(store, lambda op: Fault(delay=1.0)), tmp_path).recover()
+    assert trio.current_time() - began < 12, "two rounds of two looks, a copy and a removal each"
+    assert await keys_of(store) == [f"b{number:02}" for number in range(2 * AT_ONCE)]
+    assert is_empty(tmp_path)
+
+
+async def test_renames_of_one_key_are_finished_one_by_one_among_many_others(tmp_path: Path) -> None:
+    """The latest first, from where it took the key: what an earlier one would have brought there is not taken for it."""
+    store, journal = MemoryStore(LIKE_S3), Journal(tmp_path)
+    for number in range(4):
+        one, two = [(await store.put(Key(f"{name}{number}"), b"%d" % number + name.encode())).etag for name in ("x", "y")]
+        journal.begin([Move(Key(f"x{number}"), Key(f"y{number}"), one)]).leave()
+        journal.begin([Move(Key(f"y{number}"), Key(f"z{number}"), two)]).leave()
+    await Carrier(Faulty(store, lambda op: Fault(delay=0.001)), tmp_path).recover()
+    for number in range(4):
+        assert await read(store, Key(f"z{number}")) == b"%dy" % number
+        assert await read(store, Key(f"y{number}")) == b"%dx" % number
+    assert is_empty(tmp_path)
