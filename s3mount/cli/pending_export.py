@@ -126,10 +126,10 @@ def _give_name(partial: Path, path: Path) -> None:
     try:
         os.link(partial, path)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
-            raise
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
         partial.rename(path)
 
 

@@ -112,9 +112,19 @@ def named(items: Sequence[Item], names: Sequence[str]) -> list[Item]:
     for name in names:
         matching = [item for item in items if item.id == name] or [item for item in items if str(item.url) == name]
         if not matching:
-            raise NotFound(f"Nothing is pending under {name}: s3mount pending lists what is.")
+            raise NotFound(_none_so_named(items, name))
         chosen.update({id(item): item for item in matching})
     return list(chosen.values())
+
+
+def _none_so_named(items: Sequence[Item], name: str) -> str:
+    try:
+        below = len(under(items, [name]))
+    except S3MountError:
+        below = 0
+    if below:
+        return f"{name} is not itself pending, but {below} below it {'is' if below == 1 else 'are'}: --all {name} means all of that."
+    return f"Nothing is pending under {name}: s3mount pending lists what is."
 
 
 def _of_mount(mount: RunningMount) -> Iterator[Item]:
