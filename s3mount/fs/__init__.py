@@ -16,7 +16,7 @@ files        handles, who holds what;  saving: commits and attributes on their w
              renewals: objects that are being made anew
 entries      create, mkdir, mknod, symlink, link, unlink, rmdir
 rename       rename, exchange;  carry: moving keys one by one;  copies: of one key;  journal: what is written down of that
-moving       large renames that go on behind their answer;  overlay: what is seen meanwhile (pure);  batches: their records;
+moving       large renames that go on behind their answer;  overlay, areas: what is seen meanwhile (pure);  batches: their records;
              aliases: versions that were carried since (pure);  resuming: what a former mount has left of one;  passengers: who goes along;
              looking: where what is on its way is found;  later: what is tried again, less and less often
 undoing      copies of a rename that failed: hidden, and taken back;  riders: inodes that go along with one, and come back

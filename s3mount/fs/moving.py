@@ -36,6 +36,7 @@ from pathlib import Path
 import trio
 
 from s3mount.errors import AccessDenied, AlreadyExists, PreconditionFailed, S3MountError
+from s3mount.fs.areas import Area
 from s3mount.fs.batches import Batches
 from s3mount.fs.carry import begun
 from s3mount.fs.copies import DOUBTFUL, DOUBTFUL_OR_CANCELLED, each, is_there, sent
@@ -43,7 +44,7 @@ from s3mount.fs.journal import SUPERSEDED, Journal, Move, Record
 from s3mount.fs.kept import Renamed
 from s3mount.fs.later import About, Later
 from s3mount.fs.looking import GONE, Looking
-from s3mount.fs.overlay import Area, Leg, State
+from s3mount.fs.overlay import Leg, State
 from s3mount.fs.passengers import Passengers
 from s3mount.fs.resuming import left_behind, left_over, taken_up
 from s3mount.fs.undoing import Undoing

@@ -34,31 +34,18 @@ from enum import Enum
 
 import trio
 
+from s3mount.fs.areas import Area, Areas
 from s3mount.fs.listing import END
 from s3mount.model import ETag, Key, ObjectInfo, Page
+
+# Names find their places one by one where there are at least so many for each: else all are sorted anew.
+FEW = 8
 
 
 class State(Enum):
     WAITING = "waiting"
     COPIED = "copied"
     OVER = "over"
-
-
-class Area:
-    """The prefix *source* (ends with "/"), from which everything went; or one key. `legs`: how many are not over."""
-
-    __slots__ = ("legs", "reborn", "source")
-
-    def __init__(self, source: str, *, legs: int = 0) -> None:
-        self.source = source
-        self.reborn: set[str] = set()
-        self.legs = legs
-
-    def covers(self, key: str) -> bool:
-        return key.startswith(self.source) and (self.source.endswith("/") or key == self.source)
-
-    def hides(self, key: str) -> bool:
-        return key not in self.reborn and self.covers(key)
 
 
 class Copies:
@@ -135,21 +122,20 @@ class View:
 
     overlay: Overlay
     asked: Asked
-    areas: tuple[Area, ...]
+    areas: Areas
     waiting: dict[str, Leg | None]
     copies: tuple[Copies, ...]
 
     def shows(self, info: ObjectInfo) -> bool:
         """Whether the store's word that *info* is there is to be believed."""
-        return not hides(self.areas, info.key) and not any(copies.hides(info) for copies in self.copies)
+        return not self.areas.hides(info.key) and not any(copies.hides(info) for copies in self.copies)
 
     def doubtful(self, page: Page) -> list[str]:
         """The common prefixes of *page* below which there may be nothing but copies, and single keys that are not seen."""
-        keys = [area.source for area in self.areas if not area.source.endswith("/")]
-        return [text for text in page.prefixes if text not in self.waiting and self._any_unseen_below(text, keys)]
+        return [text for text in page.prefixes if text not in self.waiting and self._any_unseen_below(text)]
 
-    def _any_unseen_below(self, stem: str, keys: Sequence[str]) -> bool:
-        return any(copies.any_below(stem) for copies in self.copies) or any(key.startswith(stem) for key in keys)
+    def _any_unseen_below(self, stem: str) -> bool:
+        return self.areas.any_key_below(stem) or any(copies.any_below(stem) for copies in self.copies)
 
     def merged(self, page: Page, unseen: Collection[str] = ()) -> Page | None:
         """*page* as it is seen, but for the common prefixes *unseen*; None where nothing of it is, and there is more behind it."""
@@ -157,7 +143,7 @@ class View:
         until = END if page.next is None else max(ends, default=self.asked.after)
         items: dict[str, ObjectInfo | None] = {info.key: info for info in page.objects if self.shows(info)}
         told = (text for text in page.prefixes if text not in unseen)
-        items.update((text, None) for text in told if not hides(self.areas, text) or leaves_below(self.areas, text))
+        items.update((text, None) for text in told if not self.areas.hides(text) or self.areas.leaves_below(text))
         for text, leg in self.waiting.items():
             if text <= until:
                 self._put(items, text, leg)
@@ -186,7 +172,7 @@ class Overlay:
     def __init__(self) -> None:
         self._to: dict[str, Leg] = {}
         self._from: dict[str, Leg] = {}
-        self._areas: list[Area] = []
+        self._areas = Areas()
         self._copies: list[Copies] = []
         self._targets: list[str] = []
 
@@ -242,14 +228,14 @@ class Overlay:
 
     def hides(self, key: str) -> bool:
         """Whether what stands under *key*, if anything does, is gone from there."""
-        return hides(self._areas, key)
+        return self._areas.hides(key)
 
     def is_copy(self, info: ObjectInfo) -> bool:
         """Whether *info* is a copy that is not seen."""
         return any(copies.hides(info) for copies in self._copies)
 
-    def areas_of(self, source: str) -> tuple[Area, ...]:
-        return tuple(area for area in self._areas if area.covers(source))
+    def areas_of(self, source: str) -> Sequence[Area]:
+        return self._areas.covering(source)
 
     # -- names --------------------------------------------------------------------------
 
@@ -264,13 +250,13 @@ class Overlay:
 
     def leaves_below(self, stem: str) -> bool:
         """Whether the store's word that keys lie below *stem* is to be believed."""
-        return leaves_below(self._areas, stem)
+        return self._areas.leaves_below(stem)
 
     # -- pages --------------------------------------------------------------------------
 
     def view(self, asked: Asked) -> View:
         """What is to be made of a page that is asked for now."""
-        return View(self, asked, tuple(self._areas), self._between(asked), tuple(self._copies))
+        return View(self, asked, self._areas.snapshot(), self._between(asked), tuple(self._copies))
 
     def _between(self, asked: Asked) -> dict[str, Leg | None]:
         """The first of what is seen behind `after` and lies elsewhere: keys with their legs, common prefixes."""
@@ -288,7 +274,7 @@ class Overlay:
 
     def add(self, area: Area, legs: Sequence[Leg], instead_of: Sequence[Leg] = ()) -> None:
         """*legs*, at least one, leave *area*; *instead_of* are over, as they are carried on by some of them."""
-        self._areas.append(area)
+        self._areas.add(area)
         for leg in legs:
             for area in leg.areas:
                 area.legs += 1
@@ -299,7 +285,17 @@ class Overlay:
             assert leg.target not in self._to, f"V1 {leg}"
             self._to[leg.target] = self._from[leg.source] = leg
             self.put(leg.target)
-        self._targets = sorted({*(key for key in self._targets if key in self._to), *(leg.target for leg in legs)})
+        self._sort_in([leg.target for leg in legs])
+
+    def _sort_in(self, targets: Sequence[str]) -> None:
+        """One of many finds its place; where most are new, or over, all are sorted anew."""
+        if len(targets) * FEW > len(self._targets) or len(self._targets) > 2 * len(self._to):
+            self._targets = sorted({*(key for key in self._targets if key in self._to), *targets})
+            return
+        for target in targets:
+            at = bisect_left(self._targets, target)
+            if at == len(self._targets) or self._targets[at] != target:
+                self._targets.insert(at, target)
 
     def copied(self, leg: Leg, copy: ObjectInfo) -> None:
         leg.copy, leg.state = copy, State.COPIED
@@ -310,7 +306,7 @@ class Overlay:
         for area in leg.areas:
             area.legs += 1
             if area not in self._areas:
-                self._areas.append(area)
+                self._areas.add(area)
         self._from[leg.source] = leg
 
     def detach(self, leg: Leg) -> None:
@@ -340,7 +336,7 @@ class Overlay:
     def ended(self, area: Area) -> None:
         area.legs -= 1
         if not area.legs:
-            self._areas = [other for other in self._areas if other is not area]
+            self._areas.remove(area)
 
     def put(self, key: str) -> None:
         """This mount has put something there: it is seen."""
@@ -353,17 +349,6 @@ class Overlay:
         """What this mount has put there is gone again."""
         for area in self.areas_of(key):
             area.reborn.discard(key)
-
-
-def hides(areas: Sequence[Area], key: str) -> bool:
-    """See `Overlay.hides`."""
-    return any(area.hides(key) for area in areas)
-
-
-def leaves_below(areas: Sequence[Area], stem: str) -> bool:
-    """See `Overlay.leaves_below`."""
-    hiding = [area for area in areas if area.covers(stem)]
-    return all(any(key.startswith(stem) and key != stem for key in area.reborn) for area in hiding)
 
 
 def as_seen(leg: Leg, info: ObjectInfo) -> ObjectInfo:

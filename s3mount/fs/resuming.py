@@ -20,10 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from s3mount.errors import NotFound
+from s3mount.fs.areas import Area
 from s3mount.fs.batches import Batches
 from s3mount.fs.copies import each
 from s3mount.fs.journal import SUPERSEDED, Move, Record, Step, decide
-from s3mount.fs.overlay import Area, Leg, Overlay
+from s3mount.fs.overlay import Leg, Overlay
 from s3mount.model import Key, ObjectInfo
 from s3mount.store.api import PAGE_KEYS, ObjectStore
 

@@ -18,12 +18,13 @@ from s3mount.cache.options import CacheOptions
 from s3mount.cache.remember import Remembering
 from s3mount.errors import AccessDenied, Exists, NoEntry, NotEmpty, Unavailable
 from s3mount.fs import aliases, rename, resuming
+from s3mount.fs.areas import Area
 from s3mount.fs.carry import Carrier
 from s3mount.fs.copies import AT_ONCE
 from s3mount.fs.deferred import WAIT_S
 from s3mount.fs.journal import Journal, Move
 from s3mount.fs.later import RETRY_S
-from s3mount.fs.overlay import Area, Asked, Leg, Overlay
+from s3mount.fs.overlay import Asked, Leg, Overlay
 from s3mount.model import ByteRange, Condition, ETag, Key, Metadata, ObjectInfo, Page, Part, Upload
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.fs.overlay import Area, Asked, Leg, Overlay
+from s3mount.fs.areas import Area
+from s3mount.fs.overlay import Asked, Leg, Overlay
 from s3mount.model import ETag, Key, ObjectInfo, Page
 from s3mount.store.bucket import Blob, Bucket, File
 
