@@ -317,8 +317,8 @@ class Moving(Looking):
             elif (stray := self.undoing.lying(key)) is not None:
                 info = await self.undoing.write_over(stray, put)
             else:
-                self.overlay.put(key)
-                info = await put()
+                with self._unseen.putting(key):
+                    info = await put()
         self._aliases.drop(key)
         if (leg := self.overlay.lagging(key)) is not None:
             self._batches.copied(leg, info.etag)

@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, NotEmpty, OutcomeUnknown
+from s3mount.errors import AccessDenied, AlreadyExists, NoEntry, NoSpace, NotEmpty, OutcomeUnknown, StoreError
 from s3mount.fs import rename, resuming
 from s3mount.fs.later import RETRY_MAX_S, RETRY_S
 from s3mount.model import Key, MiB
@@ -243,6 +243,44 @@ async def test_a_directory_that_was_renamed_twice_is_not_seen_when_a_part_of_wha
         await rig.mount.fs.sync()
     assert await rig.mount.names() == ["e", "f", "g"]
     assert await rig.with_rights() == ["e/a.tmp", "e/c", "f", "g/", "g/new.tmp", "g/z"]
+
+
+@pytest.mark.parametrize("refusal", [AccessDenied("Not now."), NoSpace("No room.")])
+async def test_a_directory_in_which_a_write_was_refused_is_not_seen_once_it_was_removed(
+    rig: Rig, refusal: StoreError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: it was there again, and empty, as long as what a rename had left in it could not be deleted."""
+    monkeypatch.setattr(rename, "ANSWER_KEYS", 1)
+    rig.rights.of = ".tmp"
+    for key in ("d/a.tmp", "d/c"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    await rig.mount.mkdir("d")
+    fh = await rig.mount.create("d/new")
+    await rig.mount.fs.write(fh, 0, b"anew")
+    for end in (rig.mount.fs.flush, rig.mount.fs.release):
+        rig.rights.faults["put"] = Fault(before=refusal)
+        with pytest.raises(type(refusal)):
+            await end(fh)
+    assert await rig.mount.fs.discard(["d/new"]) == ["d/new"]
+    await rig.mount.rmdir("d")
+    assert await rig.mount.names() == ["e", "f"]
+    with pytest.raises(NoEntry):
+        await rig.mount.stat("d")
+
+
+async def test_a_file_is_seen_though_a_later_write_of_it_was_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rename, "ANSWER_KEYS", 1)
+    rig.rights.of = ".tmp"
+    for key in ("d/a.tmp", "d/c"):
+        await rig.store.put(Key(key), b"first")
+    await rig.mount.rename("d", "e")
+    await rig.mount.mkdir("d")
+    await rig.mount.write("d/new", b"anew")
+    rig.rights.faults["put"] = Fault(before=AccessDenied("Not now."))
+    with pytest.raises(AccessDenied):
+        await rig.mount.write("d/new", b"once more")
+    assert await rig.mount.names("d") == ["new"]
 
 
 @pytest.mark.slow
