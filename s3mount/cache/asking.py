@@ -4,10 +4,13 @@ Owns: what is under way, and whose caller waits for it.
 Must not know: time-to-live, which questions are worth asking.
 
 A request that is under way is not cancelled with those who wait for it: its answer is wanted by whoever comes next.
+
+HEADs for attributes stand in two lines: those that somebody waits for go before those `ahead` of a reader, who may have gone since.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -24,6 +27,8 @@ T = TypeVar("T")
 
 # HEADs for attributes under way at a time: that hides 30 ms each behind the shell's own pace; S3 grants a prefix 5500 per second.
 HEADS = 64
+# As many wait for their turn though nobody waits for them: enough for all turns while a reader goes from one page to the next.
+AHEAD = PAGE_KEYS
 
 
 class Flight(Generic[T]):
@@ -69,7 +74,9 @@ class Asking:
         self._background = background
         self._pages: dict[tuple[str, str, str], Flight[Page]] = {}
         self._heads: dict[Key, Flight[ObjectInfo | None]] = {}
-        self._limit = trio.CapacityLimiter(HEADS)
+        self._flying = 0
+        self._wanted: OrderedDict[Key, Flight[ObjectInfo | None]] = OrderedDict()
+        self._ahead: OrderedDict[Key, Flight[ObjectInfo | None]] = OrderedDict()
         self.heard: Callable[[ObjectInfo], None] = lambda info: None
 
     def __repr__(self) -> str:
@@ -112,22 +119,35 @@ class Asking:
             if self._pages.get(name) is flight:
                 del self._pages[name]
 
-    def peek(self, key: Key) -> Flight[ObjectInfo | None]:
+    @property
+    def room_ahead(self) -> int:
+        """For how many a `peek` ahead is welcome."""
+        return AHEAD - len(self._ahead)
+
+    def peek(self, key: Key, *, ahead: bool = False) -> Flight[ObjectInfo | None]:
         """Begin, or join, a HEAD whose answer (None: no such object) goes into no table. At most `HEADS` are sent at a time."""
         flight = self._heads.get(key)
         if flight is None:
             flight = self._heads[key] = Flight(self._tables.ask())
-            self._background.start(self._fly_head, key, flight)
+            (self._ahead if ahead else self._wanted)[key] = flight
+            self._send_heads()
+        elif not ahead and key in self._ahead:
+            self._wanted[key] = self._ahead.pop(key)
         return flight
+
+    def _send_heads(self) -> None:
+        while self._flying < HEADS and (line := self._wanted or self._ahead):
+            self._flying += 1
+            self._background.start(self._fly_head, *line.popitem(last=False))
 
     async def _fly_head(self, key: Key, flight: Flight[ObjectInfo | None]) -> None:
         try:
-            async with self._limit:
-                flight.asked = self._tables.ask()
-                await flight.fly(lambda: self._head(key, flight.asked), lambda info: None)
+            flight.asked = self._tables.ask()
+            await flight.fly(lambda: self._head(key, flight.asked), lambda info: None)
         finally:
-            if self._heads.get(key) is flight:
-                del self._heads[key]
+            del self._heads[key]
+            self._flying -= 1
+            self._send_heads()
 
     async def _head(self, key: Key, asked: Asked) -> ObjectInfo | None:
         try:

@@ -52,7 +52,7 @@ class Attributes(Protocol):
 
     @abstractmethod
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
-        """As `complete`, for somebody who will ask soon: no failure is told."""
+        """As `complete`, for somebody who will ask soon: after those that are waited for, and not more than a few. No failure is told."""
         ...
 
     @abstractmethod
@@ -135,17 +135,24 @@ class FullAttributes:
         missing = [info for info in infos if info.metadata is None]
         if not missing:
             return infos
+        known = await self._recorded(missing)
+        unknown = [info for info in missing if info.key not in known]
+        if len(infos) == 1 and unknown:
+            self._look_ahead(unknown[0].key)
+        await self._ask([(info, self._asking.peek(info.key)) for info in unknown], known)
+        completed = (info if info.metadata is not None else known[info.key] for info in infos)
+        return [info for info in completed if info is not None]
+
+    async def _recorded(self, infos: Sequence[ObjectInfo]) -> dict[Key, ObjectInfo | None]:
+        """Those that are remembered; None for who is gone."""
         began = self._tables.ask()
-        records = await self._records.get(missing)
-        known = {key: self._latest(info, began) for key, info in records.items()}
-        if len(infos) == 1 and missing[0].key not in known:
-            self._look_ahead(missing[0].key)
-        asked = [(info, self._asking.peek(info.key)) for info in missing if info.key not in known]
+        return {key: self._latest(info, began) for key, info in (await self._records.get(infos)).items()}
+
+    async def _ask(self, asked: Sequence[tuple[ObjectInfo, Flight[ObjectInfo | None]]], known: dict[Key, ObjectInfo | None]) -> None:
+        """Add the answers to *known*, and tell the tables of all."""
         for info, flight in asked:
             known[info.key] = await self._told(info, flight)
         self._tables.filled([told for told in known.values() if told is not None])
-        completed = (info if info.metadata is not None else known[info.key] for info in infos)
-        return [info for info in completed if info is not None]
 
     async def remembered(self, infos: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         known = await self._records.get([info for info in infos if info.metadata is None])
@@ -153,7 +160,9 @@ class FullAttributes:
 
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         try:
-            await self.complete(infos)
+            known = await self._recorded([info for info in infos if info.metadata is None])
+            unknown = [info for info in infos if info.metadata is None and info.key not in known]
+            await self._ask([(info, self._asking.peek(info.key, ahead=True)) for info in unknown[: self._asking.room_ahead]], known)
         except StoreError as error:
             logger.debug("Attributes ahead: %s", error)
 

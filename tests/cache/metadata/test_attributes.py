@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from s3mount.cache.asking import AHEAD, HEADS
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import NAME, OWN_SECONDS, RIPE_SECONDS, WAIT_SECONDS, DiskRecords, MemoryRecords
 from s3mount.cache.remember import Remembering
@@ -219,6 +220,20 @@ def test_the_store_may_date_a_commit_of_this_mount_a_little_earlier() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+async def test_a_reader_waits_for_his_own_page_only_and_leaves_little_behind(autojump_clock: MockClock) -> None:
+    """HEADs of pages far ahead went before those of the page that was read, and on when nobody read any more."""
+    async with remembering([f"f{n:05}" for n in range(8000)], attributes="full") as (store, slow):
+        after, read = "", 2
+        for _ in range(read):
+            began = trio.current_time()
+            page = await store.list("", delimiter="/", after=after)
+            after = page.next or ""
+            assert trio.current_time() - began < (1000 / HEADS + 5) * LATENCY
+        await trio.sleep(60)
+        assert slow.counts["head"] <= read * 1000 + AHEAD + HEADS
+
+
 async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump_clock: MockClock) -> None:
     async with remembering([f"d/f{n:03}" for n in range(1000)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
         began = trio.current_time()
