@@ -283,9 +283,13 @@ def require_nothing_staged(scene: Scene) -> None:
 
 
 def state_of(scene: Scene) -> str:
-    """How full its staging folder is, and what the mount says of itself, for whoever looks into a failure."""
+    """How full its staging folder is, and what the mount says of itself, for whoever looks into a failure.
+
+    No fault takes the mount off. Where it is off, somebody has told it to end: names that are missing then are no find.
+    """
     room = os.statvfs(scene.staging)
-    return f"staging: {room.f_bavail * room.f_frsize} bytes free\n{s3mount('status', scene.mount.path).stdout}"
+    mounted = "mounted" if mountpoint.mounted_at(scene.mount.path) else "NOT MOUNTED (ended from outside?)"
+    return f"{mounted}, staging: {room.f_bavail * room.f_frsize} bytes free\n{s3mount('status', scene.mount.path).stdout}"
 
 
 def chosen_seed(default: int) -> int:
