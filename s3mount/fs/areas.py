@@ -13,18 +13,18 @@ from collections.abc import Sequence
 
 
 class Area:
-    """The prefix *source* (ends with "/"), from which everything went; or one key. `legs`: how many are not over."""
+    """The prefix *source* (ends with "/"), from which everything went; or one key, which may be a marker (*alone*).
 
-    __slots__ = ("legs", "reborn", "source")
+    `legs`: how many are not over.
+    """
 
-    def __init__(self, source: str, *, legs: int = 0) -> None:
+    __slots__ = ("is_tree", "legs", "reborn", "source")
+
+    def __init__(self, source: str, *, alone: bool = False) -> None:
         self.source = source
+        self.is_tree = source.endswith("/") and not alone
         self.reborn: set[str] = set()
-        self.legs = legs
-
-    @property
-    def is_tree(self) -> bool:
-        return self.source.endswith("/")
+        self.legs = 0
 
     def covers(self, key: str) -> bool:
         return key.startswith(self.source) if self.is_tree else key == self.source
@@ -59,7 +59,8 @@ class Areas:
 
     def leaves_below(self, stem: str) -> bool:
         """Whether the store's word that keys lie below *stem* is to be believed."""
-        return all(any(key.startswith(stem) and key != stem for key in area.reborn) for area in self.covering(stem))
+        trees = (area for area in self._trees if stem.startswith(area.source))
+        return all(any(key.startswith(stem) and key != stem for key in area.reborn) for area in trees)
 
     def any_key_below(self, stem: str) -> bool:
         """Whether a single key that is covered lies below *stem*."""

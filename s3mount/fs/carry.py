@@ -60,8 +60,8 @@ class Behind(Protocol):
 
     undoing: Undoing
 
-    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str) -> bool:
-        """Have the sources of *copies*, by numbers of *moves*, all below *source*, deleted later, and have it seen as done now.
+    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo]) -> bool:
+        """Have the sources of *copies*, by numbers of *moves*, deleted later, and have it seen as done now.
 
         False: it does nothing.
         """
@@ -161,7 +161,7 @@ class Carrier:
             await self._undo(crossing)
             return False
         left = {number: info for number, info in crossing.made.items() if crossing.gone.get(number) is not True}
-        if self._behind is None or not self._behind.remove_later(crossing.record, moves, left, way.source):
+        if self._behind is None or not self._behind.remove_later(crossing.record, moves, left):
             return False
         log.warning("%d of %d keys that were renamed cannot be deleted from %r yet: %s", len(left), len(moves), way.source, error)
         crossing.record = None

@@ -146,13 +146,13 @@ class Moving(Looking):
             self._batches.ended(leg)
         self._later.add(legs)
 
-    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str) -> bool:
+    def remove_later(self, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo]) -> bool:
         """As `carry.Later`."""
         if not self._running or not copies:
             return False
         for leg in filter(None, (self.overlay.lagging(moves[number].target) for number in copies)):
             self._detached(leg)  # what it had brought others have removed
-        self._later.add(left_behind(self.overlay, self._batches, record, moves, copies, source))
+        self._later.add(left_behind(self.overlay, self._batches, record, moves, copies))
         return True
 
     async def take_up(self, record: Record, numbers: Sequence[int], finish: Callable[[int], Awaitable[None]]) -> bool:
@@ -283,6 +283,7 @@ class Moving(Looking):
             self.overlay.put(leg.source)
         except S3MountError:
             leg.late = True
+            self.overlay.alone(leg)
             raise
         self.undoing.removed(leg.source)
         self._over(leg)

@@ -12,7 +12,7 @@ A rename of many keys is answered when it is written down; from then on the whol
        `--taken over by another rename, or somebody else's by now--> OVER
 
 What lies under a source (an area) is not seen until all its legs are over, but for what this mount has put there since (`reborn`): what
-other clients put there meanwhile is seen late, and never touched.
+other clients put there meanwhile is seen late, and never touched. A leg whose source cannot be deleted has an area of that key `alone`.
 
 A COPIED leg whose source cannot be deleted may be detached: what is seen at its target is its own affair from then on, and only the source
 is still hidden, until it can be deleted or something else is put there.
@@ -312,6 +312,16 @@ class Overlay:
     def detach(self, leg: Leg) -> None:
         """What stands at the target of *leg*, which is COPIED, has nothing to do with it any more."""
         del self._to[leg.target]
+
+    def alone(self, leg: Leg) -> None:
+        """The source of *leg*, which is COPIED, cannot be deleted: once the others have gone, what else is there is seen."""
+        if any(area.is_tree for area in leg.areas):
+            former, leg.areas = leg.areas, (Area(leg.source, alone=True),)
+            leg.areas[0].legs += 1
+            leg.areas[0].reborn.update(key for key in (leg.source,) if not any(area.hides(key) for area in former))
+            self._areas.add(leg.areas[0])
+            for area in former:
+                self.ended(area)
 
     def over(self, leg: Leg) -> None:
         leg.state = State.OVER

@@ -70,17 +70,21 @@ async def taken_up(
 
 
 def left_behind(
-    overlay: Overlay, batches: Batches, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo], source: str
+    overlay: Overlay, batches: Batches, record: Record | None, moves: Sequence[Move], copies: Mapping[int, ObjectInfo]
 ) -> Sequence[Leg]:
-    """The legs of a rename of *source* whose *copies*, by number, are there and whose sources could not be deleted; seen from now on."""
-    area = Area(source)
-    legs = {Leg(moves[number].source, replace(copy, etag=moves[number].etag), (area,)): number for number, copy in copies.items()}
+    """The legs of a rename whose *copies*, by number, are there and whose sources could not be deleted; seen from now on."""
+    legs = {_alone(moves[number], copy): number for number, copy in copies.items()}
     batches.begin(record, legs)
-    overlay.add(area, list(legs))
     for leg, number in legs.items():
+        overlay.add(leg.areas[0], [leg])
         overlay.copied(leg, copies[number])
         leg.late = True
     return list(legs)
+
+
+def _alone(move: Move, copy: ObjectInfo) -> Leg:
+    """The leg of *move*, from whose source only that went: what else is there, or will be, is seen."""
+    return Leg(move.source, replace(copy, etag=move.etag), (Area(move.source, alone=True),))
 
 
 async def left_over(store: ObjectStore, overlay: Overlay, batches: Batches, record: Record, numbers: Sequence[int]) -> Sequence[Leg]:
@@ -106,7 +110,7 @@ async def left_over(store: ObjectStore, overlay: Overlay, batches: Batches, reco
     legs: dict[Leg, int] = {}
     for number, move in kept.items():
         copy = replace(found.get(move.target) or found[move.source], key=move.target)
-        leg = Leg(move.source, replace(copy, etag=move.etag), (Area(move.source),))
+        leg = _alone(move, copy)
         overlay.copied(leg, copy)
         leg.late = True
         if number in parted:

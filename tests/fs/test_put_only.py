@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -548,3 +548,80 @@ async def test_the_next_mount_shows_no_old_name_that_it_may_not_delete_either(ri
     mount = await rig.next_mount()
     assert await mount.names() == await keys_of(rig.store) == [".f.1", "f"]
     assert not records(rig.folder)
+
+
+async def partly_renamed(rig: Rig) -> None:
+    """Directory `d` is `e` now, but for its marker and a file, which could not be deleted."""
+    rig.rights.of = ("d/", "d/a")
+    await rig.mount.mkdir("d")
+    for name in ("a", "b"):
+        await rig.mount.write(f"d/{name}", b"ours")
+    await rig.mount.rename("d", "e")
+    assert await keys_of(rig.store) == ["d/", "d/a", "e/", "e/a", "e/b", "f"]
+
+
+async def test_what_others_put_where_a_renamed_directory_has_left_something_is_seen(rig: Rig) -> None:
+    """Regression: nothing of it was, as long as the right to delete was missing; the next mount did not see it either."""
+    await partly_renamed(rig)
+    assert await rig.mount.names() == ["e", "f"]
+    for number in range(3):
+        await rig.store.put(Key(f"d/theirs{number}"), b"theirs")
+        assert await rig.mount.names() == ["d", "e", "f"]
+        assert await rig.mount.names("d") == [f"theirs{n}" for n in range(number + 1)]
+        assert await rig.mount.read(f"d/theirs{number}") == b"theirs"
+        with pytest.raises(NotEmpty):
+            await rig.mount.rmdir("d")
+        rig.leave()
+        rig.mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
+        await rig.mount.fs.recover()
+        assert rig.mount.fs.outstanding().renamed.under_way == 2
+    assert await rig.mount.names("d") == ["theirs0", "theirs1", "theirs2"]
+    mount = await rig.next_mount()
+    assert await keys_of(rig.store) == ["d/theirs0", "d/theirs1", "d/theirs2", "e/", "e/a", "e/b", "f"]
+    assert await mount.names("d") == ["theirs0", "theirs1", "theirs2"]
+
+
+@pytest.mark.parametrize("former", [True, False], ids=["a former mount's", "its own"])
+async def test_what_others_put_where_a_large_rename_has_left_something_is_seen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, former: bool
+) -> None:
+    """Regression: as above; only what lies there itself is not seen, once the rest has gone."""
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 1)
+    monkeypatch.setattr(rename, "ANSWER_KEYS", 0)
+    rig.rights.of = ("d/", "d/a")
+    for key in ("d/", "d/a", "d/b", "d/c/d"):
+        await rig.store.put(Key(key), b"" if key == "d/" else b"ours")
+    await rig.mount.rename("d", "e")
+    await until(lambda: len(rig.mount.fs.outstanding().renamed.first) == 2)
+    async with AsyncExitStack() as stack:
+        if former:
+            rig.leave()
+            rig.mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
+            await rig.mount.fs.recover()
+            await stack.enter_async_context(rig.mount.at_work())
+            await until(lambda: len(rig.mount.fs.outstanding().renamed.first) == 2)
+        assert await rig.mount.names() == ["e", "f"]
+        await rig.store.put(Key("d/theirs"), b"theirs")
+        assert await rig.mount.names() == ["d", "e", "f"]
+        assert await rig.mount.names("d") == ["theirs"]
+        await rig.mount.write("d/a", b"anew")
+        assert await rig.mount.names("d") == ["a", "theirs"]
+        await rig.mount.rename("e", "g")
+        assert await rig.mount.names("g") == ["a", "b", "c"]
+    monkeypatch.setattr(resuming, "LARGE_KEYS", 256)
+    mount = await rig.next_mount()
+    assert await keys_of(rig.store) == ["d/a", "d/theirs", "f", "g/", "g/a", "g/b", "g/c/d"]
+    assert await mount.names() == ["d", "f", "g"]
+    assert await mount.names("d") == ["a", "theirs"]
+
+
+async def test_a_directory_is_made_anew_where_a_renamed_one_has_left_its_marker(rig: Rig) -> None:
+    await partly_renamed(rig)
+    await rig.mount.mkdir("d", mode=0o700)
+    assert (await rig.mount.stat("d")).mode & 0o777 == 0o700
+    assert await rig.mount.names("d") == []
+    await rig.mount.write("d/a", b"anew")
+    assert await rig.mount.names("d") == ["a"]
+    mount = await rig.next_mount()
+    assert await mount.read("d/a") == b"anew"
+    assert await keys_of(rig.store) == ["d/", "d/a", "e/", "e/a", "e/b", "f"]
