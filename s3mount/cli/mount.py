@@ -30,7 +30,7 @@ from s3mount.cli.status import errands, let_go, tell
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.config import parse_age, parse_duration, parse_size, parse_url
 from s3mount.errors import UsageError
-from s3mount.fs.options import FsOptions
+from s3mount.fs.options import FsOptions, inodes_within
 from s3mount.fuse.daemon import Ready, in_background
 from s3mount.fuse.logs import log_to
 from s3mount.fuse.mountpoint import clear_dead, require_fit
@@ -191,6 +191,7 @@ def mount(
             key_bytes=S3_KEY_BYTES if url.scheme == "s3" else KEY_BYTES,
             journal=journal_folder(url, choice),
             upload_memory=cache.memory_limit // 2,
+            inode_limit=inodes_within(cache.memory_limit),
             flush_timeout_s=flush_timeout,
             keep=None if read_only else keeper_for(url, choice),
         ),

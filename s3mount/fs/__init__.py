@@ -7,7 +7,8 @@ options      what the caller chooses and gets back
 names        keys and names, one reversible escape (pure)
 attrs        attributes in metadata (pure);  content_types: what a name promises (pure)
 listing      pages of a listing to entries (pure)
-inodes       numbers, lookup counts, which key names which inode; nothing awaits;  occupied: directories that must stay known
+inodes       numbers, lookup counts, which key names which inode; nothing awaits;  inode: one of them;  line: who may go next;
+             cold: files that the kernel was only told of;  places: where each is;  occupied: directories that must stay known
 live         what an inode carries while somebody holds it
 volume       what all share: store, table, gate, and what only this mount knows;  implied: directories that no key may stand for (pure)
 gate         keeps commits off names that move; tells answers that came too late

@@ -3,9 +3,10 @@
 Owns: when that is, and at what pace.
 Must not know: what the kernel keeps, whom it asks.
 
-An inode that the kernel knows costs us half a kilobyte, and a walk leaves as many behind as the table takes. They lie between everything
-else that was made meanwhile, and the few that stay of each stretch of memory keep all of it from the system: what belongs to those is made
-anew at the end (`Inodes.settle`). Python's lists of free tuples and the like do so too; a full collection empties them.
+An inode that the kernel knows costs us half a kilobyte, a file's that was only listed a hundred bytes (see cold), and a walk leaves as many
+behind as the table takes. The larger ones lie between everything else that was made meanwhile, and the few that stay of each stretch of
+memory keep all of it from the system: what belongs to those is made anew at the end (`Inodes.settle`). Python's lists of free tuples and
+the like do so too; a full collection empties them.
 
     WATCHING --many came, and then hardly any for `quiet_s`--> COOLING --all in line were asked for, or somebody looks--> WATCHING
 
@@ -34,15 +35,15 @@ QUIET_S = 20.0
 # Where others' changes are heard, the kernel is told to believe for minutes: longer than somebody thinks between two commands.
 FOLLOWED_QUIET_S = 600.0
 
-# Lookups that are too many for nobody, and too few to be worth anything: half a megabyte.
+# Lookups that are too many for nobody, and too few to be worth anything: half a megabyte at most.
 FEW = 1000
 # Those of who asks whether the mount is still there.
 PASSING = 20
 
 # The kernel forgets 10,000 inodes in some 0.3 s of processor time, half of it ours: so this is a few percent of a core.
 STEP, STEP_S = 500, 0.25
-# Directories in line of which what belongs to them is made anew at a time: ten milliseconds.
-SETTLED = 5000
+# Directories in line of which what belongs to them is made anew, and files that are made records, at a time: ten milliseconds.
+SETTLED, FOLDED = 5000, 1000
 # Without an answer of the kernel: ten seconds. What it has not forgotten by then somebody uses.
 ANSWERED_STEPS = 40
 
@@ -80,6 +81,9 @@ class Cooling:
             if inodes.looked - looked > PASSING:
                 return
         await self._answered()
+        for _ in range(0, inodes.warm, FOLDED):
+            inodes.fold(FOLDED)
+            await trio.sleep(STEP_S)
         inodes.compact()
         gc.collect()
         for _ in range(0, inodes.in_line, SETTLED):

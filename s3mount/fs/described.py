@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from s3mount.errors import Busy, Invalid, NoAttribute, NotFound, NotPermitted, NotSupported, PreconditionFailed, UsageError
-from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
+from s3mount.fs.inode import DirInode, FileInode, Inode, Standing
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.volume import Volume
 from s3mount.model import NO_METADATA, Key, ObjectInfo

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from s3mount.errors import BadHandle, Invalid
-from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.inode import DirInode, FileInode
 from s3mount.fs.listing import END, Extras, Listed, Mark, Merge, Sort, moved
 from s3mount.fs.namespace import Namespace, Sight, live_attr
 from s3mount.fs.volume import Volume, directory_attr
@@ -75,7 +75,10 @@ class DirHandle:
             self.stem = new
 
 
-Offer = tuple[Attr, FileInode | DirInode]
+Bare = tuple[int, ObjectInfo]
+"""A file that needs no inode: its place among those without (see `Inodes.glance`), and its object."""
+
+Offer = tuple[Attr, FileInode | DirInode | Bare]
 """What the kernel is told of an entry, and its inode, which need not be in the table yet."""
 
 Take = Callable[[bytes, Attr, int], bool]
@@ -132,9 +135,12 @@ class Directories:
                 attr, inode = offer
                 if not take(listed.name, attr, position):
                     return self._namespace.expel(accepted)
-                if inodes.find(attr.ino) is None:
-                    inodes.add(inode)
-                inodes.remember(inode)
+                if isinstance(inode, tuple):
+                    inodes.show(attr.ino, *inode, sure=attr.lasting)
+                else:
+                    if inodes.find(attr.ino) is None:
+                        inodes.add(inode)
+                    inodes.remember(inode)
                 accepted += 1
             if not told and not await self._next_window(handle, start):
                 break
@@ -228,8 +234,11 @@ class Directories:
         return None if sight.object is None else self._file(sight.key, sight.object, lasts=lasts)
 
     def _file(self, key: str, info: ObjectInfo, *, lasts: bool) -> Offer:
-        known = self._namespace.known_file(key, info)
         lasts = lasts and info.links == 1
+        number, place = self._volume.inodes.glance(key, info)
+        if number:
+            return self._volume.file_attr(number, info, lasting=lasts), (place, info)
+        known = self._namespace.known_file(key, info)
         if known is not None:
             return self._namespace.file_attr(known, info, lasting=lasts), known
         file = FileInode(self._namespace.file_number(key, info), key, etag=info.etag, file_id=info.file_id)

@@ -31,7 +31,7 @@ from s3mount.errors import (
 from s3mount.fs.attrs import PERMISSIONS, Attributes, encode
 from s3mount.fs.content_types import content_type_of
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import NO_ETAG, DirInode, FileInode, fresh_number
+from s3mount.fs.inode import NO_ETAG, DirInode, FileInode, fresh_number
 from s3mount.fs.live import Live
 from s3mount.fs.names import Kind, meaning
 from s3mount.fs.namespace import Namespace, Sight, live_attr, require_live
@@ -110,7 +110,7 @@ class Entries:
             raise Exists("The name is taken.")
         if sight.directory:
             raise IsADirectory("That is a directory.")
-        inode, _ = await self._namespace.lookup_attr(directory, name)
+        inode = await self._namespace.lookup_inode(directory, name)
         try:
             opened = await self._files.open(inode, flags, caller)
         except BaseException:

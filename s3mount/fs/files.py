@@ -36,7 +36,7 @@ from s3mount.errors import (
 )
 from s3mount.fs.content import FileContent, Target
 from s3mount.fs.deferred import Deferred
-from s3mount.fs.inodes import FileInode, Inode, Standing
+from s3mount.fs.inode import FileInode, Inode, Standing
 from s3mount.fs.kept import Outstanding
 from s3mount.fs.leftover import Leftover
 from s3mount.fs.live import Live

@@ -36,7 +36,7 @@ from s3mount.fs.dirs import Directories, Take
 from s3mount.fs.entries import TARGET_BYTES, Entries
 from s3mount.fs.files import Files
 from s3mount.fs.following import Following
-from s3mount.fs.inodes import ROOT, DirInode, FileInode
+from s3mount.fs.inode import ROOT, DirInode, FileInode
 from s3mount.fs.kept import Outstanding
 from s3mount.fs.metadata import Metadata
 from s3mount.fs.namespace import Namespace
@@ -104,8 +104,7 @@ class Filesystem:
 
     async def lookup(self, parent: int, name: bytes, caller: Caller | None = None) -> Attr:
         """One lookup more. Raises NoEntry."""
-        _, attr = await self._namespace.lookup_attr(self._directory(parent), name)
-        return attr
+        return await self._namespace.lookup(self._directory(parent), name)
 
     def forget(self, ino: int, count: int) -> None:
         """The kernel gives *count* lookups back. While there are too many inodes, it is asked for the next ones: walks outrun it."""

@@ -27,7 +27,7 @@ from collections.abc import Iterable
 import trio
 
 from s3mount.errors import S3MountError
-from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.inode import DirInode, FileInode
 from s3mount.fs.names import name_in, place_of
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.options import Invalidate
@@ -139,13 +139,11 @@ class Following:
     def _forget(self, key: str) -> None:
         """The object *key*: its entries, under the names that it may show by, and what is known of its inode."""
         inodes = self._volume.inodes
-        inode = inodes.file_at(key)
-        if inode is not None:
-            inode.sure = False
+        number = inodes.doubt(key)
         if self._kernel is None:
             return
-        if inode is not None:
-            self._kernel.attributes(inode.ino)
+        if number:
+            self._kernel.attributes(number)
         stem = place_of(key)[0]
         parent = inodes.directory_at(stem)
         if parent is None:

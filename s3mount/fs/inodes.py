@@ -17,141 +17,40 @@ A file inode's standing:
 
 Directories are known by their stem, which ends with "/" unless it is the root of a bucket or a pseudo-directory.
 
+A file that the kernel was only told of is kept as a record (see cold), made into an object when somebody asks for it. As long as anybody
+has the object it is the one that is found: of those made first it is tried in turn whether any is let go by all when the table lets it go,
+and only then it is a record again (`_fold`). What is live, or stands in no ordinary way, stays an object.
+
+    not known --add--> object --nobody has it, and `WARM` have come after it--> record --asked for--> object
+              --show--> record
+
 Directories stay when the files shown with them go (see cooling). Python gives memory back by the MiB: a few hundred bytes of a directory in
 each would keep it. So they are made many at a time, and what belongs to those that stay is made anew afterwards, together (`settle`).
 
 Invariants (`check`):
-I1  Every inode is stored under its number; numbers are 1 for the root, else 2 or more.
+I1  Every inode is stored under its number, as an object or as a record; numbers are 1 for the root, else 2 or more.
 I2  A key or stem names at most one file or directory; exactly the NAMED files are named by `key` and `others`.
 I3  What is neither looked up, live nor waiting to be written is not stored (but the root is).
 """
 
 from __future__ import annotations
 
-import math
-import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
-from typing import ClassVar
+from weakref import ref
 
 from s3mount.errors import Stale
-from s3mount.fs.attrs import Attributes
-from s3mount.fs.live import Live
-from s3mount.model import NUMBER_BITS, ETag, ObjectInfo
+from s3mount.fs.cold import SURE, Cold
+from s3mount.fs.inode import NO_KEYS, DirInode, FileInode, Inode, Standing, fresh_number, time_of
+from s3mount.fs.line import Line
+from s3mount.model import ObjectInfo, number_of
 
-ROOT = 1
-# Of an inode that has no object yet.
-NO_ETAG = ETag("")
+# Bytes of a record that count as one inode of the limit, so that long keys do not make it a larger one: what an object takes.
+RECORD = 400
 
-# One for all: an empty set of its own costs 216 bytes.
-NO_KEYS: frozenset[str] = frozenset()
-
-# How many inodes the kernel is asked to forget before it has forgotten any: the questions wait in a queue, a few hundred bytes each.
-ASKED = 1024
-# For how many we look in vain before we ask for others: four rounds of questions.
-PATIENCE = 4096
-
-# Numbers of inodes that are gone, kept until the line of those that may go is made anew: each is 56 bytes between others that stay.
-GONE, GONE_PER = 1024, 16
-
-# Directories that are made at a time: 110 KiB.
-SLAB = 1024
-
-
-class Standing(Enum):
-    NAMED = "named"
-    UNNAMED = "unnamed"
-    UNLINKED = "unlinked"
-    DISPLACED = "displaced"
-
-
-def fresh_number() -> int:
-    return secrets.randbits(NUMBER_BITS - 1) + 2
-
-
-class FileInode:
-    """Anything but a directory. `etag` is the version that this mount last saw or made; "" before there is one.
-
-    `sure`: nobody has changed what stands under its key since this mount looked, or that would have been heard (see following).
-    `was_live`: it has been, so that the kernel may have pages of it.
-    `mtime` is that version's, as its metadata says it, None while this mount changes it: the kernel owns the time of a file that it knows,
-    so that one set by somebody else shows only on another inode.
-    """
-
-    __slots__ = ("etag", "file_id", "ino", "key", "live", "lookups", "mtime", "others", "standing", "sure", "was_live")
-
-    def __init__(self, ino: int, key: str, *, etag: ETag, file_id: int) -> None:
-        self.ino = ino
-        self.key = key
-        self.etag = etag
-        self.mtime: str | None = None
-        self.file_id = file_id
-        self.lookups = 0
-        self.standing = Standing.NAMED
-        self.others = NO_KEYS
-        self.sure = False
-        self.was_live = False
-        self.live: Live | None = None
-
-    def __repr__(self) -> str:
-        return f"<FileInode {self.ino} {self.key!r} {self.standing.value} lookups={self.lookups} {self.live!r}>"
-
-    @property
-    def keys(self) -> frozenset[str]:
-        return self.others | {self.key}
-
-    def is_version(self, info: ObjectInfo) -> bool:
-        """Whether the object *info* is this inode's, as this mount knows it."""
-        if info.file_id and info.file_id != self.file_id:
-            return False
-        if self.live is not None:
-            return info.etag == self.etag or self.live.may_have_made(info)
-        return info.etag == self.etag and (self.mtime is None or info.metadata is None or info.metadata.get("mtime") == self.mtime)
-
-    def saw(self, info: ObjectInfo) -> None:
-        """*info* is the version that this mount has just seen or made."""
-        self.etag = info.etag
-        self.mtime = info.metadata.get("mtime") if info.metadata is not None else None
-
-
-class DirInode:
-    """A directory. `attributes` are those seen last, at the time `seen_s`; `touched_ns` is a later change of entries, not yet written."""
-
-    __slots__ = ("attributes", "gone", "handles", "ino", "key", "lookups", "marked", "seen_s", "touched_ns")
-
-    _blank: ClassVar[list[DirInode]] = []
-
-    def __new__(cls, *_: object, **__: object) -> DirInode:
-        if not cls._blank:
-            cls._blank.extend([object.__new__(cls) for _ in range(SLAB)])
-        return cls._blank.pop()
-
-    def __init__(self, ino: int, stem: str, attributes: Attributes, *, marked: bool) -> None:
-        self.ino = ino
-        self.key = stem
-        self.attributes = attributes
-        self.marked = marked
-        self.seen_s = -math.inf
-        self.touched_ns = 0
-        self.lookups = 0
-        self.handles = 0
-        self.gone = False
-
-    def __repr__(self) -> str:
-        return f"<DirInode {self.ino} {self.key!r} lookups={self.lookups}{' gone' if self.gone else ''}>"
-
-    def settle(self) -> tuple[object, ...]:
-        """Make what belongs to it anew, equal to what was there, which is given. (Python copies no number or text unless it has to.)"""
-        former = self.ino, self.key, self.seen_s, (its := self.attributes)
-        self.ino, self.key, self.seen_s = self.ino ^ 0, self.key.encode().decode(), self.seen_s + 0.0
-        if self.marked:
-            atime_ns, mtime_ns, ctime_ns = its.atime_ns ^ 0, its.mtime_ns ^ 0, its.ctime_ns ^ 0
-            self.attributes = Attributes(its.mode, its.uid, its.gid, atime_ns, mtime_ns, ctime_ns, its.rdev, its.xattrs)
-        return former
-
-
-Inode = FileInode | DirInode
+# How many objects of files there may be before the oldest are tried: what a program works with is not folded and made anew all the time,
+# which costs 10 us. Some 2 MiB.
+WARM = 5000
 
 
 class Inodes:
@@ -167,44 +66,55 @@ class Inodes:
         self._by_ino: dict[int, Inode] = {}
         self._files: dict[str, FileInode] = {}
         self._directories: dict[str, DirInode] = {}
-        self._clock: deque[int] = deque()
-        self._asked: set[int] = set()
-        self._patience = PATIENCE
+        self._cold = Cold()
+        self._warm: deque[int] = deque()
+        self._line = Line(self._cold)
         self._former: list[object] = []
         self.on_displaced: Callable[[FileInode, str], None] | None = None
         self._store(root)
         self._directories[root.key] = root
 
     def __repr__(self) -> str:
-        return f"<Inodes {len(self._by_ino)}, {len(self._clock)} in line>"
+        return f"<Inodes {len(self)}, {self.in_line} in line>"
 
     def __len__(self) -> int:
-        return len(self._by_ino)
+        return len(self._by_ino) + len(self._cold)
 
     def __iter__(self) -> Iterator[Inode]:
+        """Those that are objects: all that anybody has."""
         return iter(list(self._by_ino.values()))
 
     # -- finding ----------------------------------------------------------------------
 
     def get(self, ino: int) -> Inode:
         """Raises Stale for a number that is not known (any more)."""
-        inode = self._by_ino.get(ino)
+        inode = self.find(ino)
         if inode is None:
             raise Stale("The file is not known any more; look its name up again.")
         return inode
 
     def find(self, ino: int) -> Inode | None:
-        return self._by_ino.get(ino)
+        inode = self._by_ino.get(ino)
+        if inode is None and (place := self._cold.find(ino)):
+            inode = self._unfolded(place)
+        return inode
 
     def file_at(self, key: str) -> FileInode | None:
-        return self._files.get(key)
+        inode = self._files.get(key)
+        if inode is None and (place := self._cold.at(key)):
+            inode = self._unfolded(place)
+        return inode
+
+    def knows(self, key: str) -> bool:
+        """Whether there is a `file_at` *key*."""
+        return key in self._files or self._cold.at(key) != 0
 
     def directory_at(self, stem: str) -> DirInode | None:
         return self._directories.get(stem)
 
     def number(self, wanted: int) -> int:
         """*wanted*, unless another inode has it or it is none; then a fresh one."""
-        while wanted < 2 or wanted in self._by_ino:
+        while wanted < 2 or wanted in self._by_ino or self._cold.find(wanted):
             wanted = fresh_number()
         return wanted
 
@@ -214,8 +124,7 @@ class Inodes:
         """Store a new inode under its number and its key, which nothing else may have."""
         self._store(inode)
         if isinstance(inode, FileInode):
-            assert inode.key not in self._files
-            self._files[inode.key] = inode
+            self._store_file(inode)
         else:
             assert inode.key not in self._directories
             self._directories[inode.key] = inode
@@ -223,9 +132,15 @@ class Inodes:
     def _store(self, inode: Inode) -> None:
         assert inode.ino not in self._by_ino
         self._by_ino[inode.ino] = inode
-        self._clock.append(inode.ino)
-        if len(self._clock) > len(self._by_ino) + len(self._by_ino) // GONE_PER + GONE:
-            self._clock = deque(self._by_ino)
+        self._line.join(inode.ino, self._by_ino)
+
+    def _store_file(self, inode: FileInode) -> None:
+        assert inode.key not in self._files
+        self._files[inode.key] = inode
+        if inode.file_id:
+            return
+        self._warm.append(inode.ino)
+        self.fold(min(2, len(self._warm) - WARM))
 
     def remember(self, inode: Inode) -> None:
         inode.lookups += 1
@@ -237,6 +152,8 @@ class Inodes:
         if inode is not None:
             inode.lookups = max(0, inode.lookups - count)
             self.drop_if_unused(inode)
+        elif self._cold.forget(ino, count) == 0:
+            self._line.left(ino)
 
     def drop_if_unused(self, inode: Inode) -> None:
         if inode.lookups or inode is self.root or self._by_ino.get(inode.ino) is not inode:
@@ -253,51 +170,116 @@ class Inodes:
             if self._directories.get(inode.key) is inode:
                 del self._directories[inode.key]
         del self._by_ino[inode.ino]
-        self._asked.discard(inode.ino)
+        self._line.left(inode.ino)
+
+    # -- files without an object ------------------------------------------------------
+
+    def glance(self, key: str, info: ObjectInfo) -> tuple[int, int]:
+        """The number under which *info* at *key* can be shown without an inode, 0 if it must have one; its place, 0 if it is not known."""
+        if info.file_id or key in self._files or key.endswith("/") or key != info.key:
+            return 0, 0
+        number = number_of(key)
+        place = self._cold.find(number)
+        if not place:
+            return 0 if number in self._by_ino else number, 0
+        return number if self._cold.is_version(place, key, info.etag, info.metadata) else 0, place
+
+    def show(self, number: int, place: int, info: ObjectInfo, *, sure: bool) -> None:
+        """The kernel has been told of *info* what a `glance` has just said (nothing was called in between): a lookup more."""
+        self.looked += 1
+        if place:
+            if self._cold.told(place, sure=sure):
+                return
+            file = self._unfolded(place)
+            file.lookups += 1
+        elif self._cold.insert(number, info.key, info.etag, time_of(info), lookups=1, flags=SURE if sure else 0):
+            return
+        else:
+            file = FileInode(number, info.key, etag=info.etag, file_id=0)
+            file.saw(info)
+            file.lookups = 1
+            self.add(file)
+        file.sure = sure
+
+    def doubt(self, key: str) -> int:
+        """What stands under *key* is not sure any more. Its number, 0 where it is not known."""
+        if (inode := self._files.get(key)) is not None:
+            inode.sure = False
+            return inode.ino
+        if place := self._cold.at(key):
+            self._cold.doubt(place)
+            return self._cold.number(place)
+        return 0
+
+    def _unfolded(self, place: int) -> FileInode:
+        """The object of the record at *place*, which is none any more."""
+        ino = self._cold.number(place)
+        self.add(inode := FileInode.of(ino, self._cold.take(place)))
+        return inode
+
+    def _fold(self, ino: int) -> None:
+        """Make a record of an object, unless somebody has it. (Whoever calls must not: so it is given by number.)"""
+        inode = self._by_ino.get(ino)
+        if not isinstance(inode, FileInode):
+            return
+        entry = inode.entry()
+        if entry is not None and self._files.get(entry.key) is inode:  # it is on its way to another key otherwise
+            held = ref(inode)
+            del self._by_ino[ino], self._files[entry.key], inode
+            inode = held()
+            renamed = inode is None and number_of(entry.key) != ino
+            if inode is None and not renamed and self._cold.add(ino, entry):
+                return
+            self._by_ino[ino] = self._files[entry.key] = inode or FileInode.of(ino, entry)
+            if renamed:
+                return  # it stays an object
+        self._warm.append(ino)
+
+    @property
+    def warm(self) -> int:
+        """How many objects of files may become records."""
+        return len(self._warm)
+
+    def fold(self, among: int) -> None:
+        """Of the next *among* of those, make records of what nobody has."""
+        for _ in range(min(among, len(self._warm))):
+            self._fold(self._warm.popleft())
 
     # -- going early ------------------------------------------------------------------
 
     @property
     def in_line(self) -> int:
-        """How many numbers stand in the line of those that may go; of some the inode is gone already."""
-        return len(self._clock)
+        """How many stand in the line of those that may go; some are gone already."""
+        return len(self._line)
 
     @property
     def asked(self) -> int:
         """How many the kernel has been asked to forget and has not forgotten yet."""
-        return len(self._asked)
+        return self._line.asked
 
-    def cold(self, count: int) -> list[Inode]:
-        """Up to *count* looked-up inodes that nobody holds, oldest first, while there are more than the limit.
+    def cold(self, count: int) -> list[DirInode | str]:
+        """Up to *count* looked-up inodes that nobody holds, oldest first, while there are more than the limit: of files the keys.
 
         Directories are among them only where they are more than the limit by themselves.
         The caller asks the kernel to forget them; until it has, no more than `ASKED` are named at a time.
         """
-        if len(self._by_ino) <= self._limit or self.is_waiting(count):
+        self._cold.tidy()
+        if max(len(self), self._cold.live // RECORD) <= self._limit or self._line.is_waiting(count):
             return []
-        return self._next_in_line(count, self._is_idle, among=8 * count)
+        return self._line.next(count, self._if_idle, among=8 * count, live=True)
 
-    def unused(self, among: int) -> list[Inode]:
+    def unused(self, among: int) -> list[DirInode | str]:
         """Of the next *among* in line, the files that nobody has had open since they were looked up. As `cold` otherwise."""
-        return self._next_in_line(among, self._is_unused, among=among)
+        return self._line.next(among, self._if_unused, among=among, live=False)
 
-    def _next_in_line(self, count: int, wanted: Callable[[Inode], bool], *, among: int) -> list[Inode]:
-        found: list[Inode] = []
-        for _ in range(min(among, len(self._clock))):
-            ino = self._clock.popleft()
-            inode = self._by_ino.get(ino)
-            if inode is None:
-                continue
-            self._clock.append(ino)
-            if ino not in self._asked and wanted(inode):
-                found.append(inode)
-                self._asked.add(ino)
-                if len(found) == count:
-                    break
-        return found
+    def _if_unused(self, ino: int) -> DirInode | str | None:
+        inode = self._by_ino[ino]
+        return inode.key if isinstance(inode, FileInode) and not inode.was_live and self._is_idle(inode) else None
 
-    def _is_unused(self, inode: Inode) -> bool:
-        return isinstance(inode, FileInode) and not inode.was_live and self._is_idle(inode)
+    def _if_idle(self, ino: int) -> DirInode | str | None:
+        if not self._is_idle(inode := self._by_ino[ino]):
+            return None
+        return inode.key if isinstance(inode, FileInode) else inode
 
     def _is_idle(self, inode: Inode) -> bool:
         if isinstance(inode, FileInode):
@@ -311,33 +293,28 @@ class Inodes:
 
         What it does not forget after long is given up: somebody uses it.
         """
-        if len(self._asked) < ASKED:
-            self._patience = PATIENCE
-            return False
-        self._patience -= count
-        if self._patience <= 0:
-            self._asked.clear()
-        return True
+        return self._line.is_waiting(count)
 
     def settle(self, among: int) -> None:
         """Of the next *among* in line, make what belongs to directories anew; `compact` comes before (it gives room back) and after."""
-        for _ in range(min(among, len(self._clock))):
-            self._clock.rotate(-1)
-            if isinstance(inode := self._by_ino.get(self._clock[-1]), DirInode):
+        for ino in self._line.around(among):
+            if isinstance(inode := self._by_ino.get(ino), DirInode):
                 self._former.append(inode.settle())
 
     def compact(self) -> None:
         """After many have gone: tables keep the room of their largest time otherwise, and of what has settled what it was before."""
         self._by_ino = {inode.ino: inode for inode in self._by_ino.values()}
         self._directories = {inode.key: inode for inode in self._directories.values()}
-        self._files = dict(self._files)
-        self._clock, self._asked, self._former = deque(self._by_ino), set(self._asked), []
+        self._files, self._warm = dict(self._files), deque(self._warm)
+        self._cold.compact()
+        self._line.compact(self._by_ino)
+        self._former = []
 
     # -- names of files ---------------------------------------------------------------
 
     def name(self, inode: FileInode, key: str) -> None:
         """*key* names *inode* from now on; what it named before is displaced there."""
-        former = self._files.get(key)
+        former = self.file_at(key)
         if former is inode:
             return
         if former is not None:
@@ -350,7 +327,7 @@ class Inodes:
 
     def unname(self, key: str, *, links_left: bool) -> FileInode | None:
         """*key* names nothing any more, because this mount removed it."""
-        inode = self._files.get(key)
+        inode = self.file_at(key)
         if inode is not None:
             self._take(inode, key, Standing.UNNAMED if links_left else Standing.UNLINKED)
         return inode
@@ -368,7 +345,7 @@ class Inodes:
 
     def displace_at(self, key: str) -> None:
         """Somebody else has given *key* to another object."""
-        inode = self._files.get(key)
+        inode = self.file_at(key)
         if inode is not None:
             self._take(inode, key, Standing.DISPLACED)
 
@@ -392,7 +369,7 @@ class Inodes:
 
     def move_files(self, names: Mapping[str, str]) -> list[FileInode]:
         """Rename keys at once; what a target named is displaced: somebody else removed it. The inodes that were moved."""
-        moved = {target: self._files.pop(source) for source, target in names.items()}
+        moved = {target: self._popped(source) for source, target in names.items()}
         for target, inode in moved.items():
             self.displace_at(target)
             self._files[target] = inode
@@ -403,9 +380,26 @@ class Inodes:
             inode.others = frozenset(keys - {inode.key}) or NO_KEYS
         return inodes
 
+    def _popped(self, key: str) -> FileInode:
+        """Without its key it is no record; nor is it one with another (so it need not be tried)."""
+        inode = self._files.pop(key, None)
+        if inode is None:
+            place = self._cold.at(key)
+            ino = self._cold.number(place)
+            self._store(inode := FileInode.of(ino, self._cold.take(place)))
+        return inode
+
     def below(self, prefix: str) -> list[str]:
         """The keys of files below *prefix*."""
-        return [key for key in self._files if key.startswith(prefix)]
+        return [*(key for key in self._files if key.startswith(prefix)), *self._cold.below(prefix)]
+
+    def unfold_below(self, prefix: str) -> Iterator[list[FileInode]]:
+        """Objects for the records below *prefix*, ten milliseconds' at a time; they stay objects while the caller has them.
+
+        Others may run in between; a few may be left that became records meanwhile.
+        """
+        for numbers in self._cold.some_below(prefix):
+            yield [self._unfolded(place) for number in numbers if (place := self._cold.find(number))]
 
     def directories_below(self, prefix: str) -> list[DirInode]:
         """*prefix* itself and those below."""
@@ -438,7 +432,12 @@ class Inodes:
                 assert inode is self.root or inode.lookups or inode.handles or inode.touched_ns, f"I3 {inode}"
                 assert (self._directories.get(inode.key) is inode) != inode.gone, f"I2 {inode}"
         assert named == set(self._files), "I2"
-        assert all(inode.ino in self._by_ino for inode in self._directories.values()), "I2"
+        self._cold.check()
+        for place in self._cold:
+            entry = self._cold.entry(place)
+            assert self._cold.number(place) not in self._by_ino, "I1"
+            assert entry.key not in named, "I2"
+            assert entry.lookups, "I3"
 
     def _check_file(self, inode: FileInode) -> set[str]:
         assert inode.lookups or inode.live is not None, f"I3 {inode}"

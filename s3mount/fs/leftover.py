@@ -18,7 +18,7 @@ import trio
 
 from s3mount.errors import S3MountError
 from s3mount.fs.content import Target
-from s3mount.fs.inodes import FileInode
+from s3mount.fs.inode import FileInode
 from s3mount.fs.kept import Outstanding, Waiting
 from s3mount.fs.live import Live
 from s3mount.fs.volume import Volume

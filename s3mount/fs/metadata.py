@@ -32,7 +32,7 @@ from s3mount.fs import virtual
 from s3mount.fs.attrs import AttrChange, Attributes, changed, encode, write_xattrs
 from s3mount.fs.described import Described
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
+from s3mount.fs.inode import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace, live_attr, stale
 from s3mount.fs.patience import Patience
@@ -90,7 +90,7 @@ class Metadata:
 
     def _show_time_anew(self, inode: FileInode) -> None:
         """The time of a file that is cut to the size that it has is now; the kernel believes its own until it has forgotten the file."""
-        place = self._namespace.place_of(inode)
+        place = self._namespace.place_of(inode.key)
         if self._volume.invalidate is not None and place is not None:
             self._volume.invalidate.entry(*place)
 

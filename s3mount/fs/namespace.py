@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import trio
 
 from s3mount.errors import Invalid, NoEntry, NotADirectory, NotFound, Stale
-from s3mount.fs.inodes import DirInode, FileInode, Inode, Standing
+from s3mount.fs.inode import DirInode, FileInode, Inode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.names import MARKER, Kind, Meaning, begun, meaning, name_in, place_of
 from s3mount.fs.occupied import Occupied
@@ -152,16 +152,29 @@ class Namespace:
                 return False
             after = page.next
 
-    async def lookup(self, directory: DirInode, name: bytes) -> Inode:
-        """The inode under *name*, looked up once more. Raises NoEntry."""
-        inode, _ = await self.lookup_attr(directory, name)
-        return inode
+    async def lookup(self, directory: DirInode, name: bytes) -> Attr:
+        """What stat shows of *name*, looked up once more; a file for which that is all has no inode of its own. Raises NoEntry."""
+        sight = await self._sighted(directory, name)
+        if sight.fresh is None and not sight.directory and (info := sight.object) is not None:
+            number, place = self._inodes.glance(sight.key, info)
+            if number:
+                lasting = info.links == 1 and self.lasts(directory, name)
+                self._inodes.show(number, place, info, sure=lasting)
+                self.expel()
+                return self._volume.file_attr(number, info, lasting=lasting)
+        return self._looked_up(directory, name, sight)[1]
 
-    async def lookup_attr(self, directory: DirInode, name: bytes) -> tuple[Inode, Attr]:
+    async def lookup_inode(self, directory: DirInode, name: bytes) -> Inode:
+        """The inode under *name*, looked up once more. Raises NoEntry."""
+        return self._looked_up(directory, name, await self._sighted(directory, name))[0]
+
+    async def _sighted(self, directory: DirInode, name: bytes) -> Sight:
         try:
-            sight = await self.see(directory, name)
+            return await self.see(directory, name)
         except Invalid as error:
             raise NoEntry(str(error)) from None
+
+    def _looked_up(self, directory: DirInode, name: bytes, sight: Sight) -> tuple[Inode, Attr]:
         if sight.directory:
             inode = self.directory_inode(sight.stem, sight.marker)
             self._inodes.remember(inode)
@@ -205,19 +218,19 @@ class Namespace:
         if self._volume.invalidate is not None and count:
             self.have_forgotten(self._inodes.cold(2 * count))
 
-    def have_forgotten(self, inodes: Iterable[Inode]) -> None:
-        """Ask the kernel to forget *inodes*, where that takes nothing away from anybody."""
+    def have_forgotten(self, inodes: Iterable[DirInode | str]) -> None:
+        """Ask the kernel to forget *inodes* (those of files by key), where that takes nothing away from anybody."""
         invalidate = self._volume.invalidate
         if invalidate is None:
             return
         for inode in inodes:
-            place = self._place_if_bare(inode) if isinstance(inode, FileInode) else self._place_if_empty(inode)
+            place = self._place_if_bare(inode) if isinstance(inode, str) else self._place_if_empty(inode)
             if place is not None:
                 invalidate.entry(*place)
 
-    def _place_if_bare(self, file: FileInode) -> tuple[int, bytes] | None:
+    def _place_if_bare(self, key: str) -> tuple[int, bytes] | None:
         """As `place_of`; None as well where something is mounted on the file."""
-        return None if file.key + "/" in self._covered else self.place_of(file)
+        return None if key + "/" in self._covered else self.place_of(key)
 
     def _place_if_empty(self, directory: DirInode) -> tuple[int, bytes] | None:
         """As `place_of`; None as well where somebody is in the directory: see `occupied`."""
@@ -227,11 +240,11 @@ class Namespace:
         parent = self._inodes.directory_at(stem)
         return None if parent is None else (parent.ino, name)
 
-    def place_of(self, inode: FileInode) -> tuple[int, bytes] | None:
-        """The number of the directory in which *inode* shows, and its name there; None where that is not known."""
-        stem = inode.key[: inode.key.rfind("/") + 1]
+    def place_of(self, key: str) -> tuple[int, bytes] | None:
+        """The number of the directory in which the file at *key* shows, and its name there; None where that is not known."""
+        stem = key[: key.rfind("/") + 1]
         parent = self._inodes.directory_at(stem)
-        shown = name_in(stem, inode.key, shadowed=self._inodes.directory_at(inode.key + "/") is not None)
+        shown = name_in(stem, key, shadowed=self._inodes.directory_at(key + "/") is not None)
         return (parent.ino, shown.name) if parent is not None and shown is not None and not shown.continued else None
 
     # -- inodes -----------------------------------------------------------------------

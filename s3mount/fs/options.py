@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from s3mount.fs.kept import Keep
-from s3mount.model import KEY_BYTES, MiB, cheap_value
+from s3mount.model import KEY_BYTES, KiB, MiB, cheap_value
+
+# More are of no use: a walk does not look back that far.
+MOST_INODES, FEWEST_INODES = 100_000, 1000
+# Of the memory limit for one inode: all take a tenth of it at most, a fiftieth where they were only listed.
+INODE_SHARE = 5 * KiB
+
+
+def inodes_within(memory: int) -> int:
+    """`FsOptions.inode_limit` where *memory* bytes are there for all that is read and remembered."""
+    return max(FEWEST_INODES, min(MOST_INODES, memory // INODE_SHARE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +41,10 @@ class FsOptions:
     sync: Literal["fsync", "close"] = "fsync"
     """When what was committed is made safe from a power cut, where the store does not do so by itself."""
     metadata_ttl_s: float = 1.0
-    inode_limit: int = 100_000
+    inode_limit: int = MOST_INODES
     """Inodes that the kernel may make us remember; beyond, cold files are expelled, and directories beyond as many again by themselves.
 
-    About 0.5 KiB each.
+    About 0.1 KiB each for a file that was only listed, 0.5 KiB for any other.
     """
     key_bytes: int = KEY_BYTES
     """The longest key that the store takes (S3: 1024)."""

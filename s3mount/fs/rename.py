@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from s3mount.errors import (
     AlreadyExists,
     Exists,
@@ -37,7 +39,7 @@ from s3mount.fs.carry import Carrier, Way
 from s3mount.fs.copies import each
 from s3mount.fs.entries import Entries
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import DirInode, FileInode
+from s3mount.fs.inode import DirInode, FileInode
 from s3mount.fs.journal import Move
 from s3mount.fs.metadata import Metadata
 from s3mount.fs.moving import ANSWER_KEYS
@@ -245,7 +247,7 @@ class Renames:
     def _move_inodes(self, names: Mapping[str, str]) -> None:
         """Objects are called otherwise now; those nobody knows are passed over."""
         inodes = self._volume.inodes
-        for inode in inodes.move_files({old: new for old, new in names.items() if inodes.file_at(old) is not None}):
+        for inode in inodes.move_files({old: new for old, new in names.items() if inodes.knows(old)}):
             if inode.live is not None:
                 inode.live.content.moved(Key(inode.key))
 
@@ -262,12 +264,22 @@ class Renames:
             await self._entries.require_empty(after.stem)
         else:
             self._entries.require_storable(after, directory=True)
+        known = await self._unfolded(before.stem)
         self._require_room(before.stem, after.stem)
         await self._carry_prefix(before.stem, after.stem, after, replace=replace)
         if after.exists:
             self._entries.removed_directory(after.stem)
         self._renamed_prefix({before.stem: after.stem})
         self._volume.kept.move({before.stem: after.stem})
+        known.clear()
+
+    async def _unfolded(self, stem: str) -> list[FileInode]:
+        """The known files below *stem*: as long as the caller has them, all can be renamed at once without a long work."""
+        known: list[FileInode] = []
+        for some in self._volume.inodes.unfold_below(stem):
+            known += some
+            await trio.lowlevel.checkpoint()
+        return known
 
     def _require_room(self, source: str, target: str) -> None:
         """Raise NameTooLong when a key that we know would become too long; the store judges the others."""

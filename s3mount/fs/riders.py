@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s3mount.fs.files import Files
-from s3mount.fs.inodes import FileInode
+from s3mount.fs.inode import FileInode
 from s3mount.fs.journal import Move
 from s3mount.fs.live import Live
 from s3mount.fs.volume import Volume

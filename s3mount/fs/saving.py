@@ -26,7 +26,7 @@ import trio
 from s3mount.errors import NotFound, PreconditionFailed, S3MountError
 from s3mount.fs.attrs import Attributes, decode, encode
 from s3mount.fs.content import Target
-from s3mount.fs.inodes import FileInode, Standing
+from s3mount.fs.inode import FileInode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import stale
 from s3mount.fs.patience import Patience

@@ -23,7 +23,8 @@ from s3mount.fs.buffers import BufferPool
 from s3mount.fs.early import Uploads
 from s3mount.fs.gate import Changes, Gate
 from s3mount.fs.implied import Kept
-from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
+from s3mount.fs.inode import ROOT, DirInode, FileInode
+from s3mount.fs.inodes import Inodes
 from s3mount.fs.moving import Moving
 from s3mount.fs.options import FsOptions, Invalidate
 from s3mount.fs.slots import Slots

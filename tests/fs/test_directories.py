@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from dataclasses import replace
 
 import pytest
+import trio
 
+from s3mount.fs.inode import FileInode
 from s3mount.model import Key
+from s3mount.store.api import EVERYTHING, Capabilities
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from tests.fs.mounted import Mounted, accepted, told
+from tests.fs.mounted import ME, Mounted, accepted, told
 
 
 @pytest.fixture
@@ -157,8 +162,9 @@ class Kernel:
         return self._stands
 
 
-async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
-    store = MemoryStore()
+@pytest.mark.parametrize("can", [EVERYTHING, replace(LIKE_S3, listed_metadata=True)], ids=["everything", "like S3"])
+async def test_cold_files_are_expelled_when_there_are_too_many(can: Capabilities) -> None:
+    store = MemoryStore(can)
     mount = Mounted(store, inode_limit=100)
     kernel = mount.fs._volume.invalidate = Kernel()
     await fill(store, 500, "d/")
@@ -185,8 +191,9 @@ async def test_cold_files_are_expelled_when_there_are_too_many() -> None:
     assert len(mount.fs._inodes) == 1
 
 
-async def test_a_kernel_that_is_slow_to_forget_is_asked_on_after_the_walk() -> None:
-    store = MemoryStore()
+@pytest.mark.parametrize("can", [EVERYTHING, replace(LIKE_S3, listed_metadata=True)], ids=["everything", "like S3"])
+async def test_a_kernel_that_is_slow_to_forget_is_asked_on_after_the_walk(can: Capabilities) -> None:
+    store = MemoryStore(can)
     mount = Mounted(store, inode_limit=100)
     kernel = mount.fs._volume.invalidate = Kernel()
     await fill(store, 3000, "d/")
@@ -203,6 +210,30 @@ async def test_a_kernel_that_is_slow_to_forget_is_asked_on_after_the_walk() -> N
         mount.fs.forget(numbers[name], 1)
     assert len(mount.fs._inodes) <= 100
     mount.fs.check()
+
+
+async def test_what_is_only_listed_has_no_inode_until_somebody_asks_for_it() -> None:
+    store = MemoryStore(replace(LIKE_S3, listed_metadata=True))
+    mount = Mounted(store)
+    names = await fill(store, 50)
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    listed = await accepted(mount.fs, fh)
+    assert list(mount.fs._inodes) == [mount.fs._inodes.root]
+    assert len(mount.fs._inodes) == 51
+    assert await mount.fs.lookup(mount.fs.ROOT, b"00003", ME) == listed[3].attr
+    assert len(list(mount.fs._inodes)) == 1
+    held = (await mount.fs.open(listed[7].attr.ino, os.O_RDWR)).fh
+    await store.put(Key("00009"), b"by somebody else")
+    again = await accepted(mount.fs, fh)
+    assert [entry.name for entry in again] == names
+    assert [was.name for was, now in zip(listed, again, strict=True) if was.attr != now.attr] == [b"00009"]
+    assert [inode.key for inode in mount.fs._inodes if isinstance(inode, FileInode)] == ["00007", "00009", "00009"]
+    await mount.fs.release(held)
+    await mount.fs.releasedir(fh)
+    for entry in (*listed, *again, listed[3]):
+        mount.fs.forget(entry.attr.ino, 1)
+    mount.fs.check()
+    assert len(mount.fs._inodes) == 1
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -227,3 +258,37 @@ async def test_cold_directories_are_expelled_when_they_alone_are_too_many_but_no
     for ino in (*numbers.values(), *standing):
         mount.fs.forget(ino, 1)
     mount.fs.check()
+
+
+@pytest.mark.slow
+async def test_names_that_were_only_listed_are_made_ready_in_steps_and_keep_their_numbers_in_a_renamed_directory() -> None:
+    store = MemoryStore(replace(LIKE_S3, listed_metadata=True))
+    mount = Mounted(store)
+    names = await fill(store, 500, f"d/{'long' * 60}-")  # in three steps: one of two need not be seen
+    await mount.ino("d")
+    fh = await mount.fs.opendir(await mount.ino("d"))
+    listed = await accepted(mount.fs, fh)
+    assert len(listed) == len(names)
+    known = {inode.key for inode in mount.fs._inodes}
+    parts: list[int] = []
+
+    async def look() -> None:
+        while True:
+            parts.append(len({inode.key for inode in mount.fs._inodes} - known))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await mount.rename("d", "e")
+        nursery.cancel_scope.cancel()
+    assert any(0 < part < 500 for part in parts)
+    mount.fs.check()
+    for entry in (listed[0], listed[-1]):
+        inode = mount.fs._inodes.get(entry.attr.ino)
+        assert inode is mount.fs._inodes.file_at(f"e/{entry.name.decode()}")
+        assert (await mount.fs.getattr(entry.attr.ino)).size == entry.attr.size
+    await mount.fs.releasedir(fh)
+    for entry in listed:
+        mount.fs.forget(entry.attr.ino, 1)
+    mount.fs.check()
+    assert not [inode for inode in mount.fs._inodes if isinstance(inode, FileInode)]

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from s3mount.fs.attrs import Attributes
-from s3mount.fs.inodes import ROOT, DirInode, FileInode, Inodes
+from s3mount.fs.inode import ROOT, DirInode, FileInode
+from s3mount.fs.inodes import Inodes
 from s3mount.model import ETag, number_of
 
 FOLDERS, FILES = 50, 600
@@ -18,7 +19,7 @@ MOMENT = 1 << 60
 
 
 def walked() -> Inodes:
-    """Directories, each with its files, as a walk shows them; then the kernel forgets the files."""
+    """Directories, each with its files, as a walk over a store that knows them by ids shows them; then the kernel forgets the files."""
     inodes = Inodes(DirInode(ROOT, "", Attributes(0o040755, 0, 0, 0, 0, 0), marked=False), limit=FOLDERS * FILES)
     for folder in range(FOLDERS):
         stem, times = f"folder-{folder:03}/", (MOMENT + folder, MOMENT - folder, 2 * MOMENT + folder)
@@ -28,7 +29,7 @@ def walked() -> Inodes:
         inodes.remember(directory)
         for number in range(FILES):
             key = f"{stem}file-{number:04}"
-            file = FileInode(number_of(key), key, etag=ETag(f"{number_of(key):032x}"), file_id=0)
+            file = FileInode(number_of(key), key, etag=ETag(f"{number_of(key):032x}"), file_id=number_of(key))
             inodes.add(file)
             inodes.remember(file)
     for inode in inodes:
