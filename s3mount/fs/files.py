@@ -288,10 +288,12 @@ class Files:
 
     async def _give_up(self, inode: FileInode, live: Live, error: S3MountError) -> None:
         """What waits will never be committed: kept aside, it goes with its last holder; where it cannot be kept, it waits on."""
-        if live.holders > 1:
-            return
         if not live.content.changed:
-            live.unsaved = False
+            if not live.unsaved or live.holders <= 1:
+                live.unsaved = False
+                log.warning("The attributes of %r are given up: %s", inode.key, error)
+            return
+        if live.holders > 1:
             return
         kept = await self._leftover.keep(live, self._saving.target(inode, live), error, reachable=True)
         if kept and live.holders <= 1 and inode.standing is not Standing.UNLINKED:
@@ -334,10 +336,11 @@ class Files:
         return self._saving.renewing(inode)
 
     async def _save_deferred(self, inode: FileInode) -> None:
-        if inode.live is not None and not inode.live.content.changed:
+        live = inode.live
+        if live is not None and not live.content.changed:
             for error in await self._try_save(inode):
-                outcome = "given up" if isinstance(error, FINAL) else "not saved yet"
-                log.warning("The attributes of %r are %s: %s", inode.key, outcome, error)
+                if live.unsaved:
+                    log.warning("The attributes of %r are not saved yet: %s", inode.key, error)
 
     def described(self, inode: FileInode) -> Commit | None:
         """See `Saving.described`."""

@@ -160,14 +160,20 @@ async def test_fsync_says_that_attributes_have_no_object_any_more(
         assert await rig.mount.read("f") == b"theirs"
 
 
+@pytest.mark.parametrize("tried", [0, 1], ids=["at once", "later"])
 async def test_what_is_told_of_attributes_that_are_given_up_is_told_once(
-    store: MemoryStore, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    store: MemoryStore, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, tried: int
 ) -> None:
     async with rigged(store) as rig:
         await rig.mount.write("f", b"ours")
+        if tried:
+            rig.script.add("update", Fault(before=Unavailable("Away.")))
         await rig.mount.chmod("f", 0o600)
+        await trio.sleep(tried * WAIT_S + 0.1)
         await theirs(rig)
         await trio.sleep(100)
+        if tried:
+            assert caplog.records.pop(0).getMessage() == "The attributes of 'f' are not saved yet: Away."
         assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
             "The attributes of 'f' are given up: The object was replaced by somebody else; open it again."
         ]
