@@ -54,7 +54,7 @@ class Client:
         self._always = _always(options)
         self._taken: dict[str, dict[str, Any]] = {}
         events = client.meta.events
-        events.register_last("before-call.s3", _prepare)
+        events.register_last("before-call.s3", functools.partial(_prepare, options))
         events.register_first("choose-signer.s3", _sign_urls)
 
     async def __call__(self, operation: str, asked: Asked, **parameters: Any) -> Answer:
@@ -206,10 +206,11 @@ def _sign_urls(signature_version: str, **_: Any) -> str | None:
     return "s3v4-query" if signature_version in ("s3v4-query", "v4-query") else None
 
 
-def _prepare(params: dict[str, Any], context: dict[str, Any], model: Any, **_: Any) -> None:
+def _prepare(options: S3Options, params: dict[str, Any], context: dict[str, Any], model: Any, **_: Any) -> None:
     # No waiting for "100 Continue": the HTTP session would not wait anyway.
     params["headers"].pop("Expect", None)
     # botocore's redirector believes that it has redirected already, and lets the answer through.
     context.setdefault("s3_redirect", {})["redirected"] = True
-    if model.name in THINKING:
-        context["read_timeout"] = THINKING[model.name]
+    # One limit for the first byte and for those that follow: only objects are so long that these are the ones that matter.
+    if model.name != "GetObject":
+        context["read_timeout"] = THINKING.get(model.name, options.first_byte_s)
