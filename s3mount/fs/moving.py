@@ -91,9 +91,13 @@ class Moving(Looking):
 
     # -- a rename -----------------------------------------------------------------------
 
-    async def begin(self, source: str, target: str, infos: Sequence[ObjectInfo]) -> None:
-        """On return everything below *source*, which is *infos*, is seen below *target*. Raises StoreErrors: then nothing happened."""
-        ways: dict[str, Leg] = {info.key: leg for info in infos if (leg := self.overlay.waiting(info.key)) is not None}
+    async def begin(self, source: str, target: str, infos: Sequence[ObjectInfo], before: Sequence[Leg] = ()) -> None:
+        """On return everything below *source*, which is *infos*, is seen below *target*. Raises StoreErrors: then nothing happened.
+
+        *before*: the legs that went there before that was listed; they may have arrived since.
+        """
+        ways: dict[str, Leg] = {leg.target: leg for leg in before}
+        ways |= {info.key: leg for info in infos if (leg := self.overlay.waiting(info.key)) is not None}
         await self.clear(*(target + info.key[len(source) :] for info in infos))
         area, claimed = Area(source), dict[str, Leg]()
         try:
@@ -135,7 +139,7 @@ class Moving(Looking):
             return Leg(former.source, replace(former.info, key=target), (area, *former.areas))
         copy = None if former is None or former.etag != info.etag else former.copy
         if copy is not None:  # it is younger than what was listed
-            return Leg(info.key, replace(info, key=target, etag=copy.etag, mtime_ns=copy.mtime_ns), (area,))
+            return Leg(info.key, replace(info, key=target, etag=copy.etag, mtime_ns=max(copy.mtime_ns, info.mtime_ns)), (area,))
         return Leg(info.key, replace(info, key=target, etag=self._aliases.etag(info.key, info.etag)), (area,))
 
     def _begun(self, area: Area, legs: Sequence[Leg], claimed: Sequence[Leg], record: Record | None) -> None:

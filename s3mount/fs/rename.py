@@ -303,7 +303,9 @@ class Renames:
 
     async def _copy_prefix(self, source: str, target: str, replaced: Sight) -> None:
         """Carry all, the marker last; many in the background. The marker of an empty directory that is *replaced* goes first."""
-        infos, moving = await self._listed(source), self._volume.moving
+        moving = self._volume.moving
+        before = [] if moving is None else moving.overlay.legs(source)
+        infos = await self._listed(source)
         behind = moving is not None and moving.running and len(infos) > ANSWER_KEYS
         if not behind and moving is not None and moving.overlay.legs(source):
             # What arrives is a version of its own, and is to be written down as that.
@@ -317,7 +319,7 @@ class Renames:
             self._volume.kept.add(target)  # until it is there again, by what is moved to it
             await self._store.delete(Key(target), if_match=replaced.marker.etag if self._volume.can.conditional_put else None)
         if moving is not None and behind:
-            await moving.begin(source, target, infos)
+            await moving.begin(source, target, infos, before)
             self._volume.kept.add(source[: source.rfind("/", 0, len(source) - 1) + 1])
         elif self._volume.can.relocate:
             await self._relocate({Key(target + info.key[len(source) :]): info for info in infos})

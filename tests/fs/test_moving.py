@@ -684,6 +684,35 @@ async def test_killed_after_a_second_rename_what_was_just_arriving_then_goes_on_
         assert not files(kept)
 
 
+async def test_killed_after_a_second_rename_what_arrived_since_that_listed_it_goes_on_as_well(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Regression: it is younger than what was listed, though its ETag is the same, and stayed where the first rename had taken it."""
+    now, listed, journal, kept = [10**18], trio.Event(), tmp_path / "journal", tmp_path / "kept"
+
+    def faults(op: Op) -> Fault | None:
+        if op.verb == "copy" and op.key.startswith("f/"):
+            return Fault(until=trio.Event())
+        return Fault(until=listed) if (op.verb, op.key) == ("delete", "f/") else None
+
+    async with rigged(journal, faults=faults, store=SameTags(LIKE_S3, clock_ns=lambda: now[0])) as rig:
+        await rig.mount.mkdir("f")
+        now[0] += 3600 * 10**9
+        await rig.mount.rename("d", "e")
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.mount.rename, "e", "f")
+            await trio.testing.wait_all_tasks_blocked()
+            rig.held.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not [key for key in await keys_of(rig.store) if key.startswith("d/")]
+            listed.set()
+        shutil.copytree(journal, kept)
+        await Carrier(rig.store, kept).recover()
+        assert {key[0] for key in await keys_of(rig.store)} == {"f"}
+        assert not files(kept)
+
+
 async def test_killed_while_a_part_of_a_tree_on_its_way_is_renamed_that_is_finished_as_well(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
