@@ -364,6 +364,7 @@ class Table(RuleBasedStateMachine):
         self.patch.setattr(module, "WARM", 0)
         self.inodes = table()
         self.held: FileInode | None = None
+        self.looked: dict[int, int] = {}
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -374,6 +375,7 @@ class Table(RuleBasedStateMachine):
         if self.inodes.find(inode.ino) is None:
             self.inodes.add(inode)
         self.inodes.remember(inode)
+        self.looked[inode.ino] = self.looked.get(inode.ino, 0) + 1
 
     @rule(key=keys, etag=st.sampled_from("ef"), sure=st.booleans())
     def show(self, key: str, etag: str, sure: bool) -> None:
@@ -381,6 +383,7 @@ class Table(RuleBasedStateMachine):
         ino, place = self.inodes.glance(key, info)
         if ino:
             self.inodes.show(ino, place, info, sure=sure)
+            self.looked[ino] = self.looked.get(ino, 0) + 1
 
     @rule(key=keys)
     def hold(self, key: str) -> None:
@@ -395,9 +398,13 @@ class Table(RuleBasedStateMachine):
     def ask(self, among: int) -> None:
         self.inodes.unused(among)
 
-    @rule(key=keys, count=st.integers(1, 3))
-    def forget(self, key: str, count: int) -> None:
-        self.inodes.forget(number_of(key), count)
+    @rule(at=st.integers(0, 9), count=st.integers(1, 3))
+    def forget(self, at: int, count: int) -> None:
+        ino = [*self.looked, number_of("unknown")][at % (len(self.looked) + 1)]
+        self.inodes.forget(ino, count)
+        left = self.looked.pop(ino, 0) - count
+        if left > 0:
+            self.looked[ino] = left
 
     @rule(key=keys, left=st.booleans())
     def unname(self, key: str, left: bool) -> None:
@@ -438,6 +445,12 @@ class Table(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.inodes.check()
+
+    @invariant()
+    def is_looked_up_as_often_as_was_told(self) -> None:
+        known = {inode.ino: inode.lookups for inode in self.inodes if inode is not self.inodes.root}
+        cold = self.inodes._cold
+        assert known | {cold.number(place): cold.entry(place).lookups for place in cold} == self.looked
 
     @invariant()
     def is_found(self) -> None:
