@@ -19,7 +19,7 @@ from s3mount.cli.remote import Remote
 from s3mount.cli.store_options import Choice, store_options
 from s3mount.cli.walk import for_each, objects
 from s3mount.config import StoreUrl
-from s3mount.errors import NotFound, UsageError
+from s3mount.errors import Archived, NotFound, UsageError
 from s3mount.store.api import ObjectStore
 
 # The classes whose objects cannot be read before they are restored; INTELLIGENT_TIERING archives some and tells of none in a listing.
@@ -59,7 +59,11 @@ def restore(urls: tuple[str, ...], recursive: bool, days: int, tier: str, choice
         remote = Remote(choice)
 
         async def one(url: StoreUrl) -> None:
-            begun = await remote.restore(url, days=days, tier=tier.capitalize())
+            try:
+                begun = await remote.restore(url, days=days, tier=tier.capitalize())
+            except Archived:
+                # The state that the service finds wrong is the other one here.
+                raise UsageError(f"{shown(str(url))} is in no archive: it can be read as it is.") from None
             if as_json:
                 print_json({"kind": "object", "url": str(url), "restoring": True, "begun": begun})
             else:

@@ -186,12 +186,13 @@ def test_a_refused_listing_is_a_refusal(said: Said) -> None:
 
 
 def test_an_archived_object_is_asked_back(said: Said, capsys: pytest.CaptureFixture[str]) -> None:
-    replies = [Reply(202), refusal(409, "RestoreAlreadyInProgress"), refusal(404, "NoSuchKey")]
+    replies = [Reply(202), refusal(409, "RestoreAlreadyInProgress"), refusal(404, "NoSuchKey"), refusal(403, "InvalidObjectState")]
     with canned(lambda _: replies.pop(0)) as (url, requests):
         assert run(["restore", "s3://bucket/key", "--days", "3", "--tier", "bulk", "--endpoint-url", url]) == 0
         assert run(["restore", "s3://bucket/key", "--endpoint-url", url]) == 0
         assert capsys.readouterr().out.splitlines() == ["s3://bucket/key: will be restored", "s3://bucket/key: is being restored already"]
         assert "no object 'key'" in said("restore", "s3://bucket/key", "--endpoint-url", url)
+        assert "s3://bucket/key is in no archive" in said("restore", "s3://bucket/key", "--endpoint-url", url, status=2)
     assert requests[0].target.endswith("/bucket/key?restore")
     assert "never archived" in said("restore", "local://bucket/key", status=2)
 
