@@ -89,18 +89,19 @@ def require_fit(path: Path, *, nonempty: bool) -> Path:
     """*path* resolved, if a mount may go there. Raises UsageError or Busy, with the sentence to print.
 
     An automount waits for us: looking into it would wait for the mount that it asked for. It is covered by the mount, and empty.
+    Nor is a living mount looked into: its service may be away.
     """
     place = resolve(path)
     mounted = mounted_at(place)
     if mounted is not None and mounted.fstype == AUTOMOUNT:
         return place
+    if mounted is not None and not _is_dead(place):
+        raise Busy(f"{path} is mounted already ({mounted.source}); take it off first: s3mount umount {path}")
     try:
         is_directory = place.is_dir()
         empty = is_directory and next(os.scandir(place), None) is None
     except OSError as error:
         raise _unusable(path, error) from None
-    if mounted is not None:
-        raise Busy(f"{path} is mounted already ({mounted.source}); take it off first: s3mount umount {path}")
     if not is_directory:
         raise UsageError(f"{path} is not a directory" if place.exists() else f"{path} does not exist; make it first: mkdir {path}")
     if not empty and not nonempty:

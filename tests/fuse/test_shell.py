@@ -228,6 +228,15 @@ def test_a_mount_point_is_resolved(tmp_path: Path) -> None:
     assert require_fit(tmp_path / "link", nonempty=False) == tmp_path.resolve() / "real"
 
 
+def test_a_living_mount_is_refused_without_a_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(path: object) -> object:
+        raise TimeoutError(errno.ETIMEDOUT, "its service is away")
+
+    monkeypatch.setattr(os, "scandir", unanswered)
+    with pytest.raises(Busy, match="/proc is mounted already"):
+        require_fit(Path("/proc"), nonempty=False)
+
+
 def test_the_kernel_is_told_the_source_as_it_was_given() -> None:
     options = MountOptions(source="local://b/a, ü\\", mountpoint=Path("/mnt"), fs=FsOptions(read_only=True), kernel=("noexec",))
     assert kernel_options(options) == {
