@@ -111,8 +111,8 @@ class Described:
                 return False
             inode.saw(info)
             self._volume.mutated(inode.key)
-        if (live := inode.live) is not None:
-            live.content_type = value if name == CONTENT_TYPE else live.content_type
-            live.storage_class = value if name == STORAGE_CLASS else live.storage_class
-            await live.content.rebase(info, former=former)
+            if (live := inode.live) is not None:
+                live.content_type = value if name == CONTENT_TYPE else live.content_type
+                live.storage_class = value if name == STORAGE_CLASS else live.storage_class
+                await live.content.rebase(info, former=former)
         return True
