@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavailable
 from s3mount.fs.carry import Carrier, Way
@@ -25,6 +26,7 @@ from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
 from s3mount.store.wrap.limited import Limited, Limits
 from tests.fs.mounted import Mounted
 from tests.store.registry import keys_of, read
+from tests.virtual_time import standing_still
 
 T = TypeVar("T")
 
@@ -380,7 +382,14 @@ async def test_what_comes_between_is_not_copied_over_by_whoever_finishes_a_renam
     assert is_empty(tmp_path)
 
 
-async def test_many_interrupted_renames_are_finished_many_at_a_time(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.fixture
+def clock() -> Iterator[MockClock]:
+    """Stands still while a thread works on a record."""
+    with standing_still() as clock:
+        yield clock
+
+
+async def test_many_interrupted_renames_are_finished_many_at_a_time(tmp_path: Path, clock: MockClock) -> None:
     """Regression: a thousand of them, each of one file, kept the next mount from answering for two minutes."""
     store, journal = MemoryStore(LIKE_S3), Journal(tmp_path)
     for number in range(2 * AT_ONCE):
