@@ -583,7 +583,7 @@ async def test_what_others_put_where_a_renamed_directory_has_left_something_is_s
 
 @pytest.mark.parametrize("former", [True, False], ids=["a former mount's", "its own"])
 async def test_what_others_put_where_a_large_rename_has_left_something_is_seen(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, former: bool
+    rig: Rig, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, *, former: bool
 ) -> None:
     """Regression: as above; only what lies there itself is not seen, once the rest has gone."""
     monkeypatch.setattr(resuming, "LARGE_KEYS", 1)
@@ -592,14 +592,14 @@ async def test_what_others_put_where_a_large_rename_has_left_something_is_seen(
     for key in ("d/", "d/a", "d/b", "d/c/d"):
         await rig.store.put(Key(key), b"" if key == "d/" else b"ours")
     await rig.mount.rename("d", "e")
-    await until(lambda: len(rig.mount.fs.outstanding().renamed.first) == 2)
+    await until(lambda: len((left := rig.mount.fs.outstanding().renamed).first) == left.under_way == 2)
     async with AsyncExitStack() as stack:
         if former:
             rig.leave()
             rig.mount = Mounted(Faulty(rig.store, rig.rights), journal=rig.folder)
             await rig.mount.fs.recover()
             await stack.enter_async_context(rig.mount.at_work())
-            await until(lambda: len(rig.mount.fs.outstanding().renamed.first) == 2)
+            await until(lambda: len((left := rig.mount.fs.outstanding().renamed).first) == left.under_way == 2)
         assert await rig.mount.names() == ["e", "f"]
         await rig.store.put(Key("d/theirs"), b"theirs")
         assert await rig.mount.names() == ["d", "e", "f"]
