@@ -174,9 +174,18 @@ class Asking:
         """As `find`, by HEAD and the first page of what lies below *name*: whoever looks for a directory reads it next."""
         below = self._page_as_it_is(f"{name}/")
         info, _ = await self.head(Key(name))
-        page = await below.wait()
-        marker = next((found for found in page.objects if found.key == f"{name}/"), None)
-        return Found(info, marker, implied=len(page.objects) + len(page.prefixes) > (marker is not None)), below.asked
+        return found_with(info, await below.wait(), name), below.asked
+
+    async def listed(self, key: str) -> ObjectInfo | None:
+        """The object, as `inner` lists it now: what begins with *key* begins with itself. Nothing is recorded."""
+        page = await self._inner.list(key, limit=1)
+        return next((info for info in page.objects if info.key == key), None)
+
+    async def found_listed(self, name: str) -> Found:
+        """As `find`, without HEAD, as it is now. *name* has room for a "/" behind it."""
+        below = self.page(f"{name}/", join=False)
+        info = await self.listed(name)
+        return found_with(info, await below.wait(), name)
 
     async def find(self, name: str) -> tuple[Found, Asked]:
         asked = self._tables.ask()
@@ -186,3 +195,9 @@ class Asking:
                 self._hear(info, asked)
         self._tables.found(name, found, asked)
         return found, asked
+
+
+def found_with(info: ObjectInfo | None, below: Page, name: str) -> Found:
+    """What stands under *name*: the object *info*, and *below* as the first page of what lies below."""
+    marker = next((found for found in below.objects if found.key == f"{name}/"), None)
+    return Found(info, marker, implied=len(below.objects) + len(below.prefixes) > (marker is not None))

@@ -32,7 +32,7 @@ from s3mount.cache.asking import Asking
 from s3mount.cache.attributes import Attributes, FullAttributes, ListAttributes, Records
 from s3mount.cache.leaf import Mark
 from s3mount.cache.listings import Listings
-from s3mount.cache.lookups import Lookups
+from s3mount.cache.lookups import KEY_BYTES, Lookups
 from s3mount.cache.options import CacheOptions
 from s3mount.cache.records import MemoryRecords
 from s3mount.cache.snapshot import Snapshot
@@ -137,7 +137,7 @@ class Remembering(Wrapper):
         if self._cold:
             await self._warm()
         known = await self._lookups.object(key) if self._ttl_s and is_text(key) else None
-        info = await self.inner.head(key) if known is None else known.value
+        info = await self._object(key) if known is None else known.value
         whole = await self._attributes.complete([info]) if isinstance(info, ObjectInfo) else ()
         self.tables.trim(self._listings.is_fresh, self._ahead.place)
         if not whole:
@@ -150,9 +150,19 @@ class Remembering(Wrapper):
         if self._cold:
             await self._warm()
         found = await self._lookups.find(name) if self._ttl_s and is_text(name) else None
-        found = found or await self.inner.find(name)
+        found = found or await self._found(name)
         self.tables.trim(self._listings.is_fresh, self._ahead.place)
         return Found(await self._whole(found.object), await self._whole(found.marker), found.implied)
+
+    async def _object(self, key: Key) -> ObjectInfo | None:
+        return await (self.inner.head(key) if self._full or not is_text(key) else self._asking.listed(key))
+
+    async def _found(self, name: str) -> Found:
+        if self._full or not is_text(name):
+            return await self.inner.find(name)
+        if len(name.encode()) >= KEY_BYTES:
+            return Found(await self._asking.listed(name), None, implied=False)
+        return await self._asking.found_listed(name)
 
     async def _whole(self, info: ObjectInfo | None) -> ObjectInfo | None:
         if info is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -87,14 +88,38 @@ async def test_siblings_are_told_in_order_and_without_a_request(autojump_clock: 
         assert not slow.taken()
 
 
-async def test_a_time_to_live_of_zero_asks_each_time(autojump_clock: MockClock) -> None:
-    async with remembering(["d/a"], metadata_ttl_s=0.0) as (store, slow):
+@pytest.mark.parametrize(("attributes", "request_"), [("full", "head"), ("list", "list")])
+async def test_a_time_to_live_of_zero_asks_each_time(attributes: str, request_: str, autojump_clock: MockClock) -> None:
+    async with remembering(["d/a"], metadata_ttl_s=0.0, attributes=attributes) as (store, slow):
         for _ in range(3):
-            await list_all(store, "d/")
             await store.head(Key("d/a"))
-        assert slow.taken() == {"list": 3, "head": 3}
-        with pytest.raises(NotFound):
-            await store.head(Key("d/b"))
+        assert slow.taken() == {request_: 3}
+        for _ in range(3):
+            assert (await store.find("d/a")).object is not None
+        assert slow.taken() == Counter(list=3) + Counter({request_: 3})
+        for key in ("d/", "d", "d/a-", "d/b", "\udc80"):
+            with pytest.raises(NotFound):
+                await store.head(Key(key))
+
+
+@pytest.mark.parametrize("attributes", ["full", "list"])
+async def test_a_time_to_live_of_zero_finds_all_kinds_of_names(attributes: str, autojump_clock: MockClock) -> None:
+    longest = "n" * 1024
+    async with remembering(
+        ["both", "both/x", "both-", "marked/", "kept/", "kept/x", "impl/x", longest], metadata_ttl_s=0.0, attributes=attributes
+    ) as (store, _):
+        found = {name: await store.find(name) for name in ("both", "marked", "kept", "impl", longest, "bot", "", "\udc80")}
+    shown = {name: (its.object is not None, its.marker is not None, its.implied) for name, its in found.items()}
+    assert shown == {
+        "both": (True, False, True),
+        "marked": (False, True, False),
+        "kept": (False, True, True),
+        "impl": (False, False, True),
+        longest: (True, False, False),
+        "bot": (False, False, False),
+        "": (False, False, True),
+        "\udc80": (False, False, False),
+    }
 
 
 async def test_files_removed_and_made_during_a_listing_neither_hide_nor_repeat_the_others(autojump_clock: MockClock) -> None:
