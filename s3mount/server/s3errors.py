@@ -168,5 +168,5 @@ def invalid_argument(message: str, name: str, value: str) -> S3Error:
 
 def _text(value: str) -> str:
     """Escaped; what XML 1.0 cannot say at all becomes a question mark, so that every client can read why it failed."""
-    legal = "".join(char if char >= " " or char in "\t\n\r" else "?" for char in value)
+    legal = "".join(char if (char >= " " or char in "\t\n\r") and char not in "\ufffe\uffff" else "?" for char in value)
     return escape(legal.encode(errors="replace").decode(), {"\r": "&#13;"})

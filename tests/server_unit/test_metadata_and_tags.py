@@ -6,7 +6,7 @@ import base64
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from s3mount import errors
@@ -178,6 +178,7 @@ def test_every_code_has_a_status_of_an_error_and_a_sentence() -> None:
 
 
 @given(st.text(max_size=50))
+@example("\ufffe\uffff")
 def test_the_error_document_can_always_be_read(text: str) -> None:
     body = S3Error("InvalidArgument", ArgumentName=text).body(resource=text, request_id="R1")
     top = ET.fromstring(body)
