@@ -28,8 +28,11 @@ OTHERS = ("put", "delete", "move")
 
 @pytest.fixture(autouse=True)
 def attributes_may_come_too_late(expect_logs: ExpectLogs) -> None:
-    """For an object that another client has replaced meanwhile; that is told."""
-    expect_logs("The attributes of .* are given up: .* replaced by somebody else")
+    """For an object that another client has replaced meanwhile, as content may; that is told."""
+    expect_logs(
+        "The attributes of .* are given up: .* replaced by somebody else",
+        "is given up uncommitted: .* (exists already|was replaced or removed by somebody else)",
+    )
 
 
 @dataclass
