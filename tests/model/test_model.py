@@ -29,7 +29,7 @@ Step = tuple[str, tuple[object, ...]]
 
 @pytest.fixture(autouse=True)
 def another_client_may_be_faster(expect_logs: ExpectLogs) -> None:
-    """What it has put under a name of ours stays, or what it has removed; ours is given up, as these mounts keep nothing aside, and that is told."""
+    """What it has put under a name of ours stays, or what it has removed; ours is given up, since nothing is kept aside here, and told."""
     expect_logs("is given up uncommitted: .* (exists already|was replaced or removed by somebody else)")
 
 
