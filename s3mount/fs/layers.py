@@ -67,7 +67,7 @@ class Layers:
         self.table = Extents([kept(0, base.size)] if base and base.size else [])
         self.settled = 0
         self.files: dict[int, StagingFile] = {}
-        self.renewals = Renewals()
+        self.renewals = Renewals(told=store.capabilities.whole_metadata)
         self._store = store
         self._staging = staging
         self._buffers = buffers

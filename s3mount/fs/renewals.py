@@ -6,6 +6,9 @@ Must not know: how it is made, inodes, pins.
 On S3 attributes are changed by a copy of the object onto itself, and the copy of an object of many parts has an ETag of its own. It is
 there before its answer: what was pinned has gone by then, and what a look finds was not made by anybody else. But not everything that is
 found meanwhile is ours: a commit of this mount is known by its id, which its copies keep, another object by what it was to say of itself.
+
+As long as that may be, a look lets the file be what it was. Reading on from what was found takes more: what says nothing of itself is like
+any other of its size.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from contextlib import contextmanager
 
 import trio
 
-from s3mount.model import Metadata, ObjectInfo
+from s3mount.model import NO_METADATA, Metadata, ObjectInfo
 from s3mount.store.api import COMMIT_ID
 
 
@@ -25,7 +28,9 @@ class Renewals:
     What one that failed has done is open until the next one goes through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, told: bool = True) -> None:
+        """*told*: a look tells what an object says of itself."""
+        self._told = told
         self._under_way: list[Metadata] = []
         self._failed: Metadata | None = None
         self._news = trio.lowlevel.ParkingLot()
@@ -53,11 +58,22 @@ class Renewals:
             await self._news.park()
 
     def may_have_made(self, info: ObjectInfo, former: ObjectInfo) -> bool:
-        """Whether *info* may have been made of the version *former*, without an answer yet."""
-        said = [*self._under_way, *([] if self._failed is None else [self._failed])]
-        if not said or info.size != former.size:
+        """Whether *info*, which a look has found, may have been made of the version *former*, without an answer yet."""
+        if not self._said or info.size != former.size:
             return False
-        return info.metadata is None or is_same_commit(info, former) or plain(info.metadata) in said
+        is_silent = info.metadata is None or not (self._told or info.metadata)
+        return is_silent or is_same_commit(info, former) or plain(info.metadata or NO_METADATA) in self._said
+
+    def has_made(self, info: ObjectInfo, former: ObjectInfo) -> bool:
+        """As `may_have_made`, where *info* is all that the object says: it has to say so."""
+        if not self._said or info.size != former.size:
+            return False
+        says = plain(info.metadata or NO_METADATA)
+        return is_same_commit(info, former) or (bool(says) and says in self._said)
+
+    @property
+    def _said(self) -> list[Metadata]:
+        return [*self._under_way, *([] if self._failed is None else [self._failed])]
 
 
 def plain(metadata: Metadata) -> Metadata:

@@ -187,21 +187,27 @@ class Saving:
     async def _goes_on(self, inode: FileInode, live: Live, former: ObjectInfo) -> bool:
         """Whether the object is still what the commit of *former* made, though it is another version: its attributes were changed."""
         try:
-            info = await whole(self._store, await self._store.head(former.key))
+            info = await self._store.head(former.key)
         except NotFound:
             return False
-        if not live.content.renewals.may_have_made(info, former):
+        return await self._is_ours(inode, live, info, former)
+
+    async def _is_ours(self, inode: FileInode, live: Live, info: ObjectInfo, former: ObjectInfo) -> bool:
+        """Whether *info*, which a look has found, was made of *former*; then the file stands on it."""
+        told = await whole(self._store, info)
+        if not stands_on(live, former) or not live.content.renewals.has_made(told, former):
             return False
         inode.saw(info)
-        await live.content.rebase(info, former=former.etag)
+        await live.content.rebase(told, former=former.etag)
         return True
 
     async def found(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
-        """The object of *inode* is *info* by now: what was written of an update that failed may have been done."""
+        """The object of *inode* is *info* by now: what was written of an update that failed may have been done. Raises Stale if not."""
         former = live.content.committed
-        if former is not None and info.etag != former.etag and live.content.renewals.may_have_made(info, former):
-            inode.saw(info)
-            await live.content.rebase(info, former=former.etag)
+        if former is None or info.etag == former.etag or not live.content.renewals.may_have_made(info, former):
+            return
+        if not await self._is_ours(inode, live, info, former) and stands_on(live, former):
+            raise stale()
 
     def described(self, inode: FileInode) -> Commit | None:
         """What the object of *inode* is to say where it is copied: None if it says so already, or will by the commit of its content."""
@@ -221,3 +227,9 @@ class Saving:
             if live.attributes is live.riding and not live.content.changed:
                 live.unsaved = False
             live.riding = None
+
+
+def stands_on(live: Live, version: ObjectInfo) -> bool:
+    """Whether *version*, under its key, is still the last one of the file."""
+    committed = live.content.committed
+    return committed is not None and (committed.key, committed.etag) == (version.key, version.etag)

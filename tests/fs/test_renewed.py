@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from s3mount.errors import NoEntry, Stale, Unavailable
+from s3mount.errors import AccessDenied, NoEntry, OutcomeUnknown, Stale, StoreError, Unavailable
 from s3mount.fs.attrs import AttrChange
 from s3mount.fs.deferred import WAIT_S
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
-from s3mount.store.wrap.faulty import Fault, lost_reply
+from s3mount.store.wrap.faulty import Fault, Faulty, Script, lost_reply
+from s3mount.store.wrap.traced import Traced
+from tests.cache.metadata.kit import around
 from tests.conftest import ExpectLogs
 from tests.fs.mounted import Mounted, body
 from tests.fs.test_deferred import AnewEachTime, Rig, rigged
@@ -198,3 +201,56 @@ async def test_a_copy_whose_answer_was_lost_is_the_same_file(autojump_clock: Moc
         assert int((await rig.said("f"))["mode"]) & 0o7777 == 0o600
         rig.mount.forget(ino)
         assert "given up" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [AccessDenied("no"), OutcomeUnknown("who knows")], ids=lambda error: type(error).__name__)
+async def test_an_object_that_says_nothing_of_itself_is_not_taken_for_ours(store: MemoryStore, error: StoreError) -> None:
+    """Regression: behind a change of its type that had failed, any object as long was: who had the file open read on in the other one."""
+    await store.put(Key("f"), b"ours")
+    async with rigged(store) as rig:
+        fh = await opened(rig.mount)
+        rig.script.add("set_aspect", Fault(before=error))
+        async with rig.mount.at("f") as ino:
+            with pytest.raises(type(error)):
+                await rig.mount.fs.setxattr(ino, b"user.s3.content-type", b"text/html", 0)
+        await theirs(rig, b"mine")
+        second = await opened(rig.mount)
+        assert await read(rig.mount, second) == b"mine"
+        with pytest.raises(Stale):
+            await read(rig.mount, fh)
+        for handle in (fh, second):
+            await rig.mount.close(handle)
+
+
+@asynccontextmanager
+async def only_listed() -> AsyncIterator[Rig]:
+    """As `rigged`, where a look does not tell what an object says of itself."""
+    store, script = AnewEachTime(LIKE_S3), Script()
+    traced = Traced(Faulty(store, script))
+    async with around(traced, attributes="list", metadata_ttl_s=0.0) as listing:
+        mount = Mounted(listing)
+        async with mount.at_work():
+            yield Rig(mount, store, script, traced)
+        mount.fs.check()
+
+
+@pytest.mark.parametrize("faults", [[Fault(reply_delay=10)], [lost_reply(), Fault(before=Unavailable("no"))]], ids=["late", "lost"])
+async def test_a_copy_is_the_same_file_where_looks_do_not_tell_what_it_says(
+    autojump_clock: MockClock, expect_logs: ExpectLogs, faults: list[Fault]
+) -> None:
+    """Regression: it says nothing of who made it, and was taken for somebody else's."""
+    if len(faults) > 1:
+        expect_logs("are not saved yet")
+    async with only_listed() as rig:
+        await rig.mount.write("f", b"ours")
+        fh = await opened(rig.mount)
+        ino = await rig.mount.ino("f")
+        rig.script.add("update", *faults)
+        await rig.mount.chmod("f", 0o600)
+        await trio.sleep(UNDER_WAY_S)
+        assert (await rig.mount.stat("f")).ino == ino
+        second = await opened(rig.mount)
+        for handle in (fh, second):
+            assert await read(rig.mount, handle) == b"ours"
+            await rig.mount.close(handle)
+        rig.mount.forget(ino)
