@@ -220,7 +220,6 @@ def test_the_store_may_date_a_commit_of_this_mount_a_little_earlier() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 async def test_a_reader_waits_for_his_own_page_only_and_leaves_little_behind(autojump_clock: MockClock) -> None:
     """HEADs of pages far ahead went before those of the page that was read, and on when nobody read any more."""
     async with remembering([f"f{n:05}" for n in range(8000)], attributes="full") as (store, slow):
@@ -234,6 +233,7 @@ async def test_a_reader_waits_for_his_own_page_only_and_leaves_little_behind(aut
         assert slow.counts["head"] <= read * 1000 + AHEAD + HEADS
 
 
+@pytest.mark.slow
 async def test_names_asked_about_one_by_one_do_not_wait_for_a_head_each(autojump_clock: MockClock) -> None:
     async with remembering([f"d/f{n:03}" for n in range(1000)], attributes="full", metadata_ttl_s=60.0) as (store, slow):
         began = trio.current_time()
