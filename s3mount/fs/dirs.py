@@ -120,10 +120,23 @@ class Directories:
     # -- telling ----------------------------------------------------------------------
 
     async def read(self, fh: int, start: int, take: Take) -> None:
-        """Offer entries behind the position *start* until one is not accepted. Each that is has been looked up once more."""
-        handle, inodes, accepted = self._handle(fh), self._volume.inodes, 0
+        """Offer entries behind the position *start* until one is not accepted. Each that is has been looked up once more.
+
+        Where this fails none has: the kernel is told of the failure, and of nothing that it accepted before.
+        """
+        handle, accepted = self._handle(fh), list[int]()
         if start == 0:
             handle.rewind()
+        try:
+            await self._tell(handle, start, take, accepted)
+        except BaseException:
+            for ino in accepted:
+                self._volume.inodes.forget(ino, 1)
+            raise
+        self._namespace.expel(len(accepted))
+
+    async def _tell(self, handle: DirHandle, start: int, take: Take, accepted: list[int]) -> None:
+        inodes = self._volume.inodes
         while not handle.inode.gone:
             told, then = False, handle.window.then
             for position, listed in self._behind(handle, start):
@@ -134,17 +147,16 @@ class Directories:
                     continue
                 attr, inode = offer
                 if not take(listed.name, attr, position):
-                    return self._namespace.expel(accepted)
+                    return
                 if isinstance(inode, tuple):
                     inodes.show(attr.ino, *inode, sure=attr.lasting)
                 else:
                     if inodes.find(attr.ino) is None:
                         inodes.add(inode)
                     inodes.remember(inode)
-                accepted += 1
+                accepted.append(attr.ino)
             if not told and not await self._next_window(handle, start):
-                break
-        self._namespace.expel(accepted)
+                return
 
     def _behind(self, handle: DirHandle, start: int) -> Iterable[tuple[int, Listed]]:
         """The window's entries behind *start*, if the window begins there."""

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 import trio
 
+from s3mount.errors import Unavailable
 from s3mount.fs.inode import FileInode
 from s3mount.model import Key
 from s3mount.store.api import EVERYTHING, Capabilities
 from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.faulty import NOTHING, Fault, Faulty, Script
 from tests.fs.mounted import ME, Mounted, accepted, told
 
 
@@ -210,6 +212,23 @@ async def test_a_kernel_that_is_slow_to_forget_is_asked_on_after_the_walk(can: C
         mount.fs.forget(numbers[name], 1)
     assert len(mount.fs._inodes) <= 100
     mount.fs.check()
+
+
+@pytest.mark.parametrize("can", [EVERYTHING, replace(LIKE_S3, listed_metadata=True)], ids=["everything", "like S3"])
+async def test_entries_in_front_of_one_that_cannot_be_listed_are_not_looked_up(can: Capabilities) -> None:
+    """Regression: the kernel is only told of the failure, so it never gave back what it had accepted before."""
+    store, script = MemoryStore(can), Script()
+    mount = Mounted(Faulty(store, script))
+    names = await fill(store, 1200)
+    fh = await mount.fs.opendir(mount.fs.ROOT)
+    script.add("list", NOTHING, Fault(before=Unavailable("The service is away.")))
+    with pytest.raises(Unavailable):
+        await accepted(mount.fs, fh)
+    mount.fs.check()
+    assert len(mount.fs._inodes) == 1
+    assert await take_all(mount, fh) == names
+    await mount.fs.releasedir(fh)
+    assert len(mount.fs._inodes) == 1
 
 
 async def test_what_is_only_listed_has_no_inode_until_somebody_asks_for_it() -> None:
