@@ -140,8 +140,10 @@ class Renames:
             if sight.directory and sight.marker is None and sight.stem in self._volume.kept:
                 inode = self._namespace.directory_inode(sight.stem, None)
                 self._volume.inodes.remember(inode)
-                await self._metadata.change(inode, lambda attributes: attributes)
-                self._volume.inodes.forget(inode.ino, 1)
+                try:
+                    await self._metadata.change(inode, lambda attributes: attributes)
+                finally:
+                    self._volume.inodes.forget(inode.ino, 1)
 
     def _require_possible(self, before: Sight, after: Sight) -> None:
         if not before.exists:

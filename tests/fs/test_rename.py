@@ -6,10 +6,11 @@ import os
 
 import pytest
 
-from s3mount.errors import Exists, Invalid, IsADirectory, NameTooLong, NoEntry, NotADirectory, NotEmpty, NotSupported
+from s3mount.errors import Exists, Invalid, IsADirectory, NameTooLong, NoEntry, NotADirectory, NotEmpty, NotSupported, Unavailable
 from s3mount.fs.rename import EXCHANGE, NOREPLACE
 from s3mount.model import Key
 from s3mount.store.memory import LIKE_S3, MemoryStore
+from s3mount.store.wrap.faulty import Fault, Faulty, Script
 from tests.fs.mounted import RW, Mounted, body
 
 
@@ -259,6 +260,21 @@ async def test_directories_that_this_mount_alone_keeps_can_be_exchanged() -> Non
     assert await mount.names() == ["d", "f"]
     assert await mount.read("d") == b"f"
     assert await mount.names("f") == []
+
+
+async def test_a_directory_that_cannot_be_made_ready_for_an_exchange_is_not_looked_up() -> None:
+    """Regression: nobody gave that lookup back."""
+    store, script = MemoryStore(), Script()
+    mount = Mounted(Faulty(store, script))
+    await store.put(Key("d/x"), b"")
+    await mount.unlink("d/x")
+    await mount.write("f", b"f")
+    script.add("put", Fault(before=Unavailable("The service is away.")))
+    with pytest.raises(Unavailable):
+        await mount.rename("d", "f", flags=EXCHANGE)
+    assert script.used_up
+    assert not any(inode.lookups for inode in mount.fs._inodes)
+    mount.fs.check()
 
 
 async def test_a_path_that_becomes_too_long_is_refused() -> None:
