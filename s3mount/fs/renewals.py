@@ -25,7 +25,7 @@ from s3mount.store.api import COMMIT_ID
 class Renewals:
     """Those of one object. Its length is how many are under way.
 
-    What one that failed has done is open until the next one goes through.
+    What one that failed has done is open until it is found, or the next one or a commit goes through.
     """
 
     def __init__(self, *, told: bool = True) -> None:
@@ -51,6 +51,15 @@ class Renewals:
         finally:
             self._under_way.remove(said)
             self._news.unpark_all()
+
+    @property
+    def open(self) -> bool:
+        """Whether one has failed, and it is not known what it has done."""
+        return self._failed is not None
+
+    def settled(self) -> None:
+        """It is known, or does not matter any more: what it was to be made of has gone."""
+        self._failed = None
 
     async def over(self) -> None:
         """Until none is under way."""

@@ -81,6 +81,7 @@ class Saving:
         live.in_flight += 1
         try:
             with self._volume.gate.using(key):
+                await self._find_what_failed(inode, live)
                 info = await live.content.commit(target)
                 self._committed(inode, live, info)
         except S3MountError:
@@ -128,6 +129,7 @@ class Saving:
             live.reserved = None if live.reserved == inode.key else live.reserved
         inode.saw(info)
         live.succeeded()
+        live.content.renewals.settled()
         live.links = info.links
         inode.file_id = info.file_id or inode.file_id
         if inode.standing in (Standing.DISPLACED, Standing.UNNAMED):
@@ -199,7 +201,15 @@ class Saving:
             return False
         inode.saw(info)
         await live.content.rebase(told, former=former.etag)
+        if info.etag != former.etag:
+            live.content.renewals.settled()
         return True
+
+    async def _find_what_failed(self, inode: FileInode, live: Live) -> None:
+        """Before an edit is sent: an update without an answer may have made the version that it is an edit of anew."""
+        committed = live.content.committed
+        if live.content.renewals.open and live.content.base is not None and committed is not None:
+            await self._goes_on(inode, live, committed)
 
     async def found(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
         """The object of *inode* is *info* by now: what was written of an update that failed may have been done. Raises Stale if not."""

@@ -254,3 +254,27 @@ async def test_a_copy_is_the_same_file_where_looks_do_not_tell_what_it_says(
             assert await read(rig.mount, handle) == b"ours"
             await rig.mount.close(handle)
         rig.mount.forget(ino)
+
+
+@pytest.mark.parametrize("others", [False, True])
+async def test_an_edit_is_committed_behind_a_copy_whose_answer_was_lost(
+    autojump_clock: MockClock, expect_logs: ExpectLogs, others: bool
+) -> None:
+    """Regression: it was refused, as if the copy were somebody else's."""
+    expect_logs("are not saved yet", *["is given up uncommitted"] * others)
+    async with rigged(AnewEachTime(LIKE_S3)) as rig:
+        await rig.mount.write("f", b"ours")
+        fh = await rig.mount.open("f", os.O_RDWR)
+        rig.script.add("update", lost_reply())
+        await rig.mount.chmod("f", 0o600)
+        await trio.sleep(UNDER_WAY_S)
+        if others:
+            await theirs(rig, b"mine")
+        await rig.mount.fs.write(fh, 1, b"ff")
+        if others:
+            with pytest.raises(Stale):
+                await rig.mount.close(fh)
+        else:
+            await rig.mount.close(fh)
+            assert int((await rig.said("f"))["mode"]) & 0o7777 == 0o600
+        assert await body(rig.store, "f") == (b"mine" if others else b"offs")
