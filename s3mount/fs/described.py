@@ -9,11 +9,12 @@ One with content that is not committed yet is not changed: its commit would undo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from s3mount.errors import Busy, Invalid, NoAttribute, NotFound, NotPermitted, NotSupported, PreconditionFailed, UsageError
 from s3mount.fs.inode import DirInode, FileInode, Inode, Standing
+from s3mount.fs.live import Live
 from s3mount.fs.namespace import Namespace
 from s3mount.fs.volume import Volume
 from s3mount.model import NO_METADATA, Key, ObjectInfo
@@ -26,11 +27,18 @@ LISTED = frozenset({ETAG, SIZE, STORAGE_CLASS})
 class Described:
     """Aspects of inodes."""
 
-    def __init__(self, volume: Volume, namespace: Namespace, renewing: Callable[[FileInode], AbstractContextManager[None]]) -> None:
-        """*renewing*: see `saving`."""
+    def __init__(
+        self,
+        volume: Volume,
+        namespace: Namespace,
+        renewing: Callable[[FileInode], AbstractContextManager[None]],
+        found: Callable[[FileInode, Live, ObjectInfo], Awaitable[None]],
+    ) -> None:
+        """*renewing*, *found*: see `saving`."""
         self._volume = volume
         self._namespace = namespace
         self._renewing = renewing
+        self._found = found
         self._store = volume.store
 
     async def get(self, inode: Inode, name: str) -> str:
@@ -83,6 +91,8 @@ class Described:
         """False where the object was another one by then: look again."""
         await self._volume.arrive(inode.key)
         info = await self._namespace.current(inode)
+        if info is not None and inode.live is not None:
+            await self._found(inode, inode.live, info)
         await self._volume.gate.wait_free(lambda: inode.key)
         if info is None and inode.live is None:
             raise NoAttribute("There is no object to change yet.")

@@ -84,7 +84,7 @@ class Files:
         live.holders += 1
         try:
             if info is not None:
-                await self._saving.found(inode, live, info)
+                await self.found(inode, live, info)
             await self._pin(inode, live)
         except BaseException as error:
             if isinstance(error, Stale):
@@ -334,6 +334,10 @@ class Files:
     def renewing(self, inode: FileInode) -> AbstractContextManager[None]:
         """See `Saving.renewing`."""
         return self._saving.renewing(inode)
+
+    async def found(self, inode: FileInode, live: Live, info: ObjectInfo) -> None:
+        """See `Saving.found`."""
+        await self._saving.found(inode, live, info)
 
     async def _save_deferred(self, inode: FileInode) -> None:
         live = inode.live

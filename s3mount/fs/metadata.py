@@ -57,7 +57,7 @@ class Metadata:
         self._volume = volume
         self._namespace = namespace
         self._files = files
-        self._described = Described(volume, namespace, files.renewing)
+        self._described = Described(volume, namespace, files.renewing, files.found)
         self._turns: dict[DirInode, tuple[Turn, int]] = {}
         self._busy: dict[DirInode, int] = {}
         self._store = volume.store

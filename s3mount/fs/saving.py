@@ -217,6 +217,7 @@ class Saving:
         if former is None or info.etag == former.etag or not live.content.renewals.may_have_made(info, former):
             return
         if not await self._is_ours(inode, live, info, former) and stands_on(live, former):
+            self._volume.inodes.displace(inode)
             raise stale()
 
     def described(self, inode: FileInode) -> Commit | None:
