@@ -31,7 +31,7 @@ PER_FOLDER = 1000
 PAGE = 1000
 # What a mount's process may take at any time, and by how much it may have grown from one walk to a longer one.
 MOST = 300 * MiB
-NOISE = 16 * MiB
+NOISE = 8 * MiB
 # Seconds after which what nobody comes back to is forgotten for sure, by the kernel too, and given back: see cooling. A machine is busy.
 FORGOTTEN_AFTER_S = 3 * QUIET_S + 2 * FsOptions().inode_limit / STEP * STEP_S + 3 * PERIOD_S
 # Pages listed again while a slow machine goes through a hundred thousand names: all of them every twenty seconds, and what lies above.
