@@ -16,7 +16,7 @@ from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, Precondition
 from s3mount.fs.journal import Move
 from s3mount.model import Absent, ByteRange, Condition, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
-from s3mount.store.aspects import whole
+from s3mount.store.aspects import surely_whole
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ async def copy_of(store: ObjectStore, move: Move) -> ObjectInfo | None:
     Then nothing is lost with the source, whoever made the copy.
     """
     try:
-        source, target = [await whole(store, await store.head(key)) for key in (move.source, move.target)]
+        source, target = [await surely_whole(store, await store.head(key)) for key in (move.source, move.target)]
         if not move.is_of(source) or source.size != target.size:
             return None
         ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]

@@ -34,7 +34,7 @@ from s3mount.fs.renewals import commit_id, plain
 from s3mount.fs.volume import Volume
 from s3mount.model import Absent, Condition, Key, Matches, Metadata, ObjectInfo
 from s3mount.store.api import Commit
-from s3mount.store.aspects import whole
+from s3mount.store.aspects import surely_whole
 
 
 class Saving:
@@ -196,7 +196,7 @@ class Saving:
 
     async def _is_ours(self, inode: FileInode, live: Live, info: ObjectInfo, former: ObjectInfo) -> bool:
         """Whether *info*, which a look has found, was made of *former*; then the file stands on it."""
-        told = await whole(self._store, info)
+        told = await surely_whole(self._store, info)
         if not stands_on(live, former) or not live.content.renewals.has_made(told, former):
             return False
         inode.saw(info)

@@ -78,8 +78,18 @@ def told_by(info: ObjectInfo, name: str) -> str | None:
 
 async def whole(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
     """*info* with its metadata, also where *store* leaves that out (`Capabilities.whole_metadata`); as it is when it is gone."""
-    if store.capabilities.whole_metadata:
-        return info
+    return info if store.capabilities.whole_metadata else await _asked_whole(store, info)
+
+
+async def surely_whole(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
+    """As `whole`, for who judges by it: what seems to say nothing may be what *store* was refused to read just now, so it is asked again.
+
+    Raises StoreErrors.
+    """
+    return info if store.capabilities.whole_metadata and info.metadata else await _asked_whole(store, info)
+
+
+async def _asked_whole(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
     try:
         etag, content_type, storage_class, metadata = json.loads(await store.aspect(info.key, WHOLE) or "")
     except (NotFound, ValueError):

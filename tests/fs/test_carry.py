@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,14 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from s3mount.cache.options import CacheOptions
+from s3mount.cache.remember import Remembering
 from s3mount.errors import AccessDenied, AlreadyExists, OutcomeUnknown, Unavailable
 from s3mount.fs.carry import Carrier, Way
-from s3mount.fs.copies import AT_ONCE
+from s3mount.fs.copies import AT_ONCE, copy_to
+from s3mount.fs.delivery import look
 from s3mount.fs.journal import Journal, Move, Record, Step, decide
-from s3mount.model import ETag, Key, ObjectInfo
+from s3mount.model import Absent, ETag, Key, ObjectInfo
 from s3mount.store.api import Commit, ObjectStore
 from s3mount.store.memory import LIKE_S3, MemoryStore
 from s3mount.store.wrap.base import Kind, Op, Wrapper
@@ -414,3 +418,32 @@ async def test_renames_of_one_key_are_finished_one_by_one_among_many_others(tmp_
         assert await read(store, Key(f"z{number}")) == b"%dy" % number
         assert await read(store, Key(f"y{number}")) == b"%dx" % number
     assert is_empty(tmp_path)
+
+
+# -- what is told by a store that remembers ----------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ["a", "b"])
+async def test_a_copy_that_may_not_be_looked_at_now_is_not_taken_for_another_clients(
+    secret: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Regression: while credentials were revoked, a copy whose reply had been lost seemed to say nothing of itself; both names stayed."""
+    memory, refused = MemoryStore(LIKE_S3), {secret}
+
+    def plan(op: Op) -> Fault:
+        return Fault(before=AccessDenied("No.")) if op.verb in ("head", "aspect") and op.key in refused else Fault()
+
+    made = await memory.put(Key("a"), b"bytes", Commit(commit_id="ours"))
+    await memory.copy(Key("a"), Key("b"), if_match=made.etag)
+    async with aclosing(Remembering(Faulty(memory, plan), CacheOptions(attributes="full"))) as store:
+        await store.list("", delimiter="/")
+        move = Move(Key("a"), Key("b"), made.etag)
+        with pytest.raises(AccessDenied):
+            await copy_to(store, move, None, Absent())
+        with pytest.raises(AccessDenied):
+            await look(store, Key(secret), "ours")
+        refused.clear()
+        assert (await copy_to(store, move, None, Absent())).key == "b"
+        assert await look(store, Key(secret), "ours") is not None
+    assert "may not be read" in caplog.text
+    caplog.clear()
