@@ -135,18 +135,18 @@ class FullAttributes:
         missing = [info for info in infos if info.metadata is None]
         if not missing:
             return infos
-        known = await self._recorded(missing)
-        unknown = [info for info in missing if info.key not in known]
+        known, unknown = await self._recorded(missing)
         if len(infos) == 1 and unknown:
             self._look_ahead(unknown[0].key)
         await self._ask([(info, self._asking.peek(info.key)) for info in unknown], known)
         completed = (info if info.metadata is not None else known[info.key] for info in infos)
         return [info for info in completed if info is not None]
 
-    async def _recorded(self, infos: Sequence[ObjectInfo]) -> dict[Key, ObjectInfo | None]:
-        """Those that are remembered; None for who is gone."""
+    async def _recorded(self, missing: Sequence[ObjectInfo]) -> tuple[dict[Key, ObjectInfo | None], Sequence[ObjectInfo]]:
+        """Those that are remembered (None for who is gone), and those that are not."""
         began = self._tables.ask()
-        return {key: self._latest(info, began) for key, info in (await self._records.get(infos)).items()}
+        known = {key: self._latest(info, began) for key, info in (await self._records.get(missing)).items()}
+        return known, [info for info in missing if info.key not in known]
 
     async def _ask(self, asked: Sequence[tuple[ObjectInfo, Flight[ObjectInfo | None]]], known: dict[Key, ObjectInfo | None]) -> None:
         """Add the answers to *known*, and tell the tables of all."""
@@ -160,8 +160,7 @@ class FullAttributes:
 
     async def ahead(self, infos: Sequence[ObjectInfo]) -> None:
         try:
-            known = await self._recorded([info for info in infos if info.metadata is None])
-            unknown = [info for info in infos if info.metadata is None and info.key not in known]
+            known, unknown = await self._recorded([info for info in infos if info.metadata is None])
             await self._ask([(info, self._asking.peek(info.key, ahead=True)) for info in unknown[: self._asking.room_ahead]], known)
         except StoreError as error:
             logger.debug("Attributes ahead: %s", error)

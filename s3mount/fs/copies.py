@@ -15,8 +15,8 @@ import trio
 from s3mount.errors import AlreadyExists, NotFound, OutcomeUnknown, PreconditionFailed, S3MountError, TimedOut
 from s3mount.fs.journal import Move
 from s3mount.model import Absent, ByteRange, Condition, ETag, Key, Matches, MiB, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit, ObjectStore, Relocation
-from s3mount.store.aspects import surely_whole
+from s3mount.store.api import Commit, ObjectStore, Relocation
+from s3mount.store.aspects import commit_id_of, surely_whole
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ async def copy_of(store: ObjectStore, move: Move) -> ObjectInfo | None:
         source, target = [await surely_whole(store, await store.head(key)) for key in (move.source, move.target)]
         if not move.is_of(source) or source.size != target.size:
             return None
-        ids = [(info.metadata or {}).get(COMMIT_ID) for info in (source, target)]
+        ids = [commit_id_of(info) for info in (source, target)]
         same = ids[0] == ids[1] and (ids[0] is not None or source.etag == target.etag or await _are_alike(store, source, target))
     except (NotFound, PreconditionFailed):
         return None

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from s3mount.errors import AlreadyExists, InvalidPart, NoSuchUpload, NotFound, OutcomeUnknown, PreconditionFailed, StoreError, TimedOut
 from s3mount.fs.layers import FrozenLayers
 from s3mount.model import Key, ObjectInfo
-from s3mount.store.api import COMMIT_ID, ObjectStore
-from s3mount.store.aspects import surely_whole
+from s3mount.store.api import ObjectStore
+from s3mount.store.aspects import commit_id_of, surely_whole
 
 # Waiting between tries is the business of the store's retrying wrapper; this only bounds how often a lost reply is chased.
 ATTEMPTS = 3
@@ -56,7 +56,7 @@ async def look(store: ObjectStore, key: Key, commit_id: str) -> ObjectInfo | Non
         info = await store.head(key)
     except NotFound:
         return None
-    return info if ((await surely_whole(store, info)).metadata or {}).get(COMMIT_ID) == commit_id else None
+    return info if commit_id_of(await surely_whole(store, info)) == commit_id else None
 
 
 async def deliver(store: ObjectStore, key: Key, commit_id: str, send: Callable[[], Awaitable[ObjectInfo]]) -> ObjectInfo:

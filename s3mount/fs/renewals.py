@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 import trio
 
-from s3mount.model import NO_METADATA, Metadata, ObjectInfo
-from s3mount.store.api import COMMIT_ID
+from s3mount.model import Metadata, ObjectInfo
+from s3mount.store.aspects import is_same_commit, without_commit_id
 
 
 class Renewals:
@@ -41,7 +41,7 @@ class Renewals:
     @contextmanager
     def making(self, metadata: Metadata) -> Iterator[None]:
         """For whoever has the object made anew, to say *metadata*; without an error it is known what has become of it."""
-        self._under_way.append(said := plain(metadata))
+        self._under_way.append(said := without_commit_id(metadata))
         try:
             yield
             self._failed = None
@@ -71,30 +71,15 @@ class Renewals:
         if not self._said or info.size != former.size:
             return False
         is_silent = info.metadata is None or not (self._told or info.metadata)
-        return is_silent or is_same_commit(info, former) or plain(info.metadata or NO_METADATA) in self._said
+        return is_silent or is_same_commit(info, former) or without_commit_id(info.metadata) in self._said
 
     def has_made(self, info: ObjectInfo, former: ObjectInfo) -> bool:
         """As `may_have_made`, where *info* is all that the object says: it has to say so."""
         if not self._said or info.size != former.size:
             return False
-        says = plain(info.metadata or NO_METADATA)
+        says = without_commit_id(info.metadata)
         return is_same_commit(info, former) or (bool(says) and says in self._said)
 
     @property
     def _said(self) -> list[Metadata]:
         return [*self._under_way, *([] if self._failed is None else [self._failed])]
-
-
-def plain(metadata: Metadata) -> Metadata:
-    """What is said beside the commit id."""
-    return {name: value for name, value in metadata.items() if name != COMMIT_ID}
-
-
-def commit_id(info: ObjectInfo) -> str:
-    """Of the commit that brought the bytes of *info*, "" where that is not known."""
-    return (info.metadata or {}).get(COMMIT_ID, "")
-
-
-def is_same_commit(info: ObjectInfo, other: ObjectInfo) -> bool:
-    """Whether both are known to have the same bytes, by who brought them."""
-    return bool(commit_id(info)) and (commit_id(info), info.size) == (commit_id(other), other.size)

@@ -30,11 +30,10 @@ from s3mount.fs.inode import FileInode, Standing
 from s3mount.fs.live import Live
 from s3mount.fs.namespace import stale
 from s3mount.fs.patience import Patience
-from s3mount.fs.renewals import commit_id, plain
 from s3mount.fs.volume import Volume
 from s3mount.model import Absent, Condition, Key, Matches, Metadata, ObjectInfo
 from s3mount.store.api import Commit
-from s3mount.store.aspects import surely_whole
+from s3mount.store.aspects import commit_id_of, surely_whole, without_commit_id
 
 
 class Saving:
@@ -96,7 +95,7 @@ class Saving:
         """Whether an object that was to have *sent*, in the words *said*, has that; the metadata *got* may be those of the beginning of its
         upload.
         """
-        has = plain(got)
+        has = without_commit_id(got)
         if has == said:
             live.unsaved = False
             return
@@ -227,7 +226,7 @@ class Saving:
             return None
         live.riding = live.attributes
         commit = self.target(inode, live).commit
-        return replace(commit, condition=None, former=None, commit_id=commit_id(live.content.committed))
+        return replace(commit, condition=None, former=None, commit_id=commit_id_of(live.content.committed) or "")
 
     async def carried(self, inode: FileInode, info: ObjectInfo) -> None:
         """The object of *inode* was copied, and the copy *info* goes on as it."""

@@ -1,6 +1,7 @@
 """What an object says of itself beyond its bytes and its metadata: the aspects of `ObjectStore.aspect`, by name.
 
-Owns: their names, which can be set, how tags are written as text, what a store says and does that keeps no more than `ObjectInfo`.
+Owns: their names, which can be set, how tags are written as text, what a store says and does that keeps no more than `ObjectInfo`; and
+which commit made it, as its metadata say.
 Must not know: how a store finds out, extended attributes.
 
     url, etag, size, version-id, storage-class, content-type, tags, presigned-url
@@ -27,6 +28,7 @@ from s3mount.model import (
     ETag,
     Key,
     Matches,
+    Metadata,
     ObjectInfo,
     Page,
     Part,
@@ -35,7 +37,7 @@ from s3mount.model import (
     VersionPlace,
     Versions,
 )
-from s3mount.store.api import PAGE_KEYS, Arrived, Commit, ObjectStore, Pin, Relocation
+from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, Commit, ObjectStore, Pin, Relocation
 
 URL, ETAG, SIZE, VERSION_ID = "url", "etag", "size", "version-id"
 STORAGE_CLASS, CONTENT_TYPE, TAGS, PRESIGNED_URL = "storage-class", "content-type", "tags", "presigned-url"
@@ -96,6 +98,22 @@ async def _asked_whole(store: ObjectStore, info: ObjectInfo) -> ObjectInfo:
         return info
     known = replace(info, content_type=content_type, storage_class=storage_class, metadata=metadata)
     return known if etag == info.etag else info
+
+
+def commit_id_of(info: ObjectInfo) -> str | None:
+    """The id of the commit that brought the bytes of *info*, None where that is not known."""
+    return (info.metadata or NO_METADATA).get(COMMIT_ID)
+
+
+def is_same_commit(info: ObjectInfo, other: ObjectInfo) -> bool:
+    """Whether both are known to have the same bytes, by who brought them."""
+    commit_id = commit_id_of(info)
+    return bool(commit_id) and (commit_id, info.size) == (commit_id_of(other), other.size)
+
+
+def without_commit_id(metadata: Metadata | None) -> Metadata:
+    """What *metadata* say beside it."""
+    return {name: text for name, text in (metadata or NO_METADATA).items() if name != COMMIT_ID}
 
 
 def require_value(name: str, value: str) -> None:

@@ -18,8 +18,9 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from s3mount.model import NO_METADATA, Key, Matches, Metadata, ObjectInfo
-from s3mount.store.api import COMMIT_ID, Commit, Relocation
+from s3mount.model import Key, Matches, Metadata, ObjectInfo
+from s3mount.store.api import Commit, Relocation
+from s3mount.store.aspects import without_commit_id
 from s3mount.store.rules import changed, not_found
 from s3mount.writeback.chains import Entry, judge
 from s3mount.writeback.pending import Pending, Step, over
@@ -72,7 +73,7 @@ def _pending(newest: Entry, move: Relocation) -> Record | None:
 
 def _copy(there: ObjectInfo, move: Relocation) -> Record:
     commit = move.commit or Commit(
-        metadata=without_commit(there.metadata), content_type=there.content_type, storage_class=there.storage_class
+        metadata=without_commit_id(there.metadata), content_type=there.content_type, storage_class=there.storage_class
     )
     return _record(move, commit, size=there.size, pieces=whole_of(there.size), base=there)
 
@@ -83,7 +84,7 @@ def _record(move: Relocation, commit: Commit, **content: object) -> Record:
         op=Op.PUT,
         condition=move.condition,
         commit_id=secrets.token_hex(16),
-        metadata=without_commit(commit.metadata),
+        metadata=without_commit_id(commit.metadata),
         content_type=commit.content_type,
         storage_class=commit.storage_class,
         former=move.replaced.etag if move.replaced is not None else "",
@@ -114,11 +115,6 @@ def _placed(pending: Pending, record: Record, due: float) -> Step:
     replaced = after if after is not None and after.replaceable else None
     record = pending.dated(record)
     return Step(record if replaced is None else over(record, replaced.record), replaced, due)
-
-
-def without_commit(metadata: Metadata | None) -> Metadata:
-    """*metadata* but for the id of the commit that wrote it."""
-    return {name: text for name, text in (metadata or NO_METADATA).items() if name != COMMIT_ID}
 
 
 def require_apart(moves: Iterable[Relocation]) -> None:

@@ -41,8 +41,9 @@ from s3mount.errors import (
     Unavailable,
     Unsupported,
 )
-from s3mount.model import NO_METADATA, Absent, Condition, Content, ETag, Key, Matches, MiB, ObjectInfo
+from s3mount.model import Absent, Condition, Content, ETag, Key, Matches, MiB, ObjectInfo
 from s3mount.store.api import COMMIT_ID, Commit, ObjectStore
+from s3mount.store.aspects import commit_id_of
 from s3mount.store.rules import DELETE_KEYS, changed
 from s3mount.writeback.chains import Entry, Phase
 from s3mount.writeback.holding import close_all
@@ -294,7 +295,7 @@ class Sender:
             info = await self._inner.head(entry.record.key)
         except NotFound:
             return None
-        return info if (info.metadata or NO_METADATA).get(COMMIT_ID) == entry.record.commit_id else None
+        return info if commit_id_of(info) == entry.record.commit_id else None
 
     async def _same_marker(self, record: Record, error: StoreError) -> ObjectInfo | None:
         """A directory's marker that somebody else made as well: all that was wanted."""
@@ -384,7 +385,7 @@ class Sender:
             info = await self._inner.head(key)
         except NotFound:
             raise changed(key) from None
-        if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
+        if commit_id_of(info) != commit_of(etag):
             raise changed(key)
         return info
 

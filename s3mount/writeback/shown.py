@@ -13,9 +13,9 @@ from dataclasses import replace
 import trio
 
 from s3mount.errors import NotFound, Unavailable
-from s3mount.model import NO_METADATA, ByteRange, ETag, Found, Key, ObjectInfo, Page, VersionPlace, Versions
-from s3mount.store.api import COMMIT_ID, PAGE_KEYS, Arrived, ObjectStore, Pin
-from s3mount.store.aspects import CONTENT_TYPE, ETAG, SIZE, STORAGE_CLASS, URL, told_by
+from s3mount.model import ByteRange, ETag, Found, Key, ObjectInfo, Page, VersionPlace, Versions
+from s3mount.store.api import PAGE_KEYS, Arrived, ObjectStore, Pin
+from s3mount.store.aspects import CONTENT_TYPE, ETAG, SIZE, STORAGE_CLASS, URL, commit_id_of, told_by
 from s3mount.store.rules import changed, not_found
 from s3mount.store.wrap.base import Wrapper
 from s3mount.writeback.chains import Entry
@@ -178,7 +178,7 @@ class Shown(Wrapper):
         if known is not None and (shown := self._pending.overlay.alias_of(key)) is not None:
             return replace(shown, etag=known)
         info = await self.inner.head(key)
-        if (info.metadata or NO_METADATA).get(COMMIT_ID) != commit_of(etag):
+        if commit_id_of(info) != commit_of(etag):
             raise changed(key)
         return info
 

@@ -32,6 +32,7 @@ from s3mount.model import (
     Upload,
 )
 from s3mount.store.api import COMMIT_ID, Capabilities, Commit, Failure, ObjectStore, Relocation
+from s3mount.store.aspects import without_commit_id
 from s3mount.store.rules import DELETE_KEYS, changed, not_found, require_key, require_metadata
 from s3mount.writeback.arriving import Arriving
 from s3mount.writeback.chains import Entry, judge
@@ -40,7 +41,7 @@ from s3mount.writeback.journal import INLINE_BYTES, Journal
 from s3mount.writeback.options import LIMIT
 from s3mount.writeback.pending import Listener
 from s3mount.writeback.records import Op, Piece, Record, Stored, is_local
-from s3mount.writeback.relocating import described, plan, require_apart, require_version, without_commit
+from s3mount.writeback.relocating import described, plan, require_apart, require_version
 from s3mount.writeback.sender import GATHER_S, SETTLE_S
 
 log = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ class WriteBack(Arriving):
 
     async def update(self, key: Key, metadata: Metadata, *, if_match: ETag | None = None, file_id: int = 0) -> ObjectInfo:
         require_metadata(metadata, self.inner.capabilities.metadata_bytes)
-        plain = without_commit(metadata)
+        plain = without_commit_id(metadata)
         while True:
             there = None if self._pending.chains.newest(key) is not None else await self._there(key, if_match)
             async with self._pending.turn(key):
